@@ -1,0 +1,2 @@
+//! podd
+fn main() {}

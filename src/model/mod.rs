@@ -1,0 +1,28 @@
+//! The words of the house: a pod as podd means it, what is recorded of it, and what is to be done next.
+//!
+//! Goes in: nothing. Comes out: plain values that every other room speaks in.
+//!
+//! **Invariant:** this room does no I/O, reads no clock, knows neither the wire (Kubernetes' JSON) nor the store (rows).
+//! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
+
+mod image;
+mod observed;
+mod plan;
+mod pod;
+mod snapshot;
+
+pub use image::{ImageConfig, ImageId, ResolvedImage};
+pub use observed::{
+    Attempt, AttemptState, Backoff, Exit, ExitStatus, Failure, FailureReason, FailedStep, Observed, Sandbox, SandboxEnd,
+    SandboxState,
+};
+pub use plan::{Plan, Step};
+pub use pod::{
+    Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium, HostAlias,
+    HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, QosClass, Resources, RestartPolicy, SeccompProfile, Uid,
+    Volume, VolumeSource,
+};
+pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
+
+/// A point in time, always passed in, never read from a clock inside the core.
+pub type Timestamp = jiff::Timestamp;

@@ -1,0 +1,227 @@
+//! Observed state: everything recorded of a pod that a decision may rest on.
+//!
+//! All of it is stored before anything is decided from it, so a decision made twice from the same records is the same.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{ImageId, Timestamp};
+
+/// Everything recorded of one pod. A fresh pod has `Observed::default()`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The newest sandbox, if one was ever asked for. Older ones are gone.
+    pub sandbox: Option<Sandbox>,
+    /// Attempts, ascending by (container, attempt): for each container at least the newest one and the newest ended one.
+    pub attempts: Vec<Attempt>,
+    /// Failures of steps that are not yet followed by a success, at most one for each `FailedStep`.
+    pub failures: Vec<Failure>,
+    /// When the pod was first seen by the controller (`status.startTime`).
+    pub started_at: Option<Timestamp>,
+    /// Set when all that the pod had on the machine was removed after its end; nothing is left to tear down.
+    pub torn_down: bool,
+}
+
+impl Observed {
+    /// The newest attempt of a container.
+    pub fn newest(&self, container: &str) -> Option<&Attempt> {
+        self.attempts.iter().filter(|a| a.container == container).max_by_key(|a| a.attempt)
+    }
+
+    /// The newest attempt before `attempt` of the same container that has ended: what `lastState` reports.
+    pub fn ended_before(&self, container: &str, attempt: u32) -> Option<(&Attempt, &Exit)> {
+        self.attempts
+            .iter()
+            .filter(|a| a.container == container && a.attempt < attempt)
+            .filter_map(|a| a.exit().map(|exit| (a, exit)))
+            .max_by_key(|(a, _)| a.attempt)
+    }
+
+    pub fn failure(&self, step: &FailedStep) -> Option<&Failure> {
+        self.failures.iter().find(|f| f.step == *step)
+    }
+}
+
+/// One sandbox: the infra process with its namespaces, and the shim that is its parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// 0 for the first. The count of sandboxes ever made for this pod is `attempt + 1`.
+    pub attempt: u32,
+    pub state: SandboxState,
+    /// The pod's address; `None` with the host's network. Kept over sandboxes.
+    pub ip: Option<IpAddr>,
+    pub created_at: Timestamp,
+    /// `/proc/sys/kernel/random/boot_id` when it was made: with another one today, nothing of it is alive.
+    pub boot_id: String,
+}
+
+/// Where a sandbox is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxState {
+    /// Asked for and recorded, not known to be alive: creating it is (re)tried under the same attempt, which does
+    /// nothing if it is there already.
+    Creating,
+    /// Infra runs and the network is there: containers may be started in it.
+    Ready { ready_at: Timestamp },
+    /// Infra or shim is dead, or the boot is another one: what is left of it must be stopped, then a new one is made.
+    Dead { at: Timestamp, end: SandboxEnd },
+    /// Stopped: no process, no link, no mount of it is left. A new sandbox takes the next attempt.
+    Stopped { at: Timestamp },
+}
+
+/// Why a sandbox died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxEnd {
+    /// The infra process exited or was killed.
+    InfraExited,
+    /// The shim is gone, and with it every exit it had not written down.
+    ShimLost,
+    /// The machine was started again: nothing of the old boot is alive.
+    Rebooted,
+}
+
+/// One life of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub container: String,
+    /// 0 for the first; equals `restartCount` and the number of its log file.
+    pub attempt: u32,
+    /// The sandbox attempt it was started in.
+    pub sandbox: u32,
+    /// The name of the image as the spec gave it when this attempt was decided, and the image it meant.
+    pub image: String,
+    pub image_id: Option<ImageId>,
+    pub state: AttemptState,
+    /// Back-off as it stood when this attempt was started.
+    pub backoff: Backoff,
+    /// Set once the stop signal was sent to this attempt.
+    pub stop_signalled_at: Option<Timestamp>,
+    /// Set once SIGKILL was sent to this attempt.
+    pub killed_at: Option<Timestamp>,
+}
+
+impl Attempt {
+    pub fn exit(&self) -> Option<&Exit> {
+        match &self.state {
+            AttemptState::Exited(exit) => Some(exit),
+            AttemptState::Starting | AttemptState::Running { .. } => None,
+        }
+    }
+
+    pub fn is_live(&self) -> bool {
+        match &self.state {
+            AttemptState::Exited(_) => false,
+            AttemptState::Starting | AttemptState::Running { .. } => true,
+        }
+    }
+}
+
+/// Where an attempt is in its life. States only move down this list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptState {
+    /// Decided and recorded; perhaps it was started, perhaps not: starting it is retried under the same attempt, and
+    /// the shim does nothing if it has that attempt already.
+    Starting,
+    Running {
+        started_at: Timestamp,
+    },
+    Exited(Exit),
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    pub status: ExitStatus,
+    /// `None`: it never ran.
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+    /// What went wrong, for `StartError` and `Lost`; else empty.
+    pub message: String,
+}
+
+/// How an attempt ended, as the kernel said it; nothing here is ever guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// exit(2) with this code, 0 to 255.
+    Code(i32),
+    /// Killed by this signal; on the wire `exitCode` is 128 + signal, and `signal` is set.
+    Signal(i32),
+    /// Killed by the kernel for want of memory (`OOMKilled`, 137).
+    OomKilled,
+    /// It could not be executed (`StartError`, 128).
+    StartError,
+    /// It ran, and nobody is left who saw its end (`ContainerStatusUnknown`): the shim died, or the machine was reset.
+    Lost,
+}
+
+impl ExitStatus {
+    /// Success decides `OnFailure` and the pod's final phase.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// Crash-loop back-off as of the start of an attempt, so that the next start can be computed from records alone.
+///
+/// Kubernetes `kuberuntime_manager.go doBackOff` with `client-go/util/flowcontrol/backoff.go`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backoff {
+    /// How long to wait after this attempt's end before the next one starts. Zero for a first attempt: the first
+    /// restart comes at once.
+    pub delay: Duration,
+    /// When `delay` was set (the start of this attempt); a run that ends more than 600 s later clears it.
+    pub set_at: Option<Timestamp>,
+}
+
+/// A step that failed, retried under back-off until it succeeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub step: FailedStep,
+    pub reason: FailureReason,
+    pub message: String,
+    /// How often in a row.
+    pub count: u32,
+    /// When it failed last: the back-off (10 s, doubled, at most 300 s) counts from here.
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailedStep {
+    /// Making the sandbox, its network or the pod's volumes.
+    Sandbox,
+    /// Anything before a container's process exists.
+    Container(String),
+    /// Stopping the sandbox or removing what the pod left.
+    Teardown,
+}
+
+/// The `reason` Kubernetes gives each (`images/types.go`, `kuberuntime_container.go`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    CreatePodSandboxError,
+    FailedMount,
+    ErrImagePull,
+    ErrImageNeverPull,
+    InvalidImageName,
+    CreateContainerConfigError,
+    CreateContainerError,
+    RunContainerError,
+    KillPodSandboxError,
+}
+
+impl FailureReason {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CreatePodSandboxError => "CreatePodSandboxError",
+            Self::FailedMount => "FailedMount",
+            Self::ErrImagePull => "ErrImagePull",
+            Self::ErrImageNeverPull => "ErrImageNeverPull",
+            Self::InvalidImageName => "InvalidImageName",
+            Self::CreateContainerConfigError => "CreateContainerConfigError",
+            Self::CreateContainerError => "CreateContainerError",
+            Self::RunContainerError => "RunContainerError",
+            Self::KillPodSandboxError => "KillPodSandboxError",
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What can be done to the machine on behalf of a pod.
+//!
+//! Goes in: `model` values. Comes out: `Snapshot`s and the errors of single steps.
+//!
+//! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use tokio::sync::mpsc;
+
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Snapshot, Uid};
+
+/// The machine, as the controller sees it.
+pub trait Runtime: Send + Sync + 'static {
+    /// What the machine has of this pod. An error means unknown, which is not the same as nothing.
+    fn observe(&self, uid: &Uid) -> impl Future<Output = Result<Snapshot, ObserveError>> + Send;
+
+    /// Every pod of which the machine has something: run directories, cgroups, state directories.
+    fn pods(&self) -> impl Future<Output = Result<Vec<Uid>, ObserveError>> + Send;
+
+    /// Make the pod's volumes and files, shim, infra and network of this sandbox attempt.
+    /// `ip` is `None` with the host's network. Done already: nothing happens.
+    fn create_sandbox(
+        &self,
+        pod: &PodSpec,
+        attempt: u32,
+        ip: Option<IpAddr>,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Kill all that lives in this sandbox attempt and end its shim. Afterwards `observe` still tells how each
+    /// container ended, until `remove_sandbox`.
+    fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Remove what a stopped sandbox left: journal, cgroups, links. Call it only when its ends are recorded.
+    fn remove_sandbox(&self, uid: &Uid, attempt: u32) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// The image, if it is present. Reasons: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`.
+    fn image(&self, container: &ContainerSpec) -> impl Future<Output = Result<ResolvedImage, StepError>> + Send;
+
+    /// Start this attempt in this (ready) sandbox. Returns when it runs, or with `RunContainerError` when it could not
+    /// be executed (the snapshot then says `StartFailed`). Done already: nothing happens.
+    fn start_container(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        sandbox: u32,
+        image: &ResolvedImage,
+        ip: Option<IpAddr>,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Send the stop signal (`signal` as the image config names it, empty: SIGTERM) to the first process.
+    fn stop_container(
+        &self,
+        uid: &Uid,
+        sandbox: u32,
+        container: &str,
+        attempt: u32,
+        signal: &str,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// SIGKILL everything in the container.
+    fn kill_container(
+        &self,
+        uid: &Uid,
+        sandbox: u32,
+        container: &str,
+        attempt: u32,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Remove everything that is left of the pod: volumes, directories, and (with `logs`) its logs. Only when all its
+    /// sandboxes are removed. Nothing there: nothing happens.
+    fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Uids of pods that something happened to. A hint may come late, twice, or for nothing. Taken once.
+    fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>>;
+}
+
+/// `<namespace>_<name>_<uid>`: the pod's directory beneath the log directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDirName(pub String);
+
+impl LogDirName {
+    pub fn of(pod: &PodSpec) -> Self {
+        Self(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+    }
+}
+
+/// The machine could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    #[error("cannot read {path}")]
+    Read {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("journal {path} line {line} cannot be understood")]
+    Journal {
+        path: std::path::PathBuf,
+        line: usize,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A step failed: what Kubernetes calls it, and why, in words for a user.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StepError {
+    pub reason: FailureReason,
+    pub message: String,
+}

@@ -1,0 +1,183 @@
+//! What agent and shim say to each other, and what the shim writes down.
+//!
+//! These formats outlive an upgrade of the agent: fields are only ever added, with a default, and a change of meaning
+//! takes a new [`PROTOCOL`]. Nothing here knows `model`.
+//!
+//! On the wire each message is a little-endian u32 length and that many bytes of JSON, over a unix stream socket.
+//! In the journal each [`Entry`] is one line of JSON, appended with a single write(2).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of everything in this file.
+pub const PROTOCOL: u32 = 1;
+
+/// Names inside a sandbox directory (`RUN_DIR/pods/<uid>/<attempt>/`).
+pub const SOCKET: &str = "shim.sock";
+/// Held with fcntl(F_SETLK) by the shim for as long as it lives: whoever finds it free knows that the shim is dead.
+pub const LOCK: &str = "lock";
+pub const JOURNAL: &str = "journal";
+
+/// Agent to zygote (the process that shims are forked from): make a shim for this sandbox.
+///
+/// Sent with one SCM_RIGHTS descriptor: the shim's end of its first connection with the agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spawn {
+    /// The sandbox directory, which exists and is empty.
+    pub dir: PathBuf,
+    pub sandbox: SandboxConfig,
+}
+
+/// Zygote to agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Spawned {
+    Pid(i32),
+    Failed(String),
+}
+
+/// How to make a sandbox: the infra process and its namespaces.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    pub protocol: u32,
+    pub uid: String,
+    pub attempt: u32,
+    /// From /proc/sys/kernel/random/boot_id.
+    pub boot_id: String,
+    /// What sethostname(2) gets; ignored with the host's network.
+    pub hostname: String,
+    /// Infra keeps the host's network (and uts) namespace.
+    pub host_network: bool,
+    /// Containers join infra's pid namespace instead of having one each.
+    pub share_pid: bool,
+    /// The pod's cgroup, relative to each hierarchy's root: `podd/burstable/pod<uid>`. The shim makes it, with the
+    /// limits below, and `infra` beneath it for the infra process.
+    pub cgroup: String,
+    /// Sum of the containers' limits where every container has one (Kubernetes `cm/helpers_linux.go ResourceConfigForPod`).
+    pub resources: PodResources,
+    pub oom_score_adj: i32,
+    /// The value of the `log` size at which a file is rotated, in bytes, and how many files are kept in all.
+    pub log_max_size: u64,
+    pub log_max_files: u32,
+}
+
+/// Limits of the pod's own cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodResources {
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of cpu time in each period of 100 ms.
+    pub cpu_quota: Option<i64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+    pub pids_limit: Option<i64>,
+}
+
+/// Agent to shim. Every request but `Hello` gets exactly one [`Reply`] with the same `id`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    pub id: u64,
+    pub body: RequestBody,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// First on every connection.
+    Hello { protocol: u32 },
+    /// Start this attempt of a container. Answered `Done` when the process runs, and also when this attempt is known
+    /// already (whatever became of it); `Refused` when an older attempt of the same container still lives or the
+    /// infra process is dead; `Failed` when it could not be executed (which is also in the journal).
+    Start(Box<StartContainer>),
+    /// Send a signal to the container's first process; with `all`, SIGKILL to everything in the container. The first
+    /// time for each (attempt, signal) is written down; a second one is sent again. `Done` also when it has ended.
+    Signal { container: String, attempt: u32, signal: i32, all: bool },
+    /// Kill every container and infra, write down their ends, remove the cgroups, answer `Done`, exit.
+    Stop,
+}
+
+/// A container to start: an OCI runtime spec (config.json) and what that has no words for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartContainer {
+    pub container: String,
+    pub attempt: u32,
+    /// The OCI runtime spec (1.2). `linux.namespaces`: a namespace with a path `/proc/<infra>/ns/...` is joined, one
+    /// without a path is made. `linux.cgroupsPath` is absolute from each hierarchy's root.
+    pub spec: PathBuf,
+    pub rootfs: Overlay,
+    /// For mounts whose `destination` is here: the relative path beneath the mount's source, resolved without ever
+    /// leaving it (openat2 RESOLVE_BENEATH), made as a directory (0750, Kubernetes subpath) if nothing is there.
+    pub sub_paths: Vec<SubPath>,
+    /// The log file, CRI format. Its directory is made if it is not there.
+    pub log: PathBuf,
+    /// Keep stdin open (a pipe); else /dev/null.
+    pub stdin: bool,
+}
+
+/// The container's root: mounted by the container itself, inside its own mount namespace, so that the host never has
+/// a mount to lose.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Topmost first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// An existing directory to mount on.
+    pub target: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SubPath {
+    pub destination: PathBuf,
+    pub path: PathBuf,
+}
+
+/// Shim to agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum FromShim {
+    /// Answer to `Hello`.
+    Hello { protocol: u32, pid: i32 },
+    Reply { id: u64, result: Reply },
+    /// Something was appended to the journal, which is now this long. A hint without data.
+    Journal { length: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Refused(String),
+    Failed(String),
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Nanoseconds since the epoch (CLOCK_REALTIME).
+    pub at: i64,
+    pub fact: Fact,
+}
+
+/// What happened. Written before anybody is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact {
+    /// Always first.
+    Shim { protocol: u32, pid: i32, boot_id: String },
+    /// `start_time`: field 22 of /proc/<pid>/stat, so that (pid, start time, boot id) names the process.
+    InfraStarted { pid: i32, start_time: u64 },
+    /// Making infra failed; the shim exits after this.
+    InfraFailed { message: String },
+    InfraExited { status: WaitStatus },
+    /// About to be started: written before the process is made.
+    Starting { container: String, attempt: u32 },
+    Started { container: String, attempt: u32, pid: i32, start_time: u64 },
+    StartFailed { container: String, attempt: u32, message: String },
+    Signalled { container: String, attempt: u32, signal: i32 },
+    Exited { container: String, attempt: u32, status: WaitStatus, oom_killed: bool },
+    /// This much output could not be written and is gone (disk full).
+    LogLost { container: String, attempt: u32, bytes: u64 },
+}
+
+/// As waitid(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WaitStatus {
+    Code(i32),
+    Signal(i32),
+}
