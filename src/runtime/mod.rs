@@ -4,6 +4,8 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+pub mod spec;
+
 use std::future::Future;
 use std::net::IpAddr;
 
