@@ -10,5 +10,6 @@ pub mod inotify;
 pub mod netlink;
 pub mod netns;
 pub mod path;
+pub mod privilege;
 pub mod process;
 pub mod seccomp;
