@@ -639,7 +639,7 @@ fn runc_runs_it() {
         container.mounts = vec![mount("data", "/srv", None, false)];
         container.security.allow_privilege_escalation = false;
     });
-    let name = format!("podd-test-spec-{}", std::process::id());
+    let name = format!("podd-spec-test-{}", std::process::id());
     let mut spec = given.check(|input| {
         let etc = EtcFiles {
             hosts: at("hosts"),
