@@ -50,18 +50,26 @@ pub trait Runtime: Send + Sync + 'static {
         ip: Option<IpAddr>,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Send the stop signal (`signal` as the image config names it, empty: SIGTERM) to the first process.
+    /// Send the stop signal of its image (default SIGTERM) to the first process.
     fn stop_container(
         &self,
         uid: &Uid,
         sandbox: u32,
         container: &str,
         attempt: u32,
-        signal: &str,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
     /// SIGKILL everything in the container.
     fn kill_container(
+        &self,
+        uid: &Uid,
+        sandbox: u32,
+        container: &str,
+        attempt: u32,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Remove what an ended attempt wrote to its root file system. Its log stays.
+    fn remove_old_attempt(
         &self,
         uid: &Uid,
         sandbox: u32,

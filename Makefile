@@ -1,0 +1,35 @@
+# The targets that README names; continuous integration runs the same `make test`.
+SHELL := /bin/bash
+KILLS ?= 200
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: demo test lint bench soak sqlx
+
+demo:
+	@deploy/setup.sh demo
+	@cargo build --quiet
+	@deploy/demo.sh $(if $(KEEP),--keep)
+
+test:
+	@deploy/setup.sh test
+	@$(MAKE) --no-print-directory lint
+	cargo nextest run --no-fail-fast
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@deploy/deny.sh
+
+bench:
+	@deploy/setup.sh bench
+	cargo build --release
+	benches/bench.py
+
+soak:
+	@deploy/setup.sh demo
+	cargo build --release
+	benches/soak.py --kills $(KILLS)
+
+# Write .sqlx/ anew after a change of a query or a migration.
+sqlx:
+	deploy/sqlx-prepare.sh
