@@ -23,7 +23,7 @@ const CONTAINER: (Duration, Duration) = (Duration::from_secs(10), Duration::from
 const SANDBOX: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// A pull that failed is `ErrImagePull` this long and `ImagePullBackOff` from then on. The kubelet changes the word at
 /// its next sync of the pod, which comes at no fixed time.
-pub(crate) const PULL_ERROR_SHOWN: Duration = Duration::from_secs(5);
+const PULL_ERROR_SHOWN: Duration = Duration::from_secs(5);
 /// SIGKILL is sent again this long after it did not end a container, doubled up to the second figure.
 const KILL_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 
@@ -91,6 +91,16 @@ pub(crate) fn failure_delay(failure: &Failure) -> Duration {
 /// When a failed step is due again: `None` when it is now.
 pub(crate) fn failure_due(now: Timestamp, failure: &Failure) -> Option<Timestamp> {
     wait(now, failure.at, failure_delay(failure))
+}
+
+/// When a failed pull is to be called a back-off: `None` when it is so now.
+pub(crate) fn pull_error_shown_until(now: Timestamp, failure: &Failure) -> Option<Timestamp> {
+    wait(now, failure.at, PULL_ERROR_SHOWN)
+}
+
+/// Whether a pull failed so short a time ago that the failure itself is to be reported.
+pub(crate) fn is_pull_error_fresh(now: Timestamp, failure: &Failure) -> bool {
+    pull_error_shown_until(now, failure).is_some()
 }
 
 /// When SIGKILL is due again for something killed last at `killed_at`, and for the first time at about `first`: the

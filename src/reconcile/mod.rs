@@ -45,7 +45,8 @@ pub use outcome::{
 };
 pub use record::record;
 
-pub(crate) use backoff::{failure_due, restart_due};
+use backoff::failure_due;
+pub(crate) use backoff::{is_pull_error_fresh, restart_due};
 
 use crate::model::{
     AttemptState, Backoff, ContainerSpec, Exit, FailedStep, FailureReason, Observed, Plan, PodSpec, RestartPolicy,
@@ -219,7 +220,7 @@ impl Planner<'_> {
             return;
         };
         if failure.reason == FailureReason::ErrImagePull {
-            self.rests(backoff::wait(self.now, failure.at, backoff::PULL_ERROR_SHOWN));
+            self.rests(backoff::pull_error_shown_until(self.now, failure));
         }
     }
 }
