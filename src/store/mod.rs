@@ -83,7 +83,14 @@ impl Store {
     }
     // ---- objects: written by the API alone ----
     /// Make an object. `desired` has no status and no resourceVersion; its metadata.uid is set.
-    pub async fn create(&self, _kind: &str, _namespace: &str, _name: &str, _uid: &Uid, _desired: serde_json::Value) -> Result<StoredObject, StoreError> {
+    pub async fn create(
+        &self,
+        _kind: &str,
+        _namespace: &str,
+        _name: &str,
+        _uid: &Uid,
+        _desired: serde_json::Value,
+    ) -> Result<StoredObject, StoreError> {
         todo!()
     }
     pub async fn get(&self, _kind: &str, _namespace: &str, _name: &str) -> Result<Option<StoredObject>, StoreError> {
@@ -93,15 +100,34 @@ impl Store {
         todo!()
     }
     /// Objects after `after` (namespace, name), at most `limit` (all when `None`), of one namespace or of all.
-    pub async fn list(&self, _kind: &str, _namespace: Option<&str>, _after: Option<(&str, &str)>, _limit: Option<usize>) -> Result<Page, StoreError> {
+    pub async fn list(
+        &self,
+        _kind: &str,
+        _namespace: Option<&str>,
+        _after: Option<(&str, &str)>,
+        _limit: Option<usize>,
+    ) -> Result<Page, StoreError> {
         todo!()
     }
     /// Replace the desired part (metadata and spec) if the object still has resource version `expected`; else `Conflict`.
-    pub async fn update(&self, _kind: &str, _namespace: &str, _name: &str, _expected: u64, _desired: serde_json::Value) -> Result<StoredObject, StoreError> {
+    pub async fn update(
+        &self,
+        _kind: &str,
+        _namespace: &str,
+        _name: &str,
+        _expected: u64,
+        _desired: serde_json::Value,
+    ) -> Result<StoredObject, StoreError> {
         todo!()
     }
     /// Remove an object that has nothing on the machine (not a pod that ever ran: see `forget_pod`).
-    pub async fn delete(&self, _kind: &str, _namespace: &str, _name: &str, _expected: u64) -> Result<StoredObject, StoreError> {
+    pub async fn delete(
+        &self,
+        _kind: &str,
+        _namespace: &str,
+        _name: &str,
+        _expected: u64,
+    ) -> Result<StoredObject, StoreError> {
         todo!()
     }
     // ---- changes ----
@@ -171,11 +197,25 @@ impl Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{kind} {namespace}/{name} exists already")]
-    AlreadyExists { kind: String, namespace: String, name: String },
+    AlreadyExists {
+        kind: String,
+        namespace: String,
+        name: String,
+    },
     #[error("{kind} {namespace}/{name} does not exist")]
-    NotFound { kind: String, namespace: String, name: String },
+    NotFound {
+        kind: String,
+        namespace: String,
+        name: String,
+    },
     #[error("{kind} {namespace}/{name} was changed meanwhile: expected resource version {expected}, found {found}")]
-    Conflict { kind: String, namespace: String, name: String, expected: u64, found: u64 },
+    Conflict {
+        kind: String,
+        namespace: String,
+        name: String,
+        expected: u64,
+        found: u64,
+    },
     #[error("resource version {asked} is too old: the oldest kept is {oldest}")]
     TooOld { asked: u64, oldest: u64 },
     #[error("no free address between {first} and {last}")]
