@@ -233,13 +233,13 @@ fn attach_program(cgroup: RawFd, program: &OwnedFd) -> io::Result<()> {
     struct Attach {
         target: RawFd,
         program: RawFd,
-        attach_type: u32,
+        kind: u32,
         flags: u32,
     }
     let attributes = Attach {
         target: cgroup,
         program: program.as_raw_fd(),
-        attach_type: BPF_CGROUP_DEVICE,
+        kind: BPF_CGROUP_DEVICE,
         flags: 0,
     };
     // SAFETY: `attributes` is a valid, initialised head of `bpf_attr` of the given size, read only, without pointers.

@@ -21,17 +21,17 @@ impl Cgroups {
         if let (Some(cpu), Some(hierarchy)) = (resources.cpu(), self.controlling("cpu")) {
             let directory = hierarchy.mount_point.join(path);
             if hierarchy.v2 {
-                cpu_v2(&directory, cpu)?
+                cpu_v2(&directory, cpu)?;
             } else {
-                cpu_v1(&directory, cpu)?
+                cpu_v1(&directory, cpu)?;
             }
         }
         if let (Some(memory), Some(hierarchy)) = (resources.memory(), self.controlling("memory")) {
             let directory = hierarchy.mount_point.join(path);
             if hierarchy.v2 {
-                memory_v2(&directory, memory)?
+                memory_v2(&directory, memory)?;
             } else {
-                memory_v1(&directory, memory)?
+                memory_v1(&directory, memory)?;
             }
         }
         if let (Some(pids), Some(hierarchy)) = (resources.pids(), self.controlling("pids")) {
