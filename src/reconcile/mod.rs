@@ -37,6 +37,10 @@ mod backoff;
 mod outcome;
 mod record;
 mod shutdown;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::time::Duration;
 
