@@ -1,12 +1,8 @@
 //! One look at one pod: observe, record, decide, act, and again until there is nothing to do but wait.
 //!
-//! The order of every round, which the simulation of `reconcile` repeats step by step:
-//! 1. observe the machine, fold that into the record, save it;
-//! 2. decide; write the status (beside the steps: it is told, not believed);
-//! 3. for the steps: resolve what they need, record all of their beginnings in one save, carry them out side by side,
-//!    record their outcomes in one save.
-//!
-//! A crash between any two of these repeats a step under the attempt it had, which does nothing the second time.
+//! The order of every round is the one that `reconcile`'s doc prescribes and its simulation crashes at every arrow of.
+//! Steps of one plan are independent: their beginnings are recorded in one save, their effects run side by side, and
+//! one look records what came of them. The status is written beside the effects: it is told, never believed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,8 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use super::{Controller, POD};
 use crate::admit::{self, ModelError};
 use crate::model::{
-    ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, SandboxState, Snapshot, Step, Timestamp,
-    Uid,
+    ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Step, Timestamp, Uid,
 };
 use crate::reconcile::{self, reconcile};
 use crate::runtime::{LogDirName, ObserveError, Runtime, StepError};
@@ -60,13 +55,15 @@ struct Start<'a> {
 
 /// What became of a step.
 enum Outcome {
-    /// Nothing to record beyond what the machine tells when it is observed.
+    /// Nothing to record beyond what the machine tells when it is looked at.
     Observable,
-    Done(FailedStep),
     Failed(FailedStep, StepError),
     SandboxReady(u32),
+    /// To be removed and recorded as stopped, once every end in it is recorded.
     SandboxStopped(u32),
     TornDown,
+    /// The last step: the object may go.
+    Removed,
 }
 
 impl<R: Runtime> Pass<R> {
@@ -94,19 +91,12 @@ impl<R: Runtime> Pass<R> {
 
     async fn round(&self, desired: &PodSpec, previous: Option<PodStatus>) -> Result<Round, PassError> {
         let store = &self.controller.store;
-        let snapshot = self.controller.runtime.observe(&self.uid).await?;
         let recorded = store.observed(&self.uid).await?;
-        let mut observed = reconcile::record(self.now(), &self.controller.boot_id, &recorded, &snapshot);
-        self.save(&recorded, &observed).await?;
-        self.sweep(&observed, &snapshot).await;
+        let mut observed = self.look(&recorded).await?;
 
-        let plan = reconcile(self.now(), desired, &observed, &self.controller.limits);
-        if plan.steps.contains(&Step::Forget) {
-            store.forget_pod(&self.uid).await?;
-            tracing::info!(pod.name = %desired.name, pod.namespace = %desired.namespace, "pod removed");
-            return Ok(Round::Forgotten);
-        }
-        let told = status(self.now(), &self.controller.node, desired, &observed, previous.as_ref());
+        let now = self.now();
+        let plan = reconcile(now, desired, &observed, &self.controller.limits);
+        let told = status(now, &self.controller.node, desired, &observed, previous.as_ref());
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
             store.set_status(&self.uid, told).await?;
@@ -115,53 +105,68 @@ impl<R: Runtime> Pass<R> {
         let (written, acted) =
             tokio::join!(store.set_status(&self.uid, told), self.execute(desired, &mut observed, &plan.steps));
         match written {
-            // Deleted and forgotten meanwhile: the next round finds it gone.
+            // Deleted and forgotten by these very steps.
             Ok(_) | Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        acted?;
+        if acted? {
+            tracing::info!(pod.name = %desired.name, pod.namespace = %desired.namespace, "pod removed");
+            return Ok(Round::Forgotten);
+        }
         Ok(Round::Again)
     }
 
-    /// Carry out the steps of one plan.
-    async fn execute(&self, desired: &PodSpec, observed: &mut Observed, steps: &[Step]) -> Result<(), PassError> {
+    /// Observe, record, save.
+    async fn look(&self, recorded: &Observed) -> Result<Observed, PassError> {
+        let snapshot = self.controller.runtime.observe(&self.uid).await?;
+        let observed = reconcile::record(self.now(), &self.controller.boot_id, recorded, &snapshot);
+        self.save(recorded, &observed).await?;
+        Ok(observed)
+    }
+
+    /// Carry out the steps of one plan. True when the pod is forgotten.
+    async fn execute(&self, desired: &PodSpec, observed: &mut Observed, steps: &[Step]) -> Result<bool, PassError> {
         let before = observed.clone();
         let starts = self.resolve(desired, observed, steps).await;
         let address = self.begin(desired, observed, steps, &starts).await?;
         self.save(&before, observed).await?;
 
-        let mut outcomes = join_all(starts.into_iter().map(|start| self.start(desired, start, address))).await;
-        outcomes.extend(join_all(steps.iter().map(|step| self.act(desired, step, address))).await.into_iter().flatten());
+        let acts = join_all(steps.iter().map(|step| self.act(desired, observed, step, address)));
+        let starts = join_all(starts.into_iter().map(|start| self.start(desired, start, address)));
+        let (acts, starts) = tokio::join!(acts, starts);
 
-        // What the machine says first: an outcome must not be recorded over facts that were not.
-        let begun = observed.clone();
-        let snapshot = self.controller.runtime.observe(&self.uid).await?;
-        *observed = reconcile::record(self.now(), &self.controller.boot_id, observed, &snapshot);
-        let mut removable = Vec::new();
-        for outcome in outcomes {
-            *observed = match outcome {
-                Outcome::Observable => continue,
-                Outcome::Done(step) => reconcile::succeeded(observed, &step),
-                Outcome::Failed(step, error) => {
-                    tracing::warn!(?step, reason = error.reason.as_str(), error = %error.message, "a step failed");
-                    reconcile::failed(self.now(), observed, step, error.reason, error.message)
+        *observed = self.look(observed).await?;
+        let looked = observed.clone();
+        let mut forgotten = false;
+        for outcome in acts.into_iter().chain(starts) {
+            match outcome {
+                Outcome::Observable => {}
+                Outcome::Failed(step, error) => self.fail(observed, step, &error),
+                Outcome::SandboxReady(attempt) => {
+                    *observed = reconcile::sandbox_ready(self.now(), observed, attempt);
                 }
-                Outcome::SandboxReady(attempt) => reconcile::sandbox_ready(self.now(), observed, attempt),
+                // Its ends are saved: now its journal is of no further use.
                 Outcome::SandboxStopped(attempt) => {
-                    removable.push(attempt);
-                    reconcile::sandbox_stopped(self.now(), observed, attempt)
+                    match self.controller.runtime.remove_sandbox(&self.uid, attempt).await {
+                        Ok(()) => *observed = reconcile::sandbox_stopped(self.now(), observed, attempt),
+                        Err(error) => self.fail(observed, FailedStep::Teardown, &error),
+                    }
                 }
-                Outcome::TornDown => reconcile::torn_down(observed),
-            };
-        }
-        self.save(&begun, observed).await?;
-        // Only now is a journal of no further use.
-        for attempt in removable {
-            if let Err(error) = self.controller.runtime.remove_sandbox(&self.uid, attempt).await {
-                tracing::warn!(sandbox = attempt, error = %error.message, "cannot remove a stopped sandbox yet");
+                Outcome::TornDown => *observed = reconcile::torn_down(observed),
+                Outcome::Removed => forgotten = true,
             }
         }
-        Ok(())
+        if forgotten {
+            self.controller.store.forget_pod(&self.uid).await?;
+        } else {
+            self.save(&looked, observed).await?;
+        }
+        Ok(forgotten)
+    }
+
+    fn fail(&self, observed: &mut Observed, step: FailedStep, error: &StepError) {
+        tracing::warn!(?step, reason = error.reason.as_str(), error = %error.message, "a step failed");
+        *observed = reconcile::failed(self.now(), observed, step, error.reason, error.message.clone());
     }
 
     /// Find the images of the containers to be started; a start without one is recorded as failed here and now.
@@ -172,11 +177,7 @@ impl<R: Runtime> Pass<R> {
             let Some(container) = desired.container(container) else { continue };
             match self.controller.runtime.image(container).await {
                 Ok(image) => starts.push(Start { container, attempt: *attempt, sandbox: *sandbox, image }),
-                Err(error) => {
-                    tracing::warn!(container = %container.name, reason = error.reason.as_str(), error = %error.message, "no image");
-                    let step = FailedStep::Container(container.name.clone());
-                    *observed = reconcile::failed(self.now(), observed, step, error.reason, error.message);
-                }
+                Err(error) => self.fail(observed, FailedStep::Container(container.name.clone()), &error),
             }
         }
         starts
@@ -201,13 +202,11 @@ impl<R: Runtime> Pass<R> {
                         match self.controller.store.address(&self.uid, first, last).await {
                             Ok(ip) => Some(IpAddr::V4(ip)),
                             Err(error @ StoreError::NoAddress { .. }) => {
-                                *observed = reconcile::failed(
-                                    now,
-                                    observed,
-                                    FailedStep::Sandbox,
-                                    FailureReason::CreatePodSandboxError,
-                                    error.to_string(),
-                                );
+                                let error = StepError {
+                                    reason: FailureReason::CreatePodSandboxError,
+                                    message: error.to_string(),
+                                };
+                                self.fail(observed, FailedStep::Sandbox, &error);
                                 continue;
                             }
                             Err(error) => return Err(error.into()),
@@ -218,23 +217,17 @@ impl<R: Runtime> Pass<R> {
                 Step::StartContainer { container, attempt, sandbox, backoff } => {
                     let start = starts.iter().find(|start| start.container.name == *container);
                     if let Some(start) = start {
-                        *observed = reconcile::begin_attempt(
-                            now,
-                            observed,
-                            container,
-                            *attempt,
-                            *sandbox,
-                            *backoff,
-                            &start.container.image,
-                            start.image.id.clone(),
-                        );
+                        let begun =
+                            reconcile::Start { container, attempt: *attempt, sandbox: *sandbox, backoff: *backoff };
+                        let image = &start.image.id;
+                        *observed =
+                            reconcile::begin_attempt(observed, begun, &start.container.image, image.clone());
                     }
                 }
-                Step::StopSandbox { .. }
-                | Step::StopContainer { .. }
-                | Step::KillContainer { .. }
-                | Step::TearDown
-                | Step::Forget => {}
+                Step::KillContainer { container, attempt } => {
+                    *observed = reconcile::begin_kill(now, observed, container, *attempt);
+                }
+                Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => {}
             }
         }
         Ok(observed.sandbox.as_ref().and_then(|sandbox| sandbox.ip))
@@ -253,51 +246,54 @@ impl<R: Runtime> Pass<R> {
                         tracing::warn!(container = %container.name, attempt = old, error = %error.message, "cannot remove an old attempt yet");
                     }
                 }
-                Outcome::Done(step)
+                Outcome::Observable
             }
             // The attempt itself says so (StartError): its back-off is the container's.
             Err(error) if error.reason == FailureReason::RunContainerError => {
                 tracing::warn!(pod.name = %desired.name, container = %container.name, attempt, error = %error.message, "container could not be executed");
-                Outcome::Done(step)
+                Outcome::Observable
             }
             Err(error) => Outcome::Failed(step, error),
         }
     }
 
-    async fn act(&self, desired: &PodSpec, step: &Step, ip: Option<IpAddr>) -> Option<Outcome> {
+    /// Carry out one step other than a start.
+    async fn act(&self, desired: &PodSpec, observed: &Observed, step: &Step, ip: Option<IpAddr>) -> Outcome {
         let runtime = &self.controller.runtime;
         let uid = &self.uid;
-        let outcome = match step {
-            Step::StartContainer { .. } | Step::Forget => return None,
-            Step::CreateSandbox { attempt } => {
-                if ip.is_none() && !desired.host_network {
-                    return None;
-                }
-                match runtime.create_sandbox(desired, *attempt, ip).await {
-                    Ok(()) => Outcome::SandboxReady(*attempt),
-                    Err(error) => Outcome::Failed(FailedStep::Sandbox, error),
-                }
-            }
+        match step {
+            Step::StartContainer { .. } => Outcome::Observable,
+            // Without an address there is nothing to begin with: `begin` has recorded why.
+            Step::CreateSandbox { .. } if ip.is_none() && !desired.host_network => Outcome::Observable,
+            Step::CreateSandbox { attempt } => match runtime.create_sandbox(desired, *attempt, ip).await {
+                Ok(()) => Outcome::SandboxReady(*attempt),
+                Err(error) => Outcome::Failed(FailedStep::Sandbox, error),
+            },
             Step::StopSandbox { attempt } => match runtime.stop_sandbox(uid, *attempt).await {
                 Ok(()) => Outcome::SandboxStopped(*attempt),
                 Err(error) => Outcome::Failed(FailedStep::Teardown, error),
             },
             Step::StopContainer { container, attempt } => {
-                let sandbox = self.sandbox_of(desired, container, *attempt).await?;
-                signalled(container, runtime.stop_container(uid, sandbox, container, *attempt).await)
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else { return Outcome::Observable };
+                match runtime.stop_container(uid, sandbox, container, *attempt).await {
+                    Ok(()) => Outcome::Observable,
+                    Err(error) => Outcome::Failed(FailedStep::Container(container.clone()), error),
+                }
             }
             Step::KillContainer { container, attempt } => {
-                let sandbox = self.sandbox_of(desired, container, *attempt).await?;
-                signalled(container, runtime.kill_container(uid, sandbox, container, *attempt).await)
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else { return Outcome::Observable };
+                if let Err(error) = runtime.kill_container(uid, sandbox, container, *attempt).await {
+                    // It is due again soon anyway.
+                    tracing::warn!(container, attempt, error = %error.message, "cannot kill a container");
+                }
+                Outcome::Observable
             }
             Step::TearDown => self.tear_down(desired).await,
-        };
-        Some(outcome)
-    }
-
-    async fn sandbox_of(&self, _desired: &PodSpec, container: &str, attempt: u32) -> Option<u32> {
-        let observed = self.controller.store.observed(&self.uid).await.ok()?;
-        observed.attempts.iter().find(|a| a.container == container && a.attempt == attempt).map(|a| a.sandbox)
+            Step::Forget => match runtime.remove_pod(uid, Some(&LogDirName::of(desired))).await {
+                Ok(()) => Outcome::Removed,
+                Err(error) => Outcome::Failed(FailedStep::Teardown, error),
+            },
+        }
     }
 
     async fn tear_down(&self, desired: &PodSpec) -> Outcome {
@@ -311,23 +307,6 @@ impl<R: Runtime> Pass<R> {
                 FailedStep::Teardown,
                 StepError { reason: FailureReason::KillPodSandboxError, message: error.to_string() },
             ),
-        }
-    }
-
-    /// Sandboxes that the record has done with and the machine has not: a crash came between.
-    async fn sweep(&self, observed: &Observed, snapshot: &Snapshot) {
-        for sandbox in &snapshot.sandboxes {
-            let done = observed.sandbox.as_ref().is_some_and(|newest| match &newest.state {
-                SandboxState::Stopped { .. } => sandbox.attempt <= newest.attempt,
-                SandboxState::Creating | SandboxState::Ready { .. } | SandboxState::Dead { .. } => {
-                    sandbox.attempt < newest.attempt
-                }
-            });
-            if done && !sandbox.shim_alive {
-                if let Err(error) = self.controller.runtime.remove_sandbox(&self.uid, sandbox.attempt).await {
-                    tracing::warn!(sandbox = sandbox.attempt, error = %error.message, "cannot remove an old sandbox yet");
-                }
-            }
         }
     }
 
@@ -362,15 +341,9 @@ enum Round {
     Forgotten,
 }
 
-/// A signal that could not be sent is a failed teardown; one that was sent shows in the journal.
-fn signalled(container: &str, result: Result<(), StepError>) -> Outcome {
-    match result {
-        Ok(()) => Outcome::Observable,
-        Err(error) => {
-            tracing::warn!(container, error = %error.message, "cannot signal a container");
-            Outcome::Failed(FailedStep::Teardown, error)
-        }
-    }
+/// The sandbox an attempt runs in.
+fn sandbox_of(observed: &Observed, container: &str, attempt: u32) -> Option<u32> {
+    observed.attempts.iter().find(|a| a.container == container && a.attempt == attempt).map(|a| a.sandbox)
 }
 
 fn wire(object: &StoredObject) -> Result<(Pod, Option<PodStatus>), PassError> {
