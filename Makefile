@@ -3,7 +3,7 @@ SHELL := /bin/bash
 KILLS ?= 200
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test lint bench soak sqlx
+.PHONY: demo test test-v2 lint bench soak sqlx
 
 demo:
 	@deploy/setup.sh demo
@@ -14,6 +14,10 @@ test:
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	cargo nextest run --no-fail-fast
+
+# The same tests of the real binary in an emulated guest with systemd and cgroup v2.
+test-v2:
+	tests/vm/run.sh $(FILTER)
 
 lint:
 	cargo fmt --check
