@@ -1,3 +1,4 @@
 //! (skeleton)
+pub mod client;
 pub mod doctor;
 pub mod image;
