@@ -48,21 +48,40 @@ pub struct Image {
 
 impl From<ImageRow> for Image {
     fn from(row: ImageRow) -> Self {
-        let ImageRow { id, manifest_digest, config: _, layers: _, size, created_at, names } = row;
-        Self { id, digest: manifest_digest, names, size, imported: created_at.to_string() }
+        let ImageRow {
+            id,
+            manifest_digest,
+            config: _,
+            layers: _,
+            size,
+            created_at,
+            names,
+        } = row;
+        Self {
+            id,
+            digest: manifest_digest,
+            names,
+            size,
+            imported: created_at.to_string(),
+        }
     }
 }
 
 impl From<Vec<ImageRow>> for ImageList {
     fn from(rows: Vec<ImageRow>) -> Self {
-        Self { images: rows.into_iter().map(Image::from).collect() }
+        Self {
+            images: rows.into_iter().map(Image::from).collect(),
+        }
     }
 }
 
 /// The image endpoints. An import's body may be as large as the image store takes: put no body limit and no timeout
 /// around these.
 pub fn router(images: ImageStore) -> Router {
-    Router::new().route(IMAGES, get(list).delete(remove)).route(IMPORT, post(import)).with_state(images)
+    Router::new()
+        .route(IMAGES, get(list).delete(remove))
+        .route(IMPORT, post(import))
+        .with_state(images)
 }
 
 #[derive(Deserialize)]
@@ -169,9 +188,7 @@ impl From<RemoveError> for Status {
             RemoveError::Resolve(ResolveError::InvalidName { .. } | ResolveError::AmbiguousId { .. }) => {
                 Self::of(StatusCode::BAD_REQUEST, "BadRequest", &error)
             }
-            RemoveError::Resolve(
-                ResolveError::Damaged { .. } | ResolveError::Store(_) | ResolveError::Content(_),
-            )
+            RemoveError::Resolve(ResolveError::Damaged { .. } | ResolveError::Store(_) | ResolveError::Content(_))
             | RemoveError::Store(_)
             | RemoveError::Content(_) => Self::internal(&error),
         }

@@ -54,9 +54,10 @@ struct Status {
 
 /// Send a request and read the answer. `path`: with its query, escaped.
 pub async fn request(socket: &Path, method: Method, path: &str, body: RequestBody) -> Result<Bytes, ClientError> {
-    let stream = connect(socket)
-        .await
-        .map_err(|source| ClientError::Connect { socket: socket.to_owned(), source })?;
+    let stream = connect(socket).await.map_err(|source| ClientError::Connect {
+        socket: socket.to_owned(),
+        source,
+    })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
         .method(method)
@@ -64,18 +65,28 @@ pub async fn request(socket: &Path, method: Method, path: &str, body: RequestBod
         .header(hyper::header::HOST, "podd")
         .header(hyper::header::ACCEPT, "application/json")
         .body(body)
-        .map_err(|source| ClientError::Request { path: path.to_owned(), source })?;
+        .map_err(|source| ClientError::Request {
+            path: path.to_owned(),
+            source,
+        })?;
     let connection = tokio::spawn(connection);
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(ClientError::Answer)?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(ClientError::Answer)?;
         Ok((status, body.to_bytes()))
     };
     let answer: Result<_, ClientError> = exchange.await;
     connection.abort();
     let (status, body) = answer?;
-    if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(refused(status, &body))
+    }
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {
@@ -83,7 +94,10 @@ fn refused(status: StatusCode, body: &[u8]) -> ClientError {
         Ok(Status { message }) => message,
         Err(_) => format!("podd answered {status}"),
     };
-    ClientError::Refused { code: status.as_u16(), message }
+    ClientError::Refused {
+        code: status.as_u16(),
+        message,
+    }
 }
 
 /// A socket's path may be longer than the 107 bytes of an address: its directory's descriptor then stands for the rest.
@@ -99,7 +113,9 @@ async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
     let directory = std::fs::File::open(directory)?;
-    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    let short = Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(name);
     UnixStream::connect(short).await
 }
 

@@ -17,7 +17,7 @@ use crate::api::images::{IMAGES, IMPORT, Image, ImageList};
 
 /// Work with the agent's images.
 #[derive(Debug, Clone, Subcommand)]
-pub enum ImageCommand {
+pub enum ImageSubcommand {
     /// Import an archive: docker-archive, oci-archive or a plain root filesystem tar, each also gzip or zstd.
     Import {
         /// The archive; `-` is standard input.
@@ -32,11 +32,25 @@ pub enum ImageCommand {
     Remove { name: String },
 }
 
-/// Carry out a command, and write what is to be said to `out`.
-pub async fn run(socket: &Path, command: ImageCommand, out: &mut impl Write) -> anyhow::Result<()> {
+/// Carry out a command, and say on standard output what came of it.
+pub async fn run(socket: &Path, command: ImageSubcommand) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    run_to(socket, command, &mut text).await?;
+    match std::io::stdout().lock().write_all(&text) {
+        // A reader that has gone away (`podd image list | head`) is no error.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
-        ImageCommand::Import { file, name } => {
-            let file = if file == Path::new("-") { PathBuf::from("/dev/stdin") } else { file };
+        ImageSubcommand::Import { file, name } => {
+            let file = if file == Path::new("-") {
+                PathBuf::from("/dev/stdin")
+            } else {
+                file
+            };
             let opened = tokio::fs::File::open(&file).await;
             let body = body_of(opened.with_context(|| format!("cannot open {}", file.display()))?);
             let path = match name {
@@ -50,11 +64,11 @@ pub async fn run(socket: &Path, command: ImageCommand, out: &mut impl Write) -> 
                 }
             }
         }
-        ImageCommand::List => {
+        ImageSubcommand::List => {
             let answer = request(socket, Method::GET, IMAGES, no_body()).await?;
             table(&images(&answer)?, out)?;
         }
-        ImageCommand::Remove { name } => {
+        ImageSubcommand::Remove { name } => {
             let path = format!("{IMAGES}?name={}", escaped(&name));
             request(socket, Method::DELETE, &path, no_body()).await?;
             writeln!(out, "removed {name}")?;
@@ -78,9 +92,20 @@ fn table(images: &[Image], out: &mut impl Write) -> std::io::Result<()> {
     let mut rows = vec![["NAME", "IMAGE ID", "SIZE", "IMPORTED"].map(str::to_owned)];
     for image in images {
         let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
-        let imported = image.imported.split('.').next().unwrap_or_default().trim_end_matches('Z').to_owned() + "Z";
+        let imported = image
+            .imported
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('Z')
+            .to_owned()
+            + "Z";
         let none = ["<none>".to_owned()];
-        let names = if image.names.is_empty() { &none[..] } else { &image.names };
+        let names = if image.names.is_empty() {
+            &none[..]
+        } else {
+            &image.names
+        };
         for name in names {
             rows.push([name.clone(), id.clone(), human(image.size), imported.clone()]);
         }
@@ -105,7 +130,11 @@ fn human(bytes: u64) -> String {
     }
     let whole = bytes / scale;
     let tenth = bytes % scale / (scale / 10).max(1);
-    if unit == 0 || whole >= 100 { format!("{whole}{}", UNITS[unit]) } else { format!("{whole}.{tenth}{}", UNITS[unit]) }
+    if unit == 0 || whole >= 100 {
+        format!("{whole}{}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenth}{}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]
@@ -114,9 +143,14 @@ mod tests {
 
     #[test]
     fn sizes_are_for_people() {
-        for (bytes, want) in
-            [(0, "0B"), (999, "999B"), (1000, "1.0kB"), (4_260_000, "4.2MB"), (123_456_789, "123MB"), (u64::MAX, "18446744TB")]
-        {
+        for (bytes, want) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.0kB"),
+            (4_260_000, "4.2MB"),
+            (123_456_789, "123MB"),
+            (u64::MAX, "18446744TB"),
+        ] {
             assert_eq!(human(bytes), want);
         }
     }
@@ -131,7 +165,11 @@ mod tests {
             imported: "2026-01-02T03:04:05.678Z".to_owned(),
         };
         let mut out = Vec::new();
-        table(&[image(&["docker.io/library/a:1", "b.io/c:2"], 5_000_000), image(&[], 10)], &mut out).unwrap();
+        table(
+            &[image(&["docker.io/library/a:1", "b.io/c:2"], 5_000_000), image(&[], 10)],
+            &mut out,
+        )
+        .unwrap();
         let want = "\
 NAME                    IMAGE ID       SIZE    IMPORTED
 docker.io/library/a:1   abababababab   5.0MB   2026-01-02T03:04:05Z

@@ -43,7 +43,11 @@ pub enum ArchiveError {
     #[error("{name:?} has {found} bytes, and should have {expected}")]
     Size { name: String, expected: u64, found: u64 },
     #[error("{name:?} is damaged: its digest is {found}, and should be {expected}")]
-    Digest { name: String, expected: String, found: String },
+    Digest {
+        name: String,
+        expected: String,
+        found: String,
+    },
     #[error("{name:?} is refused")]
     Document {
         name: String,
@@ -96,7 +100,10 @@ pub(super) enum ArchiveKind {
 
 #[derive(Debug)]
 enum Place {
-    Data { offset: u64, size: u64 },
+    Data {
+        offset: u64,
+        size: u64,
+    },
     /// To another member, already normalised.
     Link(String),
 }
@@ -146,7 +153,13 @@ fn normal(name: &[u8]) -> Option<String> {
 
 impl<'a> Archive<'a> {
     fn scan(file: &'a Arc<File>, size: u64, limits: &'a Limits) -> Result<Self> {
-        let mut archive = Self { file, size, limits, places: HashMap::new(), too_many: false };
+        let mut archive = Self {
+            file,
+            size,
+            limits,
+            places: HashMap::new(),
+            too_many: false,
+        };
         let mut members = Members::new(Section::new(Arc::clone(file), 0, size));
         let mut count = 0_u64;
         while let Some(member) = members.next()? {
@@ -160,7 +173,10 @@ impl<'a> Archive<'a> {
                 continue;
             }
             let place = match member.kind {
-                Kind::File => Place::Data { offset: member.offset, size: member.size },
+                Kind::File => Place::Data {
+                    offset: member.offset,
+                    size: member.size,
+                },
                 Kind::HardLink => match normal(&member.link) {
                     Some(target) => Place::Link(target),
                     None => continue,
@@ -213,7 +229,11 @@ impl<'a> Archive<'a> {
     fn whole(name: &str, mut section: Section, limit: u64) -> Result<Vec<u8>> {
         let size = section.size();
         if size > limit {
-            return Err(ArchiveError::TooLarge { name: name.to_owned(), size, limit });
+            return Err(ArchiveError::TooLarge {
+                name: name.to_owned(),
+                size,
+                limit,
+            });
         }
         let mut bytes = Vec::new();
         section.read_to_end(&mut bytes).map_err(ArchiveError::Read)?;
@@ -228,7 +248,11 @@ impl<'a> Archive<'a> {
         let name = format!("blobs/sha256/{}", descriptor.digest.hex());
         let section = self.section(&name)?;
         if section.size() != descriptor.size {
-            return Err(ArchiveError::Size { name, expected: descriptor.size, found: section.size() });
+            return Err(ArchiveError::Size {
+                name,
+                expected: descriptor.size,
+                found: section.size(),
+            });
         }
         Ok((name, section))
     }
@@ -246,7 +270,10 @@ impl<'a> Archive<'a> {
     }
 
     fn oci(&self) -> Result<Vec<Found>> {
-        let fault = |source| ArchiveError::Document { name: "index.json".to_owned(), source };
+        let fault = |source| ArchiveError::Document {
+            name: "index.json".to_owned(),
+            source,
+        };
         let bytes = self.document("index.json", self.limits.manifest)?;
         let Document::Index(descriptors) = Document::parse(&bytes, "").map_err(fault)? else {
             return Err(fault(DocumentError::Neither));
@@ -273,7 +300,9 @@ impl<'a> Archive<'a> {
             return Err(if others.platforms.is_empty() {
                 ArchiveError::NoImage
             } else {
-                ArchiveError::Platform { there: others.platforms.into_iter().collect::<Vec<_>>().join(", ") }
+                ArchiveError::Platform {
+                    there: others.platforms.into_iter().collect::<Vec<_>>().join(", "),
+                }
             });
         }
         Ok(found.into_iter().map(|(_, image)| image).collect())
@@ -299,12 +328,20 @@ impl<'a> Archive<'a> {
             return Ok(None);
         }
         let (name, bytes) = self.blob(descriptor, self.limits.manifest)?;
-        let document = Document::parse(&bytes, &descriptor.media_type)
-            .map_err(|source| ArchiveError::Document { name: name.clone(), source })?;
+        let document = Document::parse(&bytes, &descriptor.media_type).map_err(|source| ArchiveError::Document {
+            name: name.clone(),
+            source,
+        })?;
         match document {
-            Document::Manifest { config, layers } => {
-                Ok(Some((descriptor.digest.clone(), OciManifest { name, bytes, config, layers })))
-            }
+            Document::Manifest { config, layers } => Ok(Some((
+                descriptor.digest.clone(),
+                OciManifest {
+                    name,
+                    bytes,
+                    config,
+                    layers,
+                },
+            ))),
             Document::Index(descriptors) => {
                 let depth = depth.checked_sub(1).ok_or(ArchiveError::IndexDepth)?;
                 for nested in &descriptors {
@@ -319,7 +356,12 @@ impl<'a> Archive<'a> {
     }
 
     fn oci_image(&self, manifest: OciManifest) -> Result<Found> {
-        let OciManifest { name, bytes, config, layers } = manifest;
+        let OciManifest {
+            name,
+            bytes,
+            config,
+            layers,
+        } = manifest;
         let (config_name, config_json) = self.blob(&config, self.limits.config)?;
         let config = self.config(&config_name, &config_json, &name, layers.len())?;
         let layers = layers
@@ -327,27 +369,45 @@ impl<'a> Archive<'a> {
             .zip(&config.diff_ids)
             .map(|(descriptor, diff_id)| {
                 let (name, section) = self.blob_section(descriptor)?;
-                Ok(FoundLayer { name, section, blob: Some(descriptor.digest.clone()), diff_id: diff_id.clone() })
+                Ok(FoundLayer {
+                    name,
+                    section,
+                    blob: Some(descriptor.digest.clone()),
+                    diff_id: diff_id.clone(),
+                })
             })
             .collect::<Result<_>>()?;
-        Ok(Found { manifest: Some(bytes), config_json, config, layers, names: Vec::new() })
+        Ok(Found {
+            manifest: Some(bytes),
+            config_json,
+            config,
+            layers,
+            names: Vec::new(),
+        })
     }
 
     fn config(&self, name: &str, json: &[u8], manifest: &str, layers: usize) -> Result<Config> {
-        let config = Config::parse(json, self.limits.layers)
-            .map_err(|source| ArchiveError::Document { name: name.to_owned(), source })?;
+        let config = Config::parse(json, self.limits.layers).map_err(|source| ArchiveError::Document {
+            name: name.to_owned(),
+            source,
+        })?;
         let diff_ids = config.diff_ids.len();
         if diff_ids != layers {
             let source = DocumentError::LayerCount { layers, diff_ids };
-            return Err(ArchiveError::Document { name: manifest.to_owned(), source });
+            return Err(ArchiveError::Document {
+                name: manifest.to_owned(),
+                source,
+            });
         }
         Ok(config)
     }
 
     fn docker(&self, manifest: &[u8]) -> Result<Vec<Found>> {
         let name = "manifest.json";
-        let images =
-            parse_docker(manifest).map_err(|source| ArchiveError::Document { name: name.to_owned(), source })?;
+        let images = parse_docker(manifest).map_err(|source| ArchiveError::Document {
+            name: name.to_owned(),
+            source,
+        })?;
         if images.is_empty() {
             return Err(ArchiveError::NoImage);
         }
@@ -363,7 +423,11 @@ impl<'a> Archive<'a> {
                 && expected != digest
             {
                 let (expected, found) = (expected.to_string(), digest.to_string());
-                return Err(ArchiveError::Digest { name: image.config, expected, found });
+                return Err(ArchiveError::Digest {
+                    name: image.config,
+                    expected,
+                    found,
+                });
             }
             let config = self.config(&image.config, &config_json, name, image.layers.len())?;
             let layers = image
@@ -372,11 +436,22 @@ impl<'a> Archive<'a> {
                 .zip(&config.diff_ids)
                 .map(|(name, diff_id)| {
                     let section = self.named(name)?;
-                    Ok(FoundLayer { name: name.clone(), section, blob: None, diff_id: diff_id.clone() })
+                    Ok(FoundLayer {
+                        name: name.clone(),
+                        section,
+                        blob: None,
+                        diff_id: diff_id.clone(),
+                    })
                 })
                 .collect::<Result<_>>()?;
             let names = image.repo_tags.unwrap_or_default();
-            found.push(Found { manifest: None, config_json, config, layers, names });
+            found.push(Found {
+                manifest: None,
+                config_json,
+                config,
+                layers,
+                names,
+            });
         }
         Ok(found)
     }
@@ -386,10 +461,23 @@ impl<'a> Archive<'a> {
         let section = Section::new(Arc::clone(self.file), 0, self.size);
         let diff_id = section.digest().map_err(ArchiveError::Read)?;
         let config_json = config_of_plain(&diff_id);
-        let config = Config::parse(&config_json, self.limits.layers)
-            .map_err(|source| ArchiveError::Document { name: "config".to_owned(), source })?;
-        let layer = FoundLayer { name: "root filesystem".to_owned(), section, blob: None, diff_id };
-        Ok(Found { manifest: None, config_json, config, layers: vec![layer], names: Vec::new() })
+        let config = Config::parse(&config_json, self.limits.layers).map_err(|source| ArchiveError::Document {
+            name: "config".to_owned(),
+            source,
+        })?;
+        let layer = FoundLayer {
+            name: "root filesystem".to_owned(),
+            section,
+            blob: None,
+            diff_id,
+        };
+        Ok(Found {
+            manifest: None,
+            config_json,
+            config,
+            layers: vec![layer],
+            names: Vec::new(),
+        })
     }
 }
 

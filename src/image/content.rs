@@ -29,7 +29,10 @@ use super::stream::Digest;
 /// How deep a layer's directories may be nested: each level costs a descriptor while its size is taken.
 const DEPTH_MAX: usize = 300;
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// The content store could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +68,11 @@ impl Pin {
     /// One import at a time makes this layer: hold this while looking whether it is there, and while making it.
     pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
         // Nothing is behind the lock that a panic could have left half done.
-        self.lock.as_ref().expect("taken only on drop").lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock
+            .as_ref()
+            .expect("taken only on drop")
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +105,11 @@ impl Drop for Scratch {
 impl Content {
     /// Open or make the store in `root` (ROOT/images), and remove what unfinished imports left.
     pub(super) fn open(root: &Path) -> Result<Self> {
-        let fail = |action, path: &Path, source: Errno| ContentError { action, path: path.to_owned(), source: source.into() };
+        let fail = |action, path: &Path, source: Errno| ContentError {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        };
         let directory = |parent: BorrowedFd<'_>, name: &Path, path: &Path| -> Result<OwnedFd> {
             match mkdirat(parent, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -116,8 +127,13 @@ impl Content {
         for (fd, path) in [(&top, root), (&all_blobs, root)] {
             fsync(fd).map_err(|error| fail("sync", path, error))?;
         }
-        let content =
-            Self { root: root.to_owned(), blobs, layers, tmp, pinned: Mutex::new(HashMap::new()) };
+        let content = Self {
+            root: root.to_owned(),
+            blobs,
+            layers,
+            tmp,
+            pinned: Mutex::new(HashMap::new()),
+        };
         for name in names_in(content.tmp.as_fd()).map_err(|error| fail("read", &root.join("tmp"), error))? {
             remove_tree(content.tmp.as_fd(), &name).map_err(|source| ContentError {
                 action: "remove",
@@ -141,7 +157,11 @@ impl Content {
     }
 
     fn layer_error(&self, action: &'static str, layer: &Digest, error: Errno) -> ContentError {
-        ContentError { action, path: self.layer_path(layer), source: error.into() }
+        ContentError {
+            action,
+            path: self.layer_path(layer),
+            source: error.into(),
+        }
     }
 
     fn pinned(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Mutex<()>>>> {
@@ -152,7 +172,11 @@ impl Content {
     /// Keep a layer, there or not yet there, from being removed.
     pub(super) fn pin(self: &Arc<Self>, layer: &Digest) -> Pin {
         let lock = Arc::clone(self.pinned().entry(layer.clone()).or_default());
-        Pin { content: Arc::clone(self), layer: layer.clone(), lock: Some(lock) }
+        Pin {
+            content: Arc::clone(self),
+            layer: layer.clone(),
+            lock: Some(lock),
+        }
     }
 
     /// A new empty directory beneath `tmp/`.
@@ -165,12 +189,20 @@ impl Content {
         };
         mkdirat(&self.tmp, &name, Mode::RWXU).map_err(fail)?;
         let directory = openat(&self.tmp, &name, DIRECTORY, Mode::empty()).map_err(fail)?;
-        Ok(Scratch { content: Arc::clone(self), name, directory })
+        Ok(Scratch {
+            content: Arc::clone(self),
+            name,
+            directory,
+        })
     }
 
     /// Bytes of the files of a layer; those with several names count once.
     pub(super) fn layer_size(&self, layer: &Digest) -> Result<u64> {
-        let fail = |source: io::Error| ContentError { action: "take the size of", path: self.layer_path(layer), source };
+        let fail = |source: io::Error| ContentError {
+            action: "take the size of",
+            path: self.layer_path(layer),
+            source,
+        };
         tree_size(self.layers.as_fd(), layer.hex()).map_err(fail)
     }
 
@@ -178,15 +210,21 @@ impl Content {
     pub(super) fn put_blob(self: &Arc<Self>, scratch: &Scratch, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = || self.root.join("blobs/sha256").join(digest.hex());
-        let fail = |source: Errno| ContentError { action: "write", path: path(), source: source.into() };
+        let fail = |source: Errno| ContentError {
+            action: "write",
+            path: path(),
+            source: source.into(),
+        };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&scratch.directory, digest.hex(), flags, Mode::RUSR | Mode::WUSR).map_err(fail)?;
         let mut file = File::from(file);
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|source| ContentError {
-            action: "write",
-            path: path(),
-            source,
-        })?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|source| ContentError {
+                action: "write",
+                path: path(),
+                source,
+            })?;
         renameat(&scratch.directory, digest.hex(), &self.blobs, digest.hex()).map_err(fail)?;
         fsync(&self.blobs).map_err(fail)?;
         Ok(digest)
@@ -229,7 +267,11 @@ impl Content {
 impl Scratch {
     fn fail(&self, action: &'static str, name: &str, source: Errno) -> ContentError {
         let path = self.content.root.join("tmp").join(&self.name).join(name);
-        ContentError { action, path, source: source.into() }
+        ContentError {
+            action,
+            path,
+            source: source.into(),
+        }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -332,9 +374,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Resu
 fn tree_size(parent: BorrowedFd<'_>, name: &str) -> io::Result<u64> {
     let mut total = 0_u64;
     let mut several_names = HashSet::new();
-    let open = |parent: BorrowedFd<'_>, name: &CStr| {
-        Dir::new(openat(parent, name, DIRECTORY, Mode::empty())?)
-    };
+    let open = |parent: BorrowedFd<'_>, name: &CStr| Dir::new(openat(parent, name, DIRECTORY, Mode::empty())?);
     let mut stack = vec![open(parent, &CString::new(name)?)?];
     while let Some(directory) = stack.last_mut() {
         let Some(entry) = directory.read() else {
@@ -348,7 +388,9 @@ fn tree_size(parent: BorrowedFd<'_>, name: &str) -> io::Result<u64> {
         if entry.file_type() == FileType::Directory {
             let child = open(directory.fd()?, entry.file_name())?;
             if stack.len() >= DEPTH_MAX {
-                return Err(io::Error::other(format!("its directories are nested more than {DEPTH_MAX} deep")));
+                return Err(io::Error::other(format!(
+                    "its directories are nested more than {DEPTH_MAX} deep"
+                )));
             }
             stack.push(child);
             continue;
@@ -374,8 +416,10 @@ mod tests {
     }
 
     fn names(path: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -405,7 +449,9 @@ mod tests {
             at = openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();
         }
         drop(at);
-        assert!(matches!(tree_size(scratch.directory.as_fd(), "deep"), Err(error) if error.to_string().contains("nested")));
+        assert!(
+            matches!(tree_size(scratch.directory.as_fd(), "deep"), Err(error) if error.to_string().contains("nested"))
+        );
         drop(scratch);
         assert!(names(&directory.path().join("images/tmp")).is_empty());
     }
@@ -434,7 +480,10 @@ mod tests {
         assert!(content.has_layer(&known).unwrap());
         assert!(content.has_layer(&pinned).unwrap());
         assert!(!content.has_layer(&other).unwrap());
-        assert!(root.join("blobs/sha256").join(other_blob.hex()).exists(), "an import runs: no blob is removed");
+        assert!(
+            root.join("blobs/sha256").join(other_blob.hex()).exists(),
+            "an import runs: no blob is removed"
+        );
 
         drop(second);
         content.retain(&[known.clone()].into(), &[blob.clone()].into()).unwrap();
@@ -449,8 +498,18 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let (directory, _content) = content();
         let root = directory.path().join("images");
-        for path in [root.clone(), root.join("layers"), root.join("tmp"), root.join("blobs/sha256")] {
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700, "{}", path.display());
+        for path in [
+            root.clone(),
+            root.join("layers"),
+            root.join("tmp"),
+            root.join("blobs/sha256"),
+        ] {
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+                0o700,
+                "{}",
+                path.display()
+            );
         }
     }
 }

@@ -115,9 +115,21 @@ impl TryFrom<WireDescriptor> for Descriptor {
     type Error = DocumentError;
 
     fn try_from(wire: WireDescriptor) -> Result<Self, DocumentError> {
-        let WireDescriptor { media_type, digest, size, platform, annotations } = wire;
+        let WireDescriptor {
+            media_type,
+            digest,
+            size,
+            platform,
+            annotations,
+        } = wire;
         let digest = Digest::parse(&digest).ok_or(DocumentError::Digest { digest })?;
-        Ok(Self { media_type, digest, size, platform, annotations: annotations.unwrap_or_default() })
+        Ok(Self {
+            media_type,
+            digest,
+            size,
+            platform,
+            annotations: annotations.unwrap_or_default(),
+        })
     }
 }
 
@@ -125,7 +137,10 @@ impl TryFrom<WireDescriptor> for Descriptor {
 #[derive(Debug)]
 pub(super) enum Document {
     Index(Vec<Descriptor>),
-    Manifest { config: Descriptor, layers: Vec<Descriptor> },
+    Manifest {
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -141,7 +156,13 @@ struct WireDocument {
 impl Document {
     /// `referred`: the media type by which another document refers to this one; empty when none does.
     pub(super) fn parse(bytes: &[u8], referred: &str) -> Result<Self, DocumentError> {
-        let WireDocument { schema_version, media_type, manifests, config, layers } = serde_json::from_slice(bytes)?;
+        let WireDocument {
+            schema_version,
+            media_type,
+            manifests,
+            config,
+            layers,
+        } = serde_json::from_slice(bytes)?;
         if schema_version != 2 {
             return Err(DocumentError::Schema { found: schema_version });
         }
@@ -149,7 +170,10 @@ impl Document {
             && !referred.is_empty()
             && own != referred
         {
-            return Err(DocumentError::MediaType { own, referred: referred.to_owned() });
+            return Err(DocumentError::MediaType {
+                own,
+                referred: referred.to_owned(),
+            });
         }
         match (manifests, config, layers) {
             (Some(manifests), None, None) => {
@@ -157,16 +181,26 @@ impl Document {
                 if manifests.len() > DESCRIPTORS_MAX {
                     return Err(DocumentError::TooMany);
                 }
-                Ok(Self::Index(manifests.into_iter().map(Descriptor::try_from).collect::<Result<_, _>>()?))
+                Ok(Self::Index(
+                    manifests
+                        .into_iter()
+                        .map(Descriptor::try_from)
+                        .collect::<Result<_, _>>()?,
+                ))
             }
             (None, Some(config), Some(layers)) => {
                 is_one_of(referred, &[OCI_MANIFEST, DOCKER_MANIFEST])?;
                 is_one_of(&config.media_type, &[OCI_CONFIG, DOCKER_CONFIG])?;
                 if let Some(layer) = layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
-                    return Err(DocumentError::LayerType { found: layer.media_type.clone() });
+                    return Err(DocumentError::LayerType {
+                        found: layer.media_type.clone(),
+                    });
                 }
                 let layers = layers.into_iter().map(Descriptor::try_from).collect::<Result<_, _>>()?;
-                Ok(Self::Manifest { config: config.try_into()?, layers })
+                Ok(Self::Manifest {
+                    config: config.try_into()?,
+                    layers,
+                })
             }
             (Some(_), _, _) => Err(DocumentError::Ambiguous),
             (None, _, _) => Err(DocumentError::Neither),
@@ -178,7 +212,9 @@ fn is_one_of(found: &str, expected: &[&str]) -> Result<(), DocumentError> {
     if found.is_empty() || expected.contains(&found) {
         return Ok(());
     }
-    Err(DocumentError::NotAnImage { found: found.to_owned() })
+    Err(DocumentError::NotAnImage {
+        found: found.to_owned(),
+    })
 }
 
 /// One image of docker's `manifest.json`.
@@ -237,7 +273,12 @@ struct WireRootfs {
 
 impl Config {
     pub(super) fn parse(bytes: &[u8], layers_max: usize) -> Result<Self, DocumentError> {
-        let WireConfig { architecture, os, config, rootfs } = serde_json::from_slice(bytes)?;
+        let WireConfig {
+            architecture,
+            os,
+            config,
+            rootfs,
+        } = serde_json::from_slice(bytes)?;
         if !matches!(os.as_str(), "" | "linux") {
             return Err(DocumentError::Os { os });
         }
@@ -255,7 +296,14 @@ impl Config {
             .into_iter()
             .map(|digest| Digest::parse(&digest).ok_or(DocumentError::Digest { digest }))
             .collect::<Result<_, _>>()?;
-        let WireRun { entrypoint, cmd, env, user, working_dir, stop_signal } = config.unwrap_or_default();
+        let WireRun {
+            entrypoint,
+            cmd,
+            env,
+            user,
+            working_dir,
+            stop_signal,
+        } = config.unwrap_or_default();
         let image = ImageConfig {
             entrypoint: entrypoint.unwrap_or_default(),
             cmd: cmd.unwrap_or_default(),
@@ -264,12 +312,29 @@ impl Config {
             working_dir: working_dir.unwrap_or_default(),
             stop_signal: stop_signal.unwrap_or_default(),
         };
-        let ImageConfig { entrypoint, cmd, env, user, working_dir, stop_signal } = &image;
-        let strings = || entrypoint.iter().chain(cmd).chain(env).chain([user, working_dir, stop_signal]);
+        let ImageConfig {
+            entrypoint,
+            cmd,
+            env,
+            user,
+            working_dir,
+            stop_signal,
+        } = &image;
+        let strings = || {
+            entrypoint
+                .iter()
+                .chain(cmd)
+                .chain(env)
+                .chain([user, working_dir, stop_signal])
+        };
         if strings().any(|text| text.contains('\0')) {
             return Err(DocumentError::Nul);
         }
-        Ok(Self { image, diff_ids, architecture })
+        Ok(Self {
+            image,
+            diff_ids,
+            architecture,
+        })
     }
 }
 
@@ -330,7 +395,10 @@ mod tests {
     fn a_document_is_one_thing() {
         let layer = json!({"mediaType": LAYERS[1], "digest": digest(), "size": 1});
         let manifest = json!({"schemaVersion": 2, "config": config_descriptor(), "layers": [layer]});
-        assert!(matches!(document(&manifest, OCI_MANIFEST).unwrap(), Document::Manifest { .. }));
+        assert!(matches!(
+            document(&manifest, OCI_MANIFEST).unwrap(),
+            Document::Manifest { .. }
+        ));
         let index = json!({"schemaVersion": 2, "manifests": []});
         assert!(matches!(document(&index, "").unwrap(), Document::Index(_)));
 
@@ -340,12 +408,24 @@ mod tests {
         let mut half = index.clone();
         half["layers"] = json!([]);
         assert!(matches!(document(&half, ""), Err(DocumentError::Ambiguous)));
-        assert!(matches!(document(&json!({"schemaVersion": 2}), ""), Err(DocumentError::Neither)));
-        assert!(matches!(document(&json!({"schemaVersion": 1, "manifests": []}), ""), Err(DocumentError::Schema { found: 1 })));
-        assert!(matches!(document(&manifest, OCI_INDEX), Err(DocumentError::NotAnImage { .. })));
+        assert!(matches!(
+            document(&json!({"schemaVersion": 2}), ""),
+            Err(DocumentError::Neither)
+        ));
+        assert!(matches!(
+            document(&json!({"schemaVersion": 1, "manifests": []}), ""),
+            Err(DocumentError::Schema { found: 1 })
+        ));
+        assert!(matches!(
+            document(&manifest, OCI_INDEX),
+            Err(DocumentError::NotAnImage { .. })
+        ));
         let mut lying = manifest.clone();
         lying["mediaType"] = json!(DOCKER_MANIFEST);
-        assert!(matches!(document(&lying, OCI_MANIFEST), Err(DocumentError::MediaType { .. })));
+        assert!(matches!(
+            document(&lying, OCI_MANIFEST),
+            Err(DocumentError::MediaType { .. })
+        ));
     }
 
     #[test]
@@ -394,14 +474,35 @@ mod tests {
             Config::parse(config.to_string().as_bytes(), 2)
         };
         assert!(matches!(with("/os", json!("windows")), Err(DocumentError::Os { .. })));
-        assert!(matches!(with("/rootfs/type", json!("x")), Err(DocumentError::RootfsType { .. })));
-        assert!(matches!(with("/rootfs/diff_ids", json!([])), Err(DocumentError::NoLayer)));
-        assert!(matches!(with("/rootfs/diff_ids", json!(null)), Err(DocumentError::NoLayer)));
-        assert!(matches!(with("/rootfs/diff_ids", json!(["md5:x"])), Err(DocumentError::Digest { .. })));
+        assert!(matches!(
+            with("/rootfs/type", json!("x")),
+            Err(DocumentError::RootfsType { .. })
+        ));
+        assert!(matches!(
+            with("/rootfs/diff_ids", json!([])),
+            Err(DocumentError::NoLayer)
+        ));
+        assert!(matches!(
+            with("/rootfs/diff_ids", json!(null)),
+            Err(DocumentError::NoLayer)
+        ));
+        assert!(matches!(
+            with("/rootfs/diff_ids", json!(["md5:x"])),
+            Err(DocumentError::Digest { .. })
+        ));
         let three = json!([digest(), digest(), digest()]);
-        assert!(matches!(with("/rootfs/diff_ids", three), Err(DocumentError::TooManyLayers { limit: 2 })));
-        assert!(matches!(with("/config", json!({"Env": ["A=\0"]})), Err(DocumentError::Nul)));
-        assert!(matches!(with("/config", json!({"User": 0})), Err(DocumentError::Json(_))));
+        assert!(matches!(
+            with("/rootfs/diff_ids", three),
+            Err(DocumentError::TooManyLayers { limit: 2 })
+        ));
+        assert!(matches!(
+            with("/config", json!({"Env": ["A=\0"]})),
+            Err(DocumentError::Nul)
+        ));
+        assert!(matches!(
+            with("/config", json!({"User": 0})),
+            Err(DocumentError::Json(_))
+        ));
         assert!(with("/config", json!(null)).is_ok());
     }
 }

@@ -66,7 +66,11 @@ pub enum ImportError {
         source: io::Error,
     },
     #[error("layer {layer:?} is damaged: its digest is {found}, and should be {expected}")]
-    LayerDigest { layer: String, expected: String, found: String },
+    LayerDigest {
+        layer: String,
+        expected: String,
+        found: String,
+    },
     #[error(transparent)]
     Content(#[from] ContentError),
     #[error("cannot record the image")]
@@ -169,7 +173,13 @@ struct UploadFailed(io::Error);
 
 impl Upload {
     pub(super) fn new(pieces: mpsc::Receiver<Piece>, limit: u64) -> Self {
-        Self { pieces, current: Bytes::new(), ended: false, left: limit, limit }
+        Self {
+            pieces,
+            current: Bytes::new(),
+            ended: false,
+            left: limit,
+            limit,
+        }
     }
 }
 
@@ -179,7 +189,10 @@ impl Read for Upload {
             match self.pieces.blocking_recv() {
                 Some(Piece::Data(data)) => {
                     let size = data.len() as u64;
-                    self.left = self.left.checked_sub(size).ok_or(LimitError::Upload { limit: self.limit })?;
+                    self.left = self
+                        .left
+                        .checked_sub(size)
+                        .ok_or(LimitError::Upload { limit: self.limit })?;
                     self.current = data;
                 }
                 Some(Piece::Failed(error)) => return Err(io::Error::other(UploadFailed(error))),
@@ -195,8 +208,10 @@ impl Read for Upload {
 
 /// The name a caller gives an image.
 pub(super) fn given_name(name: &str) -> Result<Reference> {
-    let reference =
-        Reference::parse(name).map_err(|source| ImportError::Name { name: name.to_owned(), source })?;
+    let reference = Reference::parse(name).map_err(|source| ImportError::Name {
+        name: name.to_owned(),
+        source,
+    })?;
     if reference.digest().is_some() {
         return Err(ImportError::NameWithDigest { name: name.to_owned() });
     }
@@ -256,8 +271,14 @@ fn spool(scratch: &Scratch, limits: &Limits, upload: Upload) -> Result<(Arc<File
         if size > limits.upload {
             return Err(LimitError::Upload { limit: limits.upload }.into());
         }
-        let written = space.about_to_write(got as u64, file.as_fd()).and_then(|()| file.write_all(chunk));
-        written.map_err(|error| LimitError::within(&error).cloned().map_or(ImportError::Spool(error), Into::into))?;
+        let written = space
+            .about_to_write(got as u64, file.as_fd())
+            .and_then(|()| file.write_all(chunk));
+        written.map_err(|error| {
+            LimitError::within(&error)
+                .cloned()
+                .map_or(ImportError::Spool(error), Into::into)
+        })?;
         reader.consume(got);
     }
 }
@@ -280,9 +301,9 @@ fn names_of(image: &Found, kind: ArchiveKind, given: Option<&Reference>) -> Resu
     match (names.is_empty(), kind) {
         (false, _) => Ok(names),
         (true, ArchiveKind::RootFilesystem) => Err(ImportError::RootFilesystemUnnamed),
-        (true, ArchiveKind::Images) => {
-            Err(ImportError::Unnamed { id: Digest::of(&image.config_json).to_string() })
-        }
+        (true, ArchiveKind::Images) => Err(ImportError::Unnamed {
+            id: Digest::of(&image.config_json).to_string(),
+        }),
     }
 }
 
@@ -295,7 +316,13 @@ fn keep(
     image: Found,
     names: Vec<String>,
 ) -> Result<Prepared> {
-    let Found { manifest, config_json, config, layers, names: _ } = image;
+    let Found {
+        manifest,
+        config_json,
+        config,
+        layers,
+        names: _,
+    } = image;
     if !matches!(config.architecture.as_str(), "" | "amd64" | "386") && config.architecture != architecture() {
         warn!(image = ?names, architecture = config.architecture, "the image is made for another architecture");
     }
@@ -344,13 +371,24 @@ fn keep(
     let id = content.put_blob(scratch, &config_json)?;
     drop(locks);
     let config_json = String::from_utf8(config_json).expect("it was parsed as JSON, so it is UTF-8");
-    Ok(Prepared { id, manifest, config: config_json, layers: config.diff_ids, size, names, pins })
+    Ok(Prepared {
+        id,
+        manifest,
+        config: config_json,
+        layers: config.diff_ids,
+        size,
+        names,
+        pins,
+    })
 }
 
 fn of_layer(layer: &FoundLayer, source: io::Error) -> ImportError {
     match LimitError::within(&source) {
         Some(limit) => ImportError::Limit(limit.clone()),
-        None => ImportError::LayerRead { layer: layer.name.clone(), source },
+        None => ImportError::LayerRead {
+            layer: layer.name.clone(),
+            source,
+        },
     }
 }
 
@@ -379,10 +417,18 @@ fn unpack_layer(
             (Ok(_), digests) => digests.map_err(|source| of_layer(layer, source)),
             (Err(UnpackError::Limit(limit)), _) => Err(limit.into()),
             (Err(UnpackError::Tar(TarError::Read(source))), _) => Err(of_layer(layer, source)),
-            (Err(UnpackError::Io { member: _, action: _, source }), _) if LimitError::within(&source).is_some() => {
-                Err(of_layer(layer, source))
-            }
-            (Err(source), _) => Err(ImportError::Layer { layer: layer.name.clone(), source }),
+            (
+                Err(UnpackError::Io {
+                    member: _,
+                    action: _,
+                    source,
+                }),
+                _,
+            ) if LimitError::within(&source).is_some() => Err(of_layer(layer, source)),
+            (Err(source), _) => Err(ImportError::Layer {
+                layer: layer.name.clone(),
+                source,
+            }),
         }
     })
 }

@@ -75,7 +75,9 @@ pub enum LimitError {
     Unpacked { limit: u64 },
     #[error("the image has more than {limit} files")]
     Entries { limit: u64 },
-    #[error("compressed data expands more than {ratio} times ({read} bytes to more than {written}): a decompression bomb")]
+    #[error(
+        "compressed data expands more than {ratio} times ({read} bytes to more than {written}): a decompression bomb"
+    )]
     Bomb { ratio: u64, read: u64, written: u64 },
     #[error("the image's directories have paths of more than {DIRECTORY_PATHS_MAX} bytes together")]
     DirectoryPaths,

@@ -72,7 +72,10 @@ pub(super) struct Member {
 impl Member {
     /// The name, for people.
     pub(super) fn name(&self) -> String {
-        String::from_utf8_lossy(&self.path).escape_debug().take(PATH_MAX).collect()
+        String::from_utf8_lossy(&self.path)
+            .escape_debug()
+            .take(PATH_MAX)
+            .collect()
     }
 }
 
@@ -148,7 +151,13 @@ struct Extended {
 
 impl<R: Skip> Members<R> {
     pub(super) fn new(inner: R) -> Self {
-        Self { inner, position: 0, left: 0, padding: 0, ended: End::NotYet }
+        Self {
+            inner,
+            position: 0,
+            left: 0,
+            padding: 0,
+            ended: End::NotYet,
+        }
     }
 
     /// Whether the archive's end was marked as such (two blocks of zeros), and not just the end of the bytes.
@@ -173,7 +182,11 @@ impl<R: Skip> Members<R> {
 
             let offset = self.position;
             let Some(header) = self.header()? else {
-                return if extended.seen { Err(TarError::Truncated) } else { Ok(None) };
+                return if extended.seen {
+                    Err(TarError::Truncated)
+                } else {
+                    Ok(None)
+                };
             };
             match header.entry_type() {
                 EntryType::XHeader => {
@@ -246,7 +259,9 @@ impl<R: Skip> Members<R> {
 
     /// The data of a header that speaks of the next member.
     fn special(&mut self, offset: u64, header: &Header) -> Result<Vec<u8>, TarError> {
-        let size = header.entry_size().map_err(|_| TarError::Field { offset, field: "size" })?;
+        let size = header
+            .entry_size()
+            .map_err(|_| TarError::Field { offset, field: "size" })?;
         if size > EXTENDED_HEADER_MAX {
             return Err(TarError::ExtendedSize { offset, size });
         }
@@ -271,11 +286,15 @@ impl<R: Skip> Members<R> {
 
     fn member(&mut self, offset: u64, header: &Header, extended: Extended) -> Result<Member, TarError> {
         let faulty = |field| TarError::Field { offset, field };
-        let path = extended.gnu_path.or(extended.path).unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = extended
-            .gnu_link
-            .or(extended.link)
-            .unwrap_or_else(|| header.link_name_bytes().map_or_else(Vec::new, std::borrow::Cow::into_owned));
+        let path = extended
+            .gnu_path
+            .or(extended.path)
+            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = extended.gnu_link.or(extended.link).unwrap_or_else(|| {
+            header
+                .link_name_bytes()
+                .map_or_else(Vec::new, std::borrow::Cow::into_owned)
+        });
         for name in [&path, &link] {
             if name.len() > PATH_MAX || name.contains(&0) {
                 return Err(TarError::Name { offset });
@@ -296,7 +315,12 @@ impl<R: Skip> Members<R> {
             EntryType::Char => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
             EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
             EntryType::Fifo => Kind::Fifo,
-            other => return Err(TarError::Type { offset, entry_type: char::from(other.as_byte()) }),
+            other => {
+                return Err(TarError::Type {
+                    offset,
+                    entry_type: char::from(other.as_byte()),
+                });
+            }
         };
         // What is no file has no data, whatever its header says (Go's archive/tar `isHeaderOnly`).
         let size = match kind {
@@ -317,18 +341,35 @@ impl<R: Skip> Members<R> {
         let id = |said: Option<u64>, in_header: io::Result<u64>, field| {
             let id = said.map_or(in_header, Ok).map_err(|_| faulty(field))?;
             // -1 means "leave it" to chown(2).
-            u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| faulty(field))
+            u32::try_from(id)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| faulty(field))
         };
         let uid = id(extended.uid, header.uid(), "uid")?;
         let gid = id(extended.gid, header.gid(), "gid")?;
         let mode = header.mode().map_err(|_| faulty("mode"))? & 0o7777;
         let mtime = match extended.mtime {
             Some(mtime) => mtime,
-            None => (i64::try_from(header.mtime().map_err(|_| faulty("mtime"))?).unwrap_or(0), 0),
+            None => (
+                i64::try_from(header.mtime().map_err(|_| faulty("mtime"))?).unwrap_or(0),
+                0,
+            ),
         };
         self.begin_data(size);
         let xattrs = extended.xattrs;
-        Ok(Member { path, link, kind, size, offset: self.position, mode, uid, gid, mtime, xattrs })
+        Ok(Member {
+            path,
+            link,
+            kind,
+            size,
+            offset: self.position,
+            mode,
+            uid,
+            gid,
+            mtime,
+            xattrs,
+        })
     }
 }
 
@@ -400,7 +441,11 @@ impl Extended {
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordFault> {
         fn given<T>(value: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, RecordFault> {
-            if value.is_empty() { Ok(None) } else { parse(value).map(Some).ok_or(RecordFault::Malformed) }
+            if value.is_empty() {
+                Ok(None)
+            } else {
+                parse(value).map(Some).ok_or(RecordFault::Malformed)
+            }
         }
         let name = |value: &[u8]| {
             if value.contains(&0) || value.len() > PATH_MAX {

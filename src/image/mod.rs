@@ -20,7 +20,7 @@ mod member;
 mod reference;
 mod stream;
 mod unpack;
-mod user;
+pub mod user;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tracing::{info, warn};
 
 pub use archive::ArchiveError;
@@ -39,7 +39,7 @@ pub use limits::{LimitError, Limits};
 pub use member::TarError;
 pub use reference::{Reference, ReferenceError};
 pub use unpack::{Fault as LayerFault, UnpackError};
-pub use user::{NonRootError, UserError, UserIds, check_non_root, resolve_user};
+pub use user::{UserError, UserIds};
 
 use content::Content;
 use documents::Config;
@@ -52,6 +52,9 @@ use crate::store::{ImageRow, Store, StoreError};
 /// Pieces of an upload that wait to be spooled, and bytes in each.
 const PIECES_WAITING: usize = 8;
 const PIECE: usize = 256 * 1024;
+
+/// Imports at a time; more wait.
+const IMPORTS: usize = 4;
 
 /// The fewest digits by which an image's id may be cut short.
 const ID_PREFIX_MIN: usize = 12;
@@ -71,6 +74,8 @@ struct Inner {
     /// Held while rows change, and while layers are removed that no row knows: between reading the rows and removing
     /// layers no row may come.
     rows: Mutex<()>,
+    /// Each import holds one of the few threads that may block.
+    imports: Semaphore,
 }
 
 /// The image store cannot be opened.
@@ -86,7 +91,7 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// `InvalidImageName`.
-    #[error("couldn't parse image name {name:?}")]
+    #[error("Failed to apply default image tag {name:?}: couldn't parse image name {name:?}")]
     InvalidName {
         name: String,
         #[source]
@@ -127,7 +132,16 @@ impl ImageStore {
     pub async fn open(root: &Path, store: Store, limits: Limits, clock: fn() -> Timestamp) -> Result<Self, OpenError> {
         let path = root.to_owned();
         let content = Arc::new(blocking(move || Content::open(&path)).await?);
-        let images = Self { inner: Arc::new(Inner { content, store, limits, clock, rows: Mutex::new(()) }) };
+        let images = Self {
+            inner: Arc::new(Inner {
+                content,
+                store,
+                limits,
+                clock,
+                rows: Mutex::new(()),
+                imports: Semaphore::new(IMPORTS),
+            }),
+        };
         images.sweep().await?;
         Ok(images)
     }
@@ -144,6 +158,7 @@ impl ImageStore {
         let upload = Upload::new(upload, self.inner.limits.upload);
         let images = self.clone();
         let work = tokio::spawn(async move {
+            let _one_of_few = images.inner.imports.acquire().await.expect("it is never closed");
             let (content, limits) = (Arc::clone(&images.inner.content), images.inner.limits.clone());
             let prepared =
                 tokio::task::spawn_blocking(move || import::prepare(&content, &limits, upload, name.as_ref()))
@@ -170,7 +185,16 @@ impl ImageStore {
     async fn record(&self, prepared: Vec<Prepared>) -> Result<Vec<ImageRow>, ImportError> {
         let _rows = self.inner.rows.lock().await;
         let mut recorded = Vec::new();
-        for Prepared { id, manifest, config, layers, size, names, pins } in prepared {
+        for Prepared {
+            id,
+            manifest,
+            config,
+            layers,
+            size,
+            names,
+            pins,
+        } in prepared
+        {
             let id = id.to_string();
             let mut row = ImageRow {
                 manifest_digest: manifest.to_string(),
@@ -198,10 +222,18 @@ impl ImageStore {
     /// The image that a name means: a name, a name with a digest, an image's id, or at least 12 digits of an id.
     /// `None`: it is not there, or not whole.
     pub async fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
-        let Some(row) = self.find(image).await? else { return Ok(None) };
-        let damaged = |source| ResolveError::Damaged { id: row.id.clone(), source };
-        let Config { image: config, diff_ids, architecture: _ } =
-            Config::parse(row.config.as_bytes(), usize::MAX).map_err(damaged)?;
+        let Some(row) = self.find(image).await? else {
+            return Ok(None);
+        };
+        let damaged = |source| ResolveError::Damaged {
+            id: row.id.clone(),
+            source,
+        };
+        let Config {
+            image: config,
+            diff_ids,
+            architecture: _,
+        } = Config::parse(row.config.as_bytes(), usize::MAX).map_err(damaged)?;
         let mut layers = Vec::new();
         let mut seen = HashSet::new();
         for layer in diff_ids.iter().rev() {
@@ -214,7 +246,11 @@ impl ImageStore {
                 layers.push(self.inner.content.layer_path(layer));
             }
         }
-        Ok(Some(ResolvedImage { id: ImageId(row.id), config, layers }))
+        Ok(Some(ResolvedImage {
+            id: ImageId(row.id),
+            config,
+            layers,
+        }))
     }
 
     async fn find(&self, image: &str) -> Result<Option<ImageRow>, ResolveError> {
@@ -227,17 +263,25 @@ impl ImageStore {
             Err(source) => {
                 return match id_prefix(image) {
                     Some(prefix) => self.by_id_prefix(prefix).await,
-                    None => Err(ResolveError::InvalidName { name: image.to_owned(), source }),
+                    None => Err(ResolveError::InvalidName {
+                        name: image.to_owned(),
+                        source,
+                    }),
                 };
             }
         };
         if let Some(digest) = reference.digest() {
             let repository = reference.repository();
             let has_name = |row: &ImageRow| {
-                row.names.iter().filter_map(|name| Reference::parse(name).ok()).any(|name| name.repository() == repository)
+                row.names
+                    .iter()
+                    .filter_map(|name| Reference::parse(name).ok())
+                    .any(|name| name.repository() == repository)
             };
             let rows = store.images().await?;
-            return Ok(rows.into_iter().find(|row| row.manifest_digest == digest && has_name(row)));
+            return Ok(rows
+                .into_iter()
+                .find(|row| row.manifest_digest == digest && has_name(row)));
         }
         if let Some(row) = store.image_by_name(&reference.tagged()).await? {
             return Ok(Some(row));
@@ -250,11 +294,16 @@ impl ImageStore {
 
     async fn by_id_prefix(&self, prefix: &str) -> Result<Option<ImageRow>, ResolveError> {
         let rows = self.inner.store.images().await?;
-        let mut matching =
-            rows.into_iter().filter(|row| row.id.strip_prefix("sha256:").is_some_and(|hex| hex.starts_with(prefix)));
+        let mut matching = rows.into_iter().filter(|row| {
+            row.id
+                .strip_prefix("sha256:")
+                .is_some_and(|hex| hex.starts_with(prefix))
+        });
         let first = matching.next();
         if matching.next().is_some() {
-            return Err(ResolveError::AmbiguousId { prefix: prefix.to_owned() });
+            return Err(ResolveError::AmbiguousId {
+                prefix: prefix.to_owned(),
+            });
         }
         Ok(first)
     }
@@ -298,7 +347,9 @@ impl ImageStore {
         for uid in self.inner.store.pod_uids().await? {
             let observed = self.inner.store.observed(&uid).await?;
             for attempt in &observed.attempts {
-                let newest = observed.newest(&attempt.container).is_some_and(|newest| newest.attempt == attempt.attempt);
+                let newest = observed
+                    .newest(&attempt.container)
+                    .is_some_and(|newest| newest.attempt == attempt.attempt);
                 if attempt.is_live() || (newest && !observed.torn_down) {
                     in_use.extend(attempt.image_id.clone());
                 }
@@ -311,8 +362,15 @@ impl ImageStore {
     async fn sweep(&self) -> Result<(), OpenError> {
         let _rows = self.inner.rows.lock().await;
         let rows = self.inner.store.images().await?;
-        let layers = rows.iter().flat_map(|row| &row.layers).filter_map(|layer| Digest::parse(layer)).collect();
-        let blobs = rows.iter().flat_map(|row| [&row.id, &row.manifest_digest]).filter_map(|blob| Digest::parse(blob));
+        let layers = rows
+            .iter()
+            .flat_map(|row| &row.layers)
+            .filter_map(|layer| Digest::parse(layer))
+            .collect();
+        let blobs = rows
+            .iter()
+            .flat_map(|row| [&row.id, &row.manifest_digest])
+            .filter_map(|blob| Digest::parse(blob));
         let blobs = blobs.collect();
         let content = Arc::clone(&self.inner.content);
         Ok(blocking(move || content.retain(&layers, &blobs)).await?)

@@ -58,21 +58,26 @@ impl Reference {
             Some((path, tag)) => (path, Some(tag)),
             None => (remote, None),
         };
+        let path = if registry == DEFAULT_REGISTRY && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
         if path.chars().any(char::is_uppercase) {
-            return Err(ReferenceError::Uppercase { path: path.to_owned() });
+            return Err(ReferenceError::Uppercase { path });
         }
-        if !is_registry(registry) || !path.split('/').all(is_path_component) {
+        if !is_registry(registry) || !path.split('/').all(is_path_component) || tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(ReferenceError::Format);
         }
-        if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(ReferenceError::Format);
-        }
-        let path =
-            if registry == DEFAULT_REGISTRY && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
         if registry.len() + 1 + path.len() > NAME_MAX {
             return Err(ReferenceError::TooLong);
         }
-        Ok(Self { registry: registry.to_owned(), path, tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            registry: registry.to_owned(),
+            path,
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 
     /// `docker.io`, `localhost:5000`.
@@ -133,8 +138,13 @@ fn is_hex64(text: &str) -> bool {
 /// A host name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
 fn is_registry(text: &str) -> bool {
     let (host_fits, rest) = if let Some(rest) = text.strip_prefix('[') {
-        let Some((v6, rest)) = rest.split_once(']') else { return false };
-        (!v6.is_empty() && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':'), rest)
+        let Some((v6, rest)) = rest.split_once(']') else {
+            return false;
+        };
+        (
+            !v6.is_empty() && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':'),
+            rest,
+        )
     } else {
         let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
         (host.split('.').all(is_host_component), rest)
@@ -154,7 +164,9 @@ fn is_host_component(text: &str) -> bool {
 fn is_path_component(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     if !is_word(*first) || !is_word(*last) {
         return false;
     }
@@ -173,14 +185,22 @@ fn is_tag(text: &str) -> bool {
 
 fn checked_digest(text: &str) -> Result<String, ReferenceError> {
     let (algorithm, hex) = text.split_once(':').ok_or(ReferenceError::Format)?;
-    let wrong = || ReferenceError::Digest { digest: text.to_owned() };
+    let wrong = || ReferenceError::Digest {
+        digest: text.to_owned(),
+    };
     let length = match algorithm {
         "sha256" => 64,
         "sha384" => 96,
         "sha512" => 128,
         "" => return Err(ReferenceError::Format),
-        other if other.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'.')) => {
-            return Err(ReferenceError::DigestAlgorithm { algorithm: other.to_owned() });
+        other
+            if other
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'.')) =>
+        {
+            return Err(ReferenceError::DigestAlgorithm {
+                algorithm: other.to_owned(),
+            });
         }
         _ => return Err(ReferenceError::Format),
     };
@@ -237,22 +257,63 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused_in_kubernetes_words() {
         for text in [
-            "", ":", "a:", ":a", "a:b:c", "a//b", "/a", "a/", "a b", "a/-b", "a/b-", "a/b..c", "a/b___c", "a/b._c", "-a.io/b",
-            "a.io-/b", "a.io:/b", "a.io:x/b", "[::1/b", "[]/b", "[::1]x/b", "a@", "a@sha256", "a@:b", "a:-b", "ä", "a:ä",
-            "a/b:.c", "..", ".", "a\0b", "http://a/b",
+            "",
+            ":",
+            "a:",
+            ":a",
+            "a:b:c",
+            "a//b",
+            "/a",
+            "a/",
+            "a b",
+            "a/-b",
+            "a/b-",
+            "a/b..c",
+            "a/b___c",
+            "a/b._c",
+            "-a.io/b",
+            "a.io-/b",
+            "a.io:/b",
+            "a.io:x/b",
+            "[::1/b",
+            "[]/b",
+            "[::1]x/b",
+            "a@",
+            "a@sha256",
+            "a@:b",
+            "a:-b",
+            "ä",
+            "a:ä",
+            "a/b:.c",
+            "..",
+            ".",
+            "a\0b",
+            "http://a/b",
         ] {
             assert_eq!(Reference::parse(text), Err(ReferenceError::Format), "{text:?}");
         }
-        assert!(matches!(Reference::parse("Busybox"), Err(ReferenceError::Uppercase { .. })));
+        assert!(matches!(
+            Reference::parse("Busybox"),
+            Err(ReferenceError::Uppercase { .. })
+        ));
         assert!(matches!(Reference::parse(HEX), Err(ReferenceError::HexName { .. })));
-        assert!(matches!(Reference::parse(&format!("a@md5:{HEX}")), Err(ReferenceError::DigestAlgorithm { .. })));
-        assert!(matches!(Reference::parse("a@sha256:abc"), Err(ReferenceError::Digest { .. })));
+        assert!(matches!(
+            Reference::parse(&format!("a@md5:{HEX}")),
+            Err(ReferenceError::DigestAlgorithm { .. })
+        ));
+        assert!(matches!(
+            Reference::parse("a@sha256:abc"),
+            Err(ReferenceError::Digest { .. })
+        ));
         assert!(matches!(
             Reference::parse(&format!("a@sha256:{}", HEX.to_uppercase())),
             Err(ReferenceError::Digest { .. })
         ));
         assert!(Reference::parse(&format!("a:{}", "t".repeat(128))).is_ok());
-        assert_eq!(Reference::parse(&format!("a:{}", "t".repeat(129))), Err(ReferenceError::Format));
+        assert_eq!(
+            Reference::parse(&format!("a:{}", "t".repeat(129))),
+            Err(ReferenceError::Format)
+        );
         assert!(Reference::parse(&"a".repeat(255 - "docker.io/library/".len())).is_ok());
         assert_eq!(Reference::parse(&"a".repeat(255)), Err(ReferenceError::TooLong));
     }

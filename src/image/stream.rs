@@ -94,10 +94,16 @@ pub(super) fn decompressed<'a>(
     reader.by_ref().take(6).read_to_end(&mut first)?;
     let compression = Compression::detect(&first);
     let compressed = Arc::new(AtomicU64::new(0));
-    let whole = Counted { inner: Cursor::new(first).chain(reader), count: Arc::clone(&compressed) };
+    let whole = Counted {
+        inner: Cursor::new(first).chain(reader),
+        count: Arc::clone(&compressed),
+    };
     let unpacked: Box<dyn Read + Send + 'a> = match compression {
         Compression::None => return Ok((compression, Box::new(whole))),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(128 * 1024, whole))),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(
+            128 * 1024,
+            whole,
+        ))),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(128 * 1024, whole))?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -110,8 +116,13 @@ pub(super) fn decompressed<'a>(
             ));
         }
     };
-    let watched =
-        BombWatch { inner: unpacked, compressed, written: 0, ratio: limits.bomb_ratio, floor: limits.bomb_floor };
+    let watched = BombWatch {
+        inner: unpacked,
+        compressed,
+        written: 0,
+        ratio: limits.bomb_ratio,
+        floor: limits.bomb_floor,
+    };
     Ok((compression, Box::new(watched)))
 }
 
@@ -142,7 +153,12 @@ impl<R: Read> Read for BombWatch<R> {
         self.written += got as u64;
         let read = self.compressed.load(Ordering::Relaxed);
         if self.written > self.floor && self.written > read.saturating_mul(self.ratio) {
-            return Err(LimitError::Bomb { ratio: self.ratio, read, written: self.written }.into());
+            return Err(LimitError::Bomb {
+                ratio: self.ratio,
+                read,
+                written: self.written,
+            }
+            .into());
         }
         Ok(got)
     }
@@ -158,7 +174,11 @@ pub(super) struct Section {
 
 impl Section {
     pub(super) fn new(file: Arc<File>, offset: u64, size: u64) -> Self {
-        Self { file, at: offset, end: offset.saturating_add(size) }
+        Self {
+            file,
+            at: offset,
+            end: offset.saturating_add(size),
+        }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -234,10 +254,18 @@ pub(super) fn read_ahead<'scope>(
     limits: &'scope Limits,
 ) -> io::Result<(Ahead, ScopedJoinHandle<'scope, io::Result<LayerDigests>>)> {
     let (sender, chunks) = mpsc::sync_channel(CHUNKS_WAITING);
-    let thread = std::thread::Builder::new().name("podd-layer".to_owned()).spawn_scoped(scope, move || {
-        digest_layer(layer, limits, |chunk| sender.send(chunk).is_ok())
-    })?;
-    Ok((Ahead { chunks, current: Cursor::default() }, thread))
+    let thread = std::thread::Builder::new()
+        .name("podd-layer".to_owned())
+        .spawn_scoped(scope, move || {
+            digest_layer(layer, limits, |chunk| sender.send(chunk).is_ok())
+        })?;
+    Ok((
+        Ahead {
+            chunks,
+            current: Cursor::default(),
+        },
+        thread,
+    ))
 }
 
 /// Read a layer to its end, hand on each chunk of the uncompressed tar as long as it is wanted, and tell the digests.
@@ -250,7 +278,10 @@ pub(super) fn digest_layer(
     let mut blob_hash = Sha256::new();
     let mut diff_hash = Sha256::new();
     let compressed = layer.compression()? != Compression::None;
-    let hashed = Hashed { inner: layer, hash: compressed.then_some(&mut blob_hash) };
+    let hashed = Hashed {
+        inner: layer,
+        hash: compressed.then_some(&mut blob_hash),
+    };
     let (_, mut plain) = decompressed(hashed, limits).inspect_err(|error| {
         hand_on(Err(copy_of(error)));
     })?;
@@ -270,7 +301,11 @@ pub(super) fn digest_layer(
     }
     drop(plain);
     let diff_id = Digest::finish(diff_hash);
-    let blob = if compressed { Digest::finish(blob_hash) } else { diff_id.clone() };
+    let blob = if compressed {
+        Digest::finish(blob_hash)
+    } else {
+        diff_id.clone()
+    };
     Ok(LayerDigests { blob, diff_id })
 }
 
@@ -341,7 +376,9 @@ mod tests {
 
     fn read(bytes: &[u8], limits: &Limits) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        decompressed(Cursor::new(bytes.to_vec()), limits)?.1.read_to_end(&mut out)?;
+        decompressed(Cursor::new(bytes.to_vec()), limits)?
+            .1
+            .read_to_end(&mut out)?;
         Ok(out)
     }
 
@@ -352,7 +389,13 @@ mod tests {
         for packed in [text.clone(), gzip(&text), zstd::encode_all(&text[..], 3).unwrap()] {
             assert_eq!(read(&packed, &limits).unwrap(), text);
             let digests = digest_layer(section(&packed), &limits, |_| true).unwrap();
-            assert_eq!(digests, LayerDigests { blob: Digest::of(&packed), diff_id: Digest::of(&text) });
+            assert_eq!(
+                digests,
+                LayerDigests {
+                    blob: Digest::of(&packed),
+                    diff_id: Digest::of(&text)
+                }
+            );
         }
         // Several members one after the other, as pigz and estargz write them.
         assert_eq!(read(&[gzip(b"ab"), gzip(b"cd")].concat(), &limits).unwrap(), b"abcd");
@@ -373,18 +416,28 @@ mod tests {
 
     #[test]
     fn bombs_end_early() {
-        let limits = Limits { bomb_floor: 1 << 20, bomb_ratio: 100, ..Limits::default() };
+        let limits = Limits {
+            bomb_floor: 1 << 20,
+            bomb_ratio: 100,
+            ..Limits::default()
+        };
         let zeros = vec![0; 64 << 20];
         for packed in [gzip(&zeros), zstd::encode_all(&zeros[..], 3).unwrap()] {
             let error = read(&packed, &limits).unwrap_err();
-            assert!(matches!(LimitError::within(&error), Some(LimitError::Bomb { .. })), "{error}");
+            assert!(
+                matches!(LimitError::within(&error), Some(LimitError::Bomb { .. })),
+                "{error}"
+            );
             let mut handed = 0;
             let error = digest_layer(section(&packed), &limits, |chunk| {
                 handed += chunk.map_or(0, |chunk| chunk.len());
                 true
             })
             .unwrap_err();
-            assert!(matches!(LimitError::within(&error), Some(LimitError::Bomb { .. })), "{error}");
+            assert!(
+                matches!(LimitError::within(&error), Some(LimitError::Bomb { .. })),
+                "{error}"
+            );
             assert!(handed < 16 << 20, "{handed}");
         }
     }
@@ -423,9 +476,19 @@ mod tests {
     #[test]
     fn digests_are_strict() {
         let good = Digest::of(b"");
-        assert_eq!(good.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            good.to_string(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(Digest::parse(&good.to_string()), Some(good.clone()));
-        for bad in ["", "sha256:", good.hex(), &good.to_string().to_uppercase(), "sha256:../../etc", "sha512:00"] {
+        for bad in [
+            "",
+            "sha256:",
+            good.hex(),
+            &good.to_string().to_uppercase(),
+            "sha256:../../etc",
+            "sha512:00",
+        ] {
             assert_eq!(Digest::parse(bad), None, "{bad}");
         }
     }

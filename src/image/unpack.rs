@@ -18,8 +18,8 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown,
-    fsetxattr, futimens, linkat, major, makedev, minor, mkdirat, mknodat, openat, openat2, readlinkat, renameat, statat,
-    symlinkat, unlinkat, utimensat,
+    fsetxattr, futimens, linkat, major, makedev, minor, mkdirat, mknodat, openat, openat2, readlinkat, renameat,
+    statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -117,8 +117,9 @@ pub(super) fn unpack<R: Skip>(
         buffer: vec![0; 256 * 1024],
     };
     while let Some(member) = members.next()? {
-        unpacker.budget.entries_left =
-            unpacker.budget.entries_left.checked_sub(1).ok_or(LimitError::Entries { limit: unpacker.budget.entries_max })?;
+        unpacker.budget.entries_left = unpacker.budget.entries_left.checked_sub(1).ok_or(LimitError::Entries {
+            limit: unpacker.budget.entries_max,
+        })?;
         unpacker.member(&member, members)?;
     }
     unpacker.finish()
@@ -153,11 +154,18 @@ fn trying<T, E: Into<io::Error>>(
     action: &'static str,
     result: std::result::Result<T, E>,
 ) -> Result<T> {
-    result.map_err(|error| UnpackError::Io { member: member.name(), action, source: error.into() })
+    result.map_err(|error| UnpackError::Io {
+        member: member.name(),
+        action,
+        source: error.into(),
+    })
 }
 
 fn refused<T>(member: &Member, fault: Fault) -> Result<T> {
-    Err(UnpackError::Refused { member: member.name(), fault })
+    Err(UnpackError::Refused {
+        member: member.name(),
+        fault,
+    })
 }
 
 /// The parts of a name. A leading slash means nothing: every name is relative to the layer.
@@ -178,14 +186,19 @@ fn parts(name: &[u8]) -> Result<Vec<&[u8]>, Fault> {
 }
 
 fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && major(stat.st_rdev) == 0 && minor(stat.st_rdev) == 0
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && major(stat.st_rdev) == 0
+        && minor(stat.st_rdev) == 0
 }
 
 fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
-const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const OPEN_DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 impl Unpacker<'_> {
     fn member<R: Skip>(&mut self, member: &Member, data: &mut Members<R>) -> Result<()> {
@@ -205,7 +218,10 @@ impl Unpacker<'_> {
                 | Kind::Fifo => refused(member, Fault::NoName),
             };
         };
-        if parts.iter().any(|part| part.starts_with(WHITEOUT_META) && *part != OPAQUE) {
+        if parts
+            .iter()
+            .any(|part| part.starts_with(WHITEOUT_META) && *part != OPAQUE)
+        {
             return Ok(());
         }
         if parents.iter().any(|part| part.starts_with(WHITEOUT)) {
@@ -291,7 +307,11 @@ impl Unpacker<'_> {
                     walked.push(Rc::new(made));
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
-                    let stat = trying(member, "look at its parent", statat(&**here, &part, AtFlags::SYMLINK_NOFOLLOW))?;
+                    let stat = trying(
+                        member,
+                        "look at its parent",
+                        statat(&**here, &part, AtFlags::SYMLINK_NOFOLLOW),
+                    )?;
                     if is_whiteout(&stat) {
                         trying(member, "replace a whiteout", unlinkat(&**here, &part, AtFlags::empty()))?;
                         let made = self.make_parent(member, here, &part)?;
@@ -310,7 +330,10 @@ impl Unpacker<'_> {
                     if target.starts_with(b"/") {
                         walked.truncate(1);
                     }
-                    let parts = target.split(|b| *b == b'/').rev().filter(|part| !matches!(*part, b"" | b"."));
+                    let parts = target
+                        .split(|b| *b == b'/')
+                        .rev()
+                        .filter(|part| !matches!(*part, b"" | b"."));
                     ahead.extend(parts.map(<[u8]>::to_vec));
                 }
                 Err(error) => return trying(member, "open its parent directory", Err(error)),
@@ -347,13 +370,21 @@ impl Unpacker<'_> {
             self.parent = None;
             self.trashed += 1;
             let to = self.trashed.to_string();
-            trying(member, "replace a directory", renameat(parent, base, self.trash, to.as_str()))?;
+            trying(
+                member,
+                "replace a directory",
+                renameat(parent, base, self.trash, to.as_str()),
+            )?;
             return Ok(Before::Other);
         }
         // The way to the last parent may have led through this link.
         self.parent = None;
         trying(member, "replace a file", unlinkat(parent, base, AtFlags::empty()))?;
-        Ok(if is_whiteout(&stat) { Before::Whiteout } else { Before::Other })
+        Ok(if is_whiteout(&stat) {
+            Before::Whiteout
+        } else {
+            Before::Other
+        })
     }
 
     /// Make something new at its place. The kernel refuses if anything stands there: then that goes, and once more.
@@ -375,10 +406,17 @@ impl Unpacker<'_> {
     }
 
     fn file<R: Skip>(&mut self, member: &Member, parent: &OwnedFd, base: &[u8], data: &mut Members<R>) -> Result<()> {
-        self.budget.bytes_left =
-            self.budget.bytes_left.checked_sub(member.size).ok_or(LimitError::Unpacked { limit: self.budget.bytes_max })?;
+        self.budget.bytes_left = self
+            .budget
+            .bytes_left
+            .checked_sub(member.size)
+            .ok_or(LimitError::Unpacked {
+                limit: self.budget.bytes_max,
+            })?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.place(member, parent, base, "make it", || openat(parent, base, flags, Mode::RUSR | Mode::WUSR))?;
+        let file = self.place(member, parent, base, "make it", || {
+            openat(parent, base, flags, Mode::RUSR | Mode::WUSR)
+        })?;
         let mut file = std::fs::File::from(file);
         loop {
             let got = match data.read(&mut self.buffer) {
@@ -387,7 +425,11 @@ impl Unpacker<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(TarError::from(error).into()),
             };
-            trying(member, "write it", self.budget.space.about_to_write(got as u64, file.as_fd()))?;
+            trying(
+                member,
+                "write it",
+                self.budget.space.about_to_write(got as u64, file.as_fd()),
+            )?;
             trying(member, "write it", file.write_all(&self.buffer[..got]))?;
         }
         settle(member, file.as_fd())?;
@@ -429,14 +471,18 @@ impl Unpacker<'_> {
         if member.link.is_empty() {
             return refused(member, Fault::EmptyLink);
         }
-        self.place(member, parent, base, "make the link", || symlinkat(&member.link[..], parent, base))?;
+        self.place(member, parent, base, "make the link", || {
+            symlinkat(&member.link[..], parent, base)
+        })?;
         self.settle_node(member, parent, base)
     }
 
     /// containerd and docker, too, take hard links within a layer alone.
     fn hard_link(&mut self, member: &Member, parent: &OwnedFd, base: &[u8]) -> Result<()> {
         let parts = parts(&member.link).or_else(|fault| refused(member, fault))?;
-        let Some((target, target_parents)) = parts.split_last() else { return refused(member, Fault::LinkTarget) };
+        let Some((target, target_parents)) = parts.split_last() else {
+            return refused(member, Fault::LinkTarget);
+        };
         let target_parent = if target_parents.is_empty() {
             Rc::clone(&self.root)
         } else {
@@ -491,7 +537,11 @@ impl Unpacker<'_> {
             });
             trying(member, "set its mode", mode)?;
         }
-        trying(member, "set its times", utimensat(parent, base, &times(member), AtFlags::SYMLINK_NOFOLLOW))
+        trying(
+            member,
+            "set its times",
+            utimensat(parent, base, &times(member), AtFlags::SYMLINK_NOFOLLOW),
+        )
     }
 
     fn whiteout(&mut self, member: &Member, parent: &OwnedFd, hidden: &[u8]) -> Result<()> {
@@ -500,13 +550,21 @@ impl Unpacker<'_> {
         }
         match mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {
-                let stat = trying(member, "look at what it removes", statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW))?;
+                let stat = trying(
+                    member,
+                    "look at what it removes",
+                    statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW),
+                )?;
                 if !is_directory(&stat) {
                     // This layer's own file, or a whiteout already: either hides what lies below.
                     return Ok(());
                 }
                 let directory = openat(parent, hidden, OPEN_DIRECTORY, Mode::empty());
-                trying(member, "make a directory opaque", directory.and_then(|directory| set_opaque(&directory)))
+                trying(
+                    member,
+                    "make a directory opaque",
+                    directory.and_then(|directory| set_opaque(&directory)),
+                )
             }
             result => trying(member, "make the whiteout", result),
         }
@@ -524,7 +582,11 @@ impl Unpacker<'_> {
             let Ok(directory) = directory else { continue };
             if let Err(error) = futimens(&*directory, times) {
                 let member = String::from_utf8_lossy(path).into_owned();
-                return Err(UnpackError::Io { member, action: "set its times", source: error.into() });
+                return Err(UnpackError::Io {
+                    member,
+                    action: "set its times",
+                    source: error.into(),
+                });
             }
         }
         Ok(())
@@ -537,18 +599,29 @@ fn set_opaque(directory: &OwnedFd) -> rustix::io::Result<()> {
 
 fn times(member: &Member) -> Timestamps {
     let (tv_sec, nanos) = member.mtime;
-    let at = Timespec { tv_sec, tv_nsec: nanos.into() };
-    Timestamps { last_access: at, last_modification: at }
+    let at = Timespec {
+        tv_sec,
+        tv_nsec: nanos.into(),
+    };
+    Timestamps {
+        last_access: at,
+        last_modification: at,
+    }
 }
 
 /// Owner, mode and extended attributes of a file or directory. In this order: chown(2) takes set-id bits and file
 /// capabilities away.
 fn settle(member: &Member, file: BorrowedFd<'_>) -> Result<()> {
-    trying(member, "set its owner", fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))))?;
+    trying(
+        member,
+        "set its owner",
+        fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))),
+    )?;
     trying(member, "set its mode", fchmod(file, Mode::from_raw_mode(member.mode)))?;
     for (name, value) in &member.xattrs {
         // Nothing of the host's own machinery (overlay's marks, security labels, ACLs) is for an image to say.
-        let taken = name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+        let taken =
+            name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
         if !taken {
             continue;
         }

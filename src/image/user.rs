@@ -47,6 +47,12 @@ pub enum UserError {
     InvalidSpec { spec: String },
     #[error("user group {group} is specified without user")]
     GroupWithoutUser { group: u32 },
+    #[error("container's runAsUser breaks non-root policy")]
+    RunAsUserIsRoot,
+    #[error("container has runAsNonRoot and image will run as root")]
+    ImageRunsAsRoot,
+    #[error("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root")]
+    NotNumeric { user: String },
     #[error("the image's /{path} is larger than {FILE_MAX} bytes")]
     TooLarge { path: &'static str },
     #[error("the image's /{path} is not a regular file")]
@@ -59,28 +65,22 @@ pub enum UserError {
     },
 }
 
-/// A container that must not run as root would, or might. The words are the kubelet's
-/// (`pkg/kubelet/kuberuntime/security_context_others.go` `verifyRunAsNonRoot`), which puts the pod behind them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NonRootError {
-    #[error("container's runAsUser breaks non-root policy")]
-    RunAsUserIsRoot,
-    #[error("container has runAsNonRoot and image will run as root")]
-    ImageRunsAsRoot,
-    #[error("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root")]
-    NotNumeric { user: String },
-}
-
-/// What `runAsNonRoot: true` says of an image's `User` (may be empty) and the container's `runAsUser`.
-pub fn check_non_root(image_user: &str, run_as_user: Option<u32>) -> Result<(), NonRootError> {
-    if let Some(uid) = run_as_user {
-        return if uid == 0 { Err(NonRootError::RunAsUserIsRoot) } else { Ok(()) };
+/// What `runAsNonRoot: true` says of a container: of its `runAsUser`, the image's `User` (may be empty), and the ids they
+/// came to. The words are the kubelet's (`pkg/kubelet/kuberuntime/security_context_others.go` `verifyRunAsNonRoot`), which
+/// puts the pod behind them.
+pub fn check_non_root(image_user: &str, run_as_user: Option<u32>, ids: &UserIds) -> Result<(), UserError> {
+    if run_as_user == Some(0) {
+        return Err(UserError::RunAsUserIsRoot);
     }
     let user = image_user.split(':').next().unwrap_or_default();
-    match (user, number(user)) {
-        ("", _) | (_, Some(0)) => Err(NonRootError::ImageRunsAsRoot),
-        (_, Some(_)) => Ok(()),
-        (user, None) => Err(NonRootError::NotNumeric { user: user.to_owned() }),
+    // A name may mean another user tomorrow, with the same image's name.
+    if run_as_user.is_none() && !user.is_empty() && number(user).is_none() {
+        return Err(UserError::NotNumeric { user: user.to_owned() });
+    }
+    if ids.uid == 0 {
+        Err(UserError::ImageRunsAsRoot)
+    } else {
+        Ok(())
     }
 }
 
@@ -139,7 +139,11 @@ pub fn resolve_user(
             additional_gids.push(gid);
         }
     }
-    Ok(UserIds { uid, gid, additional_gids })
+    Ok(UserIds {
+        uid,
+        gid,
+        additional_gids,
+    })
 }
 
 /// Decimal digits of a number that is an id; everything else is a name.
@@ -163,8 +167,14 @@ impl Passwd {
         let lines = read_lines(layers, "etc/passwd")?;
         let users = lines.iter().filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            let [name, _password, uid, gid, ..] = fields[..] else { return None };
-            Some(User { name: name.to_owned(), uid: number(uid)?, gid: number(gid)? })
+            let [name, _password, uid, gid, ..] = fields[..] else {
+                return None;
+            };
+            Some(User {
+                name: name.to_owned(),
+                uid: number(uid)?,
+                gid: number(gid)?,
+            })
         });
         Ok(Self(users.filter(|user| !user.name.is_empty()).collect()))
     }
@@ -192,16 +202,28 @@ impl Groups {
         let lines = read_lines(layers, "etc/group")?;
         let groups = lines.iter().filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            let [name, _password, gid, ref rest @ ..] = fields[..] else { return None };
-            let members = rest.first().map_or("", |members| members).split(',').map(|name| name.trim().to_owned());
-            Some(Group { name: name.to_owned(), gid: number(gid)?, members: members.collect() })
+            let [name, _password, gid, ref rest @ ..] = fields[..] else {
+                return None;
+            };
+            let members = rest
+                .first()
+                .map_or("", |members| members)
+                .split(',')
+                .map(|name| name.trim().to_owned());
+            Some(Group {
+                name: name.to_owned(),
+                gid: number(gid)?,
+                members: members.collect(),
+            })
         });
         Ok(Self(groups.filter(|group| !group.name.is_empty()).collect()))
     }
 
     fn by_name(&self, name: &str) -> Result<u32, UserError> {
         let found = self.0.iter().find(|group| group.name == name);
-        found.map(|group| group.gid).ok_or_else(|| UserError::NoSuchGroup { group: name.to_owned() })
+        found
+            .map(|group| group.gid)
+            .ok_or_else(|| UserError::NoSuchGroup { group: name.to_owned() })
     }
 
     /// The groups that list a user, but the one that is called like the user.
@@ -213,8 +235,13 @@ impl Groups {
 
 /// The lines of a file of the image; none when it is not there. Comments and empty lines are left out.
 fn read_lines(layers: &[PathBuf], path: &'static str) -> Result<Vec<String>, UserError> {
-    let failed = |source: Errno| UserError::Read { path, source: source.into() };
-    let Some(file) = open_in_layers(layers, path).map_err(failed)? else { return Ok(Vec::new()) };
+    let failed = |source: Errno| UserError::Read {
+        path,
+        source: source.into(),
+    };
+    let Some(file) = open_in_layers(layers, path).map_err(failed)? else {
+        return Ok(Vec::new());
+    };
     if FileType::from_raw_mode(fstat(&file).map_err(failed)?.st_mode) != FileType::RegularFile {
         return Err(UserError::NotAFile { path });
     }
@@ -224,8 +251,14 @@ fn read_lines(layers: &[PathBuf], path: &'static str) -> Result<Vec<String>, Use
     if bytes.len() as u64 > FILE_MAX {
         return Err(UserError::TooLarge { path });
     }
-    let lines = bytes.split(|b| *b == b'\n').filter_map(|line| std::str::from_utf8(line).ok()).map(str::trim);
-    Ok(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
+    let lines = bytes
+        .split(|b| *b == b'\n')
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .map(str::trim);
+    Ok(lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The same directory in the layers that have it and show it, topmost first: what overlay merges.
@@ -243,7 +276,14 @@ enum Looked {
 /// Open a file as overlay would show it: lower layers are hidden by whiteouts and opaque directories, links are followed
 /// with the image's root as the root of all.
 fn open_in_layers(layers: &[PathBuf], path: &str) -> rustix::io::Result<Option<OwnedFd>> {
-    let open = |layer: &PathBuf| openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open = |layer: &PathBuf| {
+        openat(
+            CWD,
+            layer,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    };
     let root: Merged = Rc::new(layers.iter().map(open).collect::<Result<_, _>>()?);
     let mut walked = vec![root];
     let mut ahead: VecDeque<Vec<u8>> = path.split('/').map(|part| part.as_bytes().to_vec()).collect();
@@ -287,12 +327,22 @@ fn open_in_layers(layers: &[PathBuf], path: &str) -> rustix::io::Result<Option<O
                 if FileType::from_raw_mode(fstat(&there)?.st_mode) != FileType::RegularFile {
                     return Ok(Some(there));
                 }
-                return openat(&here[layer], &part, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).map(Some);
+                return openat(
+                    &here[layer],
+                    &part,
+                    flags | OFlags::RDONLY | OFlags::NONBLOCK,
+                    Mode::empty(),
+                )
+                .map(Some);
             }
         }
     }
     // It is a directory.
-    walked.pop().map_or(Ok(None), |last| last.first().map(|fd| fd.try_clone().map_err(|_| Errno::MFILE)).transpose())
+    walked.pop().map_or(Ok(None), |last| {
+        last.first()
+            .map(|fd| fd.try_clone().map_err(|_| Errno::MFILE))
+            .transpose()
+    })
 }
 
 fn look(merged: &[OwnedFd], part: &[u8]) -> rustix::io::Result<Looked> {
@@ -315,8 +365,7 @@ fn look(merged: &[OwnedFd], part: &[u8]) -> rustix::io::Result<Looked> {
             }
             continue;
         }
-        let is_whiteout =
-            kind == FileType::CharacterDevice && major(stat.st_rdev) == 0 && minor(stat.st_rdev) == 0;
+        let is_whiteout = kind == FileType::CharacterDevice && major(stat.st_rdev) == 0 && minor(stat.st_rdev) == 0;
         if is_whiteout || !directories.is_empty() {
             break;
         }
@@ -325,7 +374,11 @@ fn look(merged: &[OwnedFd], part: &[u8]) -> rustix::io::Result<Looked> {
         }
         return Ok(Looked::Other(layer));
     }
-    Ok(if directories.is_empty() { Looked::Nothing } else { Looked::Directory(Rc::new(directories)) })
+    Ok(if directories.is_empty() {
+        Looked::Nothing
+    } else {
+        Looked::Directory(Rc::new(directories))
+    })
 }
 
 #[cfg(test)]
