@@ -445,7 +445,7 @@ mod tests {
         let mut at = scratch.directory("deep").unwrap();
         for _ in 0..3000 {
             mkdirat(&at, "d", Mode::RWXU).unwrap();
-            std::fs::File::from(openat(&at, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap());
+            drop(openat(&at, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap());
             at = openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();
         }
         drop(at);

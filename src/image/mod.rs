@@ -19,6 +19,8 @@ mod limits;
 mod member;
 mod reference;
 mod stream;
+#[cfg(test)]
+mod tape;
 mod unpack;
 pub mod user;
 
