@@ -19,7 +19,12 @@ pub enum Step {
     /// attempt that was live in it `Exited` (as the shim saw it, else `Lost`).
     StopSandbox { attempt: u32 },
     /// Start this attempt of the container in this (ready) sandbox; record it `Starting` before, `Running` after.
-    StartContainer { container: String, attempt: u32, sandbox: u32, backoff: Backoff },
+    StartContainer {
+        container: String,
+        attempt: u32,
+        sandbox: u32,
+        backoff: Backoff,
+    },
     /// Send the image's stop signal (default SIGTERM), once; record `stop_signalled_at`.
     StopContainer { container: String, attempt: u32 },
     /// Send SIGKILL to everything in the container; record `killed_at`.

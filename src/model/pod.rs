@@ -69,7 +69,11 @@ impl PodSpec {
             r.cpu_limit_milli.is_some_and(|l| r.cpu_request_milli.unwrap_or(l) == l)
                 && r.memory_limit.is_some_and(|l| r.memory_request.unwrap_or(l) == l)
         });
-        if guaranteed { QosClass::Guaranteed } else { QosClass::Burstable }
+        if guaranteed {
+            QosClass::Guaranteed
+        } else {
+            QosClass::Burstable
+        }
     }
 }
 
@@ -167,7 +171,10 @@ pub struct Volume {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VolumeSource {
     /// Lives as long as the pod. `size_limit` in bytes.
-    EmptyDir { medium: EmptyDirMedium, size_limit: Option<u64> },
+    EmptyDir {
+        medium: EmptyDirMedium,
+        size_limit: Option<u64>,
+    },
     /// A path of the machine itself.
     HostPath { path: PathBuf, kind: HostPathType },
 }
