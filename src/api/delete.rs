@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ApiState;
+use super::Api;
 use super::body;
 use super::error::ApiError;
 use super::kinds::{Deletion, Kind};
@@ -43,7 +43,7 @@ struct Preconditions {
 
 impl Options {
     /// From the body; where there is none, from the query.
-    async fn read(state: &ApiState, head: &Head, body: Body) -> Result<Self, ApiError> {
+    async fn read(state: &Api, head: &Head, body: Body) -> Result<Self, ApiError> {
         let bytes = body::read(&head.headers, body, state.limits.body_timeout).await?;
         if bytes.is_empty() {
             let params = &head.params;
@@ -105,7 +105,7 @@ impl Options {
 }
 
 pub(crate) async fn delete(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     head: &Head,
     body: Body,
@@ -130,7 +130,7 @@ pub(crate) async fn delete(
 }
 
 pub(crate) async fn collection(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     head: &Head,
     body: Body,
@@ -164,7 +164,7 @@ enum Deleted {
 }
 
 async fn one(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     mut object: StoredObject,
     options: &Options,

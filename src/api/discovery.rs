@@ -6,16 +6,16 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::ApiState;
+use super::Api;
 use super::answer::json_response;
 use super::error::ApiError;
 use super::kinds::{KINDS, Kind};
 use super::negotiate::{self, Discovery};
 
 /// The version of Kubernetes whose API this is.
-pub const KUBERNETES: (&str, &str) = ("1", "36");
+pub(crate) const KUBERNETES: (&str, &str) = ("1", "36");
 
-pub(crate) fn router() -> Router<ApiState> {
+pub(crate) fn router() -> Router<Api> {
     let mut router = Router::new()
         .route("/version", get(version))
         .route("/version/", get(version))

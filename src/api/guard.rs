@@ -6,54 +6,61 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::ApiState;
+use tokio::sync::{Semaphore, watch};
+
+use super::Limits;
 use super::error::ApiError;
 
 /// Whoever has this group may do everything (Kubernetes' own name for it).
-pub const ADMINS: &str = "system:masters";
+pub(crate) const ADMINS: &str = "system:masters";
 
 /// Who asks: the subject of a certificate of podd's own CA, or root on the unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    pub user: String,
-    pub groups: Vec<String>,
+pub(crate) struct Identity {
+    pub(crate) user: String,
+    pub(crate) groups: Vec<String>,
 }
 
 impl Identity {
     /// Root, on the unix socket.
-    pub fn root() -> Self {
+    pub(crate) fn root() -> Self {
         Self { user: "root".to_owned(), groups: vec![ADMINS.to_owned()] }
     }
 }
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// `None`: nobody who could prove who they are.
-    pub identity: Option<Arc<Identity>>,
+    pub(crate) identity: Option<Arc<Identity>>,
     /// The names this listener is meant by, for connections that a browser could have made; `None`: it could not.
-    pub hosts: Option<Arc<Hosts>>,
+    pub(crate) hosts: Option<Arc<Hosts>>,
     /// The address of our end of the connection.
-    pub local: Option<IpAddr>,
+    pub(crate) local: Option<IpAddr>,
+    /// True once the agent stops.
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
-impl Peer {
-    /// An administrator's connection over the unix socket.
-    pub fn root() -> Self {
-        Self { identity: Some(Arc::new(Identity::root())), hosts: None, local: None }
+/// Completes once the agent stops; never where no listener said how to know.
+pub(crate) async fn stopped(stopping: &mut Option<watch::Receiver<bool>>) {
+    match stopping {
+        // An error means that the agent is gone already.
+        Some(stopping) => drop(stopping.wait_for(|stop| *stop).await),
+        None => std::future::pending().await,
     }
 }
 
 /// What a `Host` header may name.
 #[derive(Debug, Clone, Default)]
-pub struct Hosts {
-    pub names: Vec<String>,
-    pub addresses: Vec<IpAddr>,
+pub(crate) struct Hosts {
+    pub(crate) names: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Hosts {
@@ -110,7 +117,15 @@ fn check(request: &Request) -> Result<(), ApiError> {
     })
 }
 
-pub(crate) async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+/// A router behind the guard: whatever it serves, nobody gets past without being asked who they are.
+pub(crate) fn guarded(router: Router, limits: &Limits) -> Router {
+    let requests = Arc::new(Semaphore::new(limits.requests));
+    router
+        .layer(axum::middleware::from_fn_with_state(requests, guard))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
+}
+
+async fn guard(State(requests): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     if let Err(error) = check(&request) {
         return error.into_response();
     }
@@ -118,10 +133,20 @@ pub(crate) async fn guard(State(state): State<ApiState>, request: Request, next:
         return next.run(request).await;
     }
     // Held until the answer's head is there: what streams on has a permit of its own.
-    let Ok(_permit) = state.requests.try_acquire() else {
+    let Ok(_permit) = requests.try_acquire() else {
         return ApiError::TooManyRequests { retry_after: Duration::from_secs(1) }.into_response();
     };
     next.run(request).await
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer gives it so")]
+fn panicked(reason: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let text = reason
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| reason.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words");
+    ApiError::internal("a handler failed", text.to_owned()).into_response()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The API: Kubernetes' paths, verbs and words over HTTP.
 //!
-//! Goes in: requests, from the TLS listener and the unix socket ([`serve`]). Comes out: answers, and desired state in
+//! Goes in: requests, from the TLS listener and the unix socket (`serve`). Comes out: answers, and desired state in
 //! the store. Reads come from the store as well; the only thing read besides it are log files.
 //!
-//! The handlers (`read`, `write`, `delete`, `watch`) know no kind: they work on JSON and on the values in [`kinds`]. A
+//! The handlers (`read`, `write`, `delete`, `watching`) know no kind: they work on JSON and on the values in [`kinds`]. A
 //! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: who asks, from
 //! where, and how many at once.
 //!
@@ -22,41 +22,35 @@ mod log;
 mod negotiate;
 pub mod openapi;
 mod params;
-pub mod pki;
 mod read;
 mod selector;
-pub mod serve;
+mod serve;
 mod table;
 #[cfg(test)]
 mod tests;
-mod watch;
+pub mod tls;
+mod watching;
 mod write;
 
-use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, patch};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use error::ApiError;
-pub use guard::{Identity, Peer};
+pub use serve::{serve_tls, serve_unix};
 
 use crate::linux::inotify::Inotify;
 use crate::model::Timestamp;
 use crate::store::Store;
 use kinds::{KINDS, Kind};
 use params::Head;
-
-/// Where the time comes from.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// How much and how long the API lets anyone have.
 #[derive(Debug, Clone, Copy)]
@@ -91,52 +85,49 @@ impl Default for Limits {
     }
 }
 
-/// Everything a handler may need: cheap to clone.
-#[derive(Clone)]
+/// What the API is given by the agent.
+#[derive(Debug, Clone)]
 pub struct ApiState {
     pub store: Store,
-    pub node_name: Arc<str>,
+    /// The node every pod is on.
+    pub node_name: String,
     /// `LOG_DIR`: the files of `/log` are beneath it.
-    pub log_dir: Arc<Path>,
-    /// Set by the agent once it serves pods: `/readyz` tells it.
-    pub ready: Arc<AtomicBool>,
-    pub clock: Clock,
-    /// Cancelled when the agent stops: listeners close, watches and logs end.
-    pub shutdown: CancellationToken,
-    pub limits: Limits,
-    requests: Arc<Semaphore>,
+    pub log_dir: PathBuf,
+    /// True once the agent serves pods: `/readyz` tells it.
+    pub ready: watch::Receiver<bool>,
+    /// Where the time comes from.
+    pub clock: fn() -> Timestamp,
+}
+
+/// What every handler has: the agent's gifts and what all requests share.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    store: Store,
+    node_name: Arc<str>,
+    log_dir: Arc<Path>,
+    ready: watch::Receiver<bool>,
+    clock: fn() -> Timestamp,
+    limits: Limits,
     streams: Arc<Semaphore>,
     inotify: Inotify,
 }
 
-impl fmt::Debug for ApiState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiState")
-            .field("node_name", &self.node_name)
-            .field("log_dir", &self.log_dir)
-            .field("ready", &self.ready)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ApiState {
-    pub fn new(store: Store, node_name: &str, log_dir: &Path, clock: Clock, limits: Limits) -> Self {
+impl Api {
+    fn new(state: ApiState, limits: Limits) -> Self {
+        let ApiState { store, node_name, log_dir, ready, clock } = state;
         Self {
             store,
             node_name: node_name.into(),
             log_dir: log_dir.into(),
-            ready: Arc::new(AtomicBool::new(false)),
+            ready,
             clock,
-            shutdown: CancellationToken::new(),
             limits,
-            requests: Arc::new(Semaphore::new(limits.requests)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             inotify: Inotify::default(),
         }
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
@@ -148,44 +139,45 @@ impl ApiState {
     }
 }
 
-/// Every path of the API. `extra` brings paths of other rooms: they stand behind the same guard.
-pub fn router(state: ApiState, extra: Router) -> Router {
-    let mut router: Router<ApiState> = discovery::router().merge(openapi::router()).merge(health());
+/// Every path of the API. Paths of other rooms may be merged to it: the listeners put all of them behind the guard.
+pub fn router(state: ApiState) -> Router {
+    router_with(state, Limits::default())
+}
+
+/// The same with limits other than the usual ones.
+pub fn router_with(state: ApiState, limits: Limits) -> Router {
+    let mut router: Router<Api> = discovery::router().merge(openapi::router()).merge(health());
     for kind in KINDS {
         router = router.merge(routes(kind));
     }
-    let router = router
-        .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
-        .with_state(state.clone())
-        .merge(extra)
-        .fallback(|| async { ApiError::NoSuchPath })
-        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed });
     router
-        .layer(axum::middleware::from_fn_with_state(state, guard::guard))
-        .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
+        .fallback(|| async { ApiError::NoSuchPath })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .with_state(Api::new(state, limits))
 }
 
 /// The paths of one kind.
-fn routes(kind: &'static Kind) -> Router<ApiState> {
-    let list = get(move |State(state): State<ApiState>, head: Head| async move { collection(&state, kind, &head).await });
+fn routes(kind: &'static Kind) -> Router<Api> {
+    let list = get(move |State(state): State<Api>, head: Head| async move { collection(&state, kind, &head).await });
     let in_collection = list
         .clone()
-        .post(move |State(state): State<ApiState>, head: Head, request: Request| async move {
+        .post(move |State(state): State<Api>, head: Head, request: Request| async move {
             write::create(&state, kind, &head, request.into_body()).await
         })
-        .delete(move |State(state): State<ApiState>, head: Head, request: Request| async move {
+        .delete(move |State(state): State<Api>, head: Head, request: Request| async move {
             delete::collection(&state, kind, &head, request.into_body()).await
         });
-    let object = get(move |State(state): State<ApiState>, head: Head| async move { read::get(&state, kind, &head).await });
+    let object = get(move |State(state): State<Api>, head: Head| async move { read::get(&state, kind, &head).await });
     let of_object = object
         .clone()
-        .put(move |State(state): State<ApiState>, head: Head, request: Request| async move {
+        .put(move |State(state): State<Api>, head: Head, request: Request| async move {
             write::replace(&state, kind, &head, request.into_body()).await
         })
-        .merge(patch(move |State(state): State<ApiState>, head: Head, request: Request| async move {
+        .merge(patch(move |State(state): State<Api>, head: Head, request: Request| async move {
             write::patch(&state, kind, &head, request.into_body()).await
         }))
-        .delete(move |State(state): State<ApiState>, head: Head, request: Request| async move {
+        .delete(move |State(state): State<Api>, head: Head, request: Request| async move {
             delete::delete(&state, kind, &head, request.into_body()).await
         });
     let path = kind.collection_path();
@@ -202,31 +194,22 @@ fn routes(kind: &'static Kind) -> Router<ApiState> {
 }
 
 /// LIST, or WATCH where the query says so.
-async fn collection(state: &ApiState, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+async fn collection(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     if head.params.flag("watch").unwrap_or(false) {
-        watch::watch(state, kind, head)
+        watching::watch(state, kind, head)
     } else {
         read::list(state, kind, head).await
     }
 }
 
-fn health() -> Router<ApiState> {
+fn health() -> Router<Api> {
     let ok = || async { answer::response(StatusCode::OK, "text/plain; charset=utf-8", "ok") };
-    let ready = |State(state): State<ApiState>| async move {
-        if state.ready.load(Ordering::Acquire) && !state.shutdown.is_cancelled() {
+    let ready = |State(state): State<Api>| async move {
+        if *state.ready.borrow() {
             answer::response(StatusCode::OK, "text/plain; charset=utf-8", "ok")
         } else {
             answer::response(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "not ready")
         }
     };
     Router::new().route("/healthz", get(ok)).route("/livez", get(ok)).route("/readyz", get(ready))
-}
-
-fn panicked(reason: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    let text = reason
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| reason.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without words");
-    ApiError::internal("a handler failed", text.to_owned()).into_response()
 }

@@ -8,7 +8,7 @@ use super::error::ApiError;
 
 /// How an object or a list is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// As it is stored.
     Object,
     /// `meta.k8s.io` Table, in the version asked for (`v1`, `v1beta1`).
@@ -18,20 +18,20 @@ pub enum View {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     Json,
     Yaml,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form {
-    pub view: View,
-    pub format: Format,
+pub(crate) struct Form {
+    pub(crate) view: View,
+    pub(crate) format: Format,
 }
 
 /// The document `/api` and `/apis` answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discovery {
+pub(crate) enum Discovery {
     /// `APIVersions`, `APIGroupList`.
     Legacy,
     /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io`, in this version (`v2`, `v2beta1`).

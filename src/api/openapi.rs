@@ -22,7 +22,7 @@ use utoipa::openapi::{
     ContentBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApiBuilder, Ref, Required, Type,
 };
 
-use super::ApiState;
+use super::Api;
 use super::answer::{json_response, response};
 use super::discovery::group_versions;
 use super::error::ApiError;
@@ -274,7 +274,7 @@ impl Part {
     }
 }
 
-pub(crate) fn router() -> Router<ApiState> {
+pub(crate) fn router() -> Router<Api> {
     let parts: std::sync::Arc<Vec<Part>> = std::sync::Arc::new(
         group_versions()
             .into_iter()

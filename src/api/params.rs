@@ -3,8 +3,10 @@
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use tokio::sync::watch;
 
 use super::error::ApiError;
+use super::guard::Peer;
 use super::kinds::Kind;
 use super::selector::Selector;
 use crate::admit::{Fault, FaultReason, FieldValidation};
@@ -99,6 +101,8 @@ pub(crate) struct Head {
     pub(crate) namespace: Option<String>,
     /// `{name}` of the path.
     name: Option<String>,
+    /// True once the agent stops: streams end. `None` where no listener said.
+    pub(crate) stopping: Option<watch::Receiver<bool>>,
 }
 
 impl Head {
@@ -128,6 +132,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Head {
             headers: parts.headers.clone(),
             namespace: of_path("namespace"),
             name: of_path("name"),
+            stopping: parts.extensions.get::<Peer>().map(|peer| peer.stopping.clone()),
         })
     }
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ApiState;
+use super::Api;
 use super::answer::Answer;
 use super::error::ApiError;
 use super::kinds::Kind;
@@ -25,7 +25,7 @@ use crate::store::StoredObject;
 /// Objects read from the store at once while a selector thins them out.
 const CHUNK: usize = 500;
 
-pub(crate) fn answer(state: &ApiState, kind: &'static Kind, head: &Head) -> Result<Answer, ApiError> {
+pub(crate) fn answer(state: &Api, kind: &'static Kind, head: &Head) -> Result<Answer, ApiError> {
     Ok(Answer {
         kind,
         form: negotiate::form(&head.headers)?,
@@ -35,7 +35,7 @@ pub(crate) fn answer(state: &ApiState, kind: &'static Kind, head: &Head) -> Resu
 }
 
 pub(crate) async fn stored(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     namespace: &str,
     name: &str,
@@ -48,7 +48,7 @@ pub(crate) async fn stored(
         .ok_or_else(|| ApiError::NotFound { kind, name: name.to_owned() })
 }
 
-pub(crate) async fn get(state: &ApiState, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+pub(crate) async fn get(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     let answer = answer(state, kind, head)?;
     let object = stored(state, kind, head.namespace(), head.name()?).await?;
     answer.object(StatusCode::OK, &object.json, &[])
@@ -85,7 +85,7 @@ struct Gathered {
     next: Option<Continue>,
 }
 
-pub(crate) async fn list(state: &ApiState, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+pub(crate) async fn list(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     let answer = answer(state, kind, head)?;
     let params = &head.params;
     let limit = match params.number("limit")? {
@@ -120,7 +120,7 @@ pub(crate) async fn list(state: &ApiState, kind: &'static Kind, head: &Head) -> 
 }
 
 /// A token is good as long as a watch from its version could replay everything since.
-async fn check_token(state: &ApiState, kind: &'static Kind, token: &Continue) -> Result<(), ApiError> {
+async fn check_token(state: &Api, kind: &'static Kind, token: &Continue) -> Result<(), ApiError> {
     let expired = || ApiError::Expired {
         message: "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.".to_owned(),
     };
@@ -136,7 +136,7 @@ async fn check_token(state: &ApiState, kind: &'static Kind, token: &Continue) ->
 }
 
 async fn gather(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     head: &Head,
     limit: Option<usize>,

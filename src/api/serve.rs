@@ -6,12 +6,8 @@
 //! and never holds more than a fixed amount of memory. Closing a listener lets requests in flight finish, for a moment.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +19,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::Limits;
-use super::guard::Peer;
-use super::pki::Pki;
+use super::guard::{Identity, Peer, guarded};
+use super::tls::Tls;
 
 /// Bytes of a request's head at most.
 const HEAD_LIMIT: usize = 32 * 1024;
@@ -47,43 +41,51 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long accepting rests after the system refused it (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    #[error("cannot make the socket {path}")]
-    Bind {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-}
-
 /// What both listeners share.
 struct Listening {
     router: Router,
     limits: Limits,
-    shutdown: CancellationToken,
+    stopping: watch::Receiver<bool>,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
-impl fmt::Debug for Listening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listening").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
 impl Listening {
-    fn new(router: Router, limits: Limits, shutdown: CancellationToken) -> Arc<Self> {
+    fn new(router: Router, limits: Limits, stopping: watch::Receiver<bool>) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(limits.connections));
-        Arc::new(Self { router, limits, shutdown, connections, tasks: TaskTracker::new() })
+        let router = guarded(router, &limits);
+        Arc::new(Self { router, limits, stopping, connections, tasks: TaskTracker::new() })
     }
 
-    /// Room for one more connection; `None` once the agent stops.
-    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+    /// Completes once the agent stops.
+    async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error means that the agent is gone already.
+        drop(stopping.wait_for(|stop| *stop).await);
+    }
+
+    /// Room for one more connection, and the connection; `None` once the agent stops.
+    async fn accept<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        accept: impl Fn() -> F,
+    ) -> Option<(T, OwnedSemaphorePermit)> {
+        let next = async {
+            let permit = Arc::clone(&self.connections).acquire_owned().await.ok()?;
+            loop {
+                match accept().await {
+                    Ok(accepted) => return Some((accepted, permit)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                        tokio::time::sleep_until(Instant::now() + ACCEPT_REST).await;
+                    }
+                }
+            }
+        };
+        // Cancel-safe: a connection that was accepted is returned at once.
         tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => None,
-            permit = Arc::clone(&self.connections).acquire_owned() => permit.ok(),
+            () = self.stopped() => None,
+            accepted = next => accepted,
         }
     }
 
@@ -93,19 +95,23 @@ impl Listening {
     }
 }
 
-/// Serve TLS until `shutdown`, then let connections end.
-pub async fn serve_tls(listener: TcpListener, pki: Pki, router: Router, limits: Limits, shutdown: CancellationToken) {
-    let listening = Listening::new(router, limits, shutdown);
-    let acceptor = TlsAcceptor::from(Arc::clone(&pki.config));
-    let pki = Arc::new(pki);
-    while let Some(permit) = listening.room().await {
-        let accepted = tokio::select! {
-            biased;
-            () = listening.shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Some((stream, _)) = accepted_or_rest(accepted).await else { continue };
-        let (acceptor, pki, shared) = (acceptor.clone(), Arc::clone(&pki), Arc::clone(&listening));
+/// Serve TLS until `stopping` is true, then let connections end.
+pub async fn serve_tls(listener: TcpListener, tls: Tls, router: Router, stopping: watch::Receiver<bool>) {
+    serve_tls_with(listener, tls, router, stopping, Limits::default()).await;
+}
+
+pub(crate) async fn serve_tls_with(
+    listener: TcpListener,
+    tls: Tls,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+    limits: Limits,
+) {
+    let listening = Listening::new(router, limits, stopping);
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let tls = Arc::new(tls);
+    while let Some(((stream, _), permit)) = listening.accept(|| listener.accept()).await {
+        let (acceptor, tls, shared) = (acceptor.clone(), Arc::clone(&tls), Arc::clone(&listening));
         listening.tasks.spawn(async move {
             let _permit = permit;
             keep_alive(&stream);
@@ -113,37 +119,39 @@ pub async fn serve_tls(listener: TcpListener, pki: Pki, router: Router, limits: 
             let handshake = tokio::time::timeout(shared.limits.head_timeout, acceptor.accept(stream));
             let Ok(Ok(stream)) = handshake.await else { return };
             let session = stream.get_ref().1;
-            let identity = pki.identify(session.peer_certificates().unwrap_or(&[]), UnixTime::now());
-            let protocol =
-                if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-            let peer = Peer { identity: identity.map(Arc::new), hosts: Some(Arc::clone(&pki.hosts)), local };
-            connection(&shared, stream, peer, protocol).await;
+            let identity = tls.identify(session.peer_certificates().unwrap_or(&[]), UnixTime::now());
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            let peer = Peer {
+                identity: identity.map(Arc::new),
+                hosts: Some(Arc::clone(&tls.hosts)),
+                local,
+                stopping: shared.stopping.clone(),
+            };
+            connection(&shared, stream, peer, if http2 { Protocol::Http2 } else { Protocol::Http1 }).await;
         });
     }
     drop(listener);
     listening.finish().await;
 }
 
-/// Serve HTTP on a unix socket until `shutdown`, then let connections end and remove the socket.
-pub async fn serve_unix(
-    path: &Path,
+/// Serve HTTP on a unix socket until `stopping` is true, then let connections end. The socket file is whoever's who made it.
+pub async fn serve_unix(listener: UnixListener, router: Router, stopping: watch::Receiver<bool>) {
+    serve_unix_with(listener, router, stopping, Limits::default()).await;
+}
+
+pub(crate) async fn serve_unix_with(
+    listener: UnixListener,
     router: Router,
+    stopping: watch::Receiver<bool>,
     limits: Limits,
-    shutdown: CancellationToken,
-) -> Result<(), ServeError> {
-    let listener = bind_unix(path).map_err(|source| ServeError::Bind { path: path.to_owned(), source })?;
-    let listening = Listening::new(router, limits, shutdown);
+) {
+    let listening = Listening::new(router, limits, stopping);
     let me = rustix::process::geteuid().as_raw();
-    while let Some(permit) = listening.room().await {
-        let accepted = tokio::select! {
-            biased;
-            () = listening.shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Some((stream, _)) = accepted_or_rest(accepted).await else { continue };
+    while let Some(((stream, _), permit)) = listening.accept(|| listener.accept()).await {
         // Root, and whoever the agent itself runs as.
         let trusted = stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == me);
-        let peer = if trusted { Peer::root() } else { Peer { identity: None, hosts: None, local: None } };
+        let identity = trusted.then(|| Arc::new(Identity::root()));
+        let peer = Peer { identity, hosts: None, local: None, stopping: listening.stopping.clone() };
         let shared = Arc::clone(&listening);
         listening.tasks.spawn(async move {
             let _permit = permit;
@@ -152,42 +160,6 @@ pub async fn serve_unix(
     }
     drop(listener);
     listening.finish().await;
-    let _gone_already = std::fs::remove_file(path);
-    Ok(())
-}
-
-/// What was accepted; after an error, nothing, and not at once.
-async fn accepted_or_rest<T>(accepted: io::Result<T>) -> Option<T> {
-    match accepted {
-        Ok(accepted) => Some(accepted),
-        Err(error) => {
-            tracing::warn!(%error, "a connection cannot be accepted");
-            tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_REST).await;
-            None
-        }
-    }
-}
-
-/// A socket only its owner can connect to, from the moment it is there. A stale one is replaced.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = rustix::fs::openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // Through the directory's descriptor: an address has room for 108 bytes only.
-    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
-    match std::fs::symlink_metadata(&short) {
-        Ok(metadata) if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => std::fs::remove_file(&short)?,
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is not a socket")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(&short)?)?;
-    // Nobody can connect before listen.
-    std::fs::set_permissions(&short, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    rustix::net::listen(&socket, 128)?;
-    UnixListener::from_std(StdUnixListener::from(socket))
 }
 
 /// A client that is gone without a word is found out by TCP itself: watches may be silent for hours.
@@ -226,7 +198,7 @@ where
             let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
                 _ended = serving.as_mut() => return,
-                () = shared.shutdown.cancelled() => serving.as_mut().graceful_shutdown(),
+                () = shared.stopped() => serving.as_mut().graceful_shutdown(),
             }
             let _out_of_time = tokio::time::timeout(limits.stop_timeout, serving).await;
         }
@@ -242,14 +214,14 @@ where
             // Before its first request HTTP/2 knows no time limit of its own.
             tokio::select! {
                 _ended = serving.as_mut() => return,
-                () = shared.shutdown.cancelled() => {}
+                () = shared.stopped() => {}
                 silent = tokio::time::timeout(limits.head_timeout, begun.notified()) => {
                     if silent.is_err() {
                         return;
                     }
                     tokio::select! {
                         _ended = serving.as_mut() => return,
-                        () = shared.shutdown.cancelled() => {}
+                        () = shared.stopped() => {}
                     }
                 }
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::ApiState;
+use super::Api;
 use super::body;
 use super::error::ApiError;
 use super::kinds::{Draft, Kind};
@@ -28,7 +28,7 @@ const CONFLICT_ATTEMPTS: u32 = 5;
 const PATCH_OPERATIONS: usize = 1000;
 
 pub(crate) async fn create(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     head: &Head,
     body: Body,
@@ -80,7 +80,7 @@ fn name_suffix(random: Uuid) -> String {
 
 /// Store a changed object over the version it was made from.
 async fn store_over(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     current: &StoredObject,
     desired: Value,
@@ -122,7 +122,7 @@ fn parse(bytes: &Bytes, encoding: Encoding) -> Result<Value, ApiError> {
 }
 
 pub(crate) async fn replace(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     head: &Head,
     body: Body,
@@ -217,7 +217,7 @@ fn is_plain(patch: &Value) -> bool {
 }
 
 pub(crate) async fn patch(
-    state: &ApiState,
+    state: &Api,
     kind: &'static Kind,
     head: &Head,
     body: Body,

@@ -4,6 +4,8 @@
 //!
 //! One inotify instance serves everyone (the kernel allows a user 128 of them, but any number of watches in each).
 
+#![expect(unsafe_code, reason = "a descriptor is registered with the event loop")]
+
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
@@ -69,7 +71,10 @@ impl Inotify {
 impl Hub {
     fn start() -> io::Result<Self> {
         let instance = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { instance: AsyncFd::new(instance)?, watches: Mutex::default() });
+        // SAFETY: an `OwnedFd` names one open descriptor as long as it lives, and `AsyncFd` owns it: it is closed only
+        // after it was taken out of the event loop.
+        let instance = unsafe { AsyncFd::register(instance) }?;
+        let shared = Arc::new(Shared { instance, watches: Mutex::default() });
         let reader = tokio::spawn(dispatch(Arc::clone(&shared))).abort_handle();
         Ok(Self { shared, reader })
     }
@@ -113,6 +118,7 @@ impl Shared {
             let descriptor = match reader.next() {
                 Ok(event) => event.wd(),
                 Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(other) => return Err(other),
             };
             let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,8 +145,7 @@ async fn dispatch(shared: Arc<Shared>) {
 impl Watch {
     /// Wait for the next happening. To miss none, call [`Watch::armed`] first, then look, then await what it returned.
     pub fn armed(&self) -> impl Future<Output = ()> + Send + 'static {
-        let notified = Arc::clone(&self.notify).notified_owned();
-        notified
+        Arc::clone(&self.notify).notified_owned()
     }
 }
 

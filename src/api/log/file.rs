@@ -35,8 +35,15 @@ pub(super) struct LogDir {
 #[derive(Debug)]
 struct Piece {
     file: File,
-    inode: u64,
+    identity: Identity,
     modified: Option<SystemTime>,
+}
+
+/// Tells one file from another, also from a later one that was given the inode of a removed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    inode: u64,
+    born: Option<SystemTime>,
 }
 
 /// Names that come from objects are single path components, or nothing is opened.
@@ -71,7 +78,8 @@ impl LogDir {
         if !metadata.is_file() || metadata.nlink() > 1 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file with one name"));
         }
-        Ok(Piece { inode: metadata.ino(), modified: metadata.modified().ok(), file })
+        let identity = Identity { inode: metadata.ino(), born: metadata.created().ok() };
+        Ok(Piece { identity, modified: metadata.modified().ok(), file })
     }
 
     /// Of the file being written, if there is one.
@@ -96,7 +104,7 @@ impl LogDir {
         for name in rotated {
             match self.piece(&name) {
                 // A rotation between listing and opening shows a file under both its names: its first place is right.
-                Ok(piece) if pieces.iter().any(|p| p.inode == piece.inode) => {}
+                Ok(piece) if pieces.iter().any(|p| p.identity == piece.identity) => {}
                 Ok(piece) => pieces.push(piece),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -111,6 +119,8 @@ impl LogDir {
 pub(super) struct Reader {
     directory: LogDir,
     current: Option<Piece>,
+    /// Files that were read to their end and are there still.
+    read: Vec<Identity>,
     offset: u64,
     /// Bytes read that do not yet end with a newline.
     pending: Vec<u8>,
@@ -124,8 +134,9 @@ impl Reader {
             Some(lines) => tail_start(&pieces, lines)?,
             None => (first_since(&pieces, since), 0),
         };
+        let read = pieces.iter().take(at).map(|p| p.identity).collect();
         let current = pieces.into_iter().nth(at);
-        Ok(Self { directory, current, offset, pending: Vec::new() })
+        Ok(Self { directory, current, read, offset, pending: Vec::new() })
     }
 
     /// The next bytes through `printer` into `out`. False: there is nothing more now.
@@ -153,12 +164,12 @@ impl Reader {
     /// The file after the one that was read to its end. False: it is the one being written still.
     fn advance(&mut self) -> io::Result<bool> {
         if let Some(current) = &self.current
-            && self.directory.newest_inode() == Some(current.inode)
+            && self.directory.newest_inode() == Some(current.identity.inode)
         {
             return Ok(false);
         }
         let pieces = self.directory.pieces()?;
-        let here = self.current.as_ref().and_then(|c| pieces.iter().position(|p| p.inode == c.inode));
+        let here = self.current.as_ref().and_then(|c| pieces.iter().position(|p| p.identity == c.identity));
         if let (Some(here), Some(current)) = (here, &self.current) {
             if here + 1 == pieces.len() {
                 return Ok(false);
@@ -168,8 +179,10 @@ impl Reader {
                 return Ok(true);
             }
         }
-        // Ours may have been removed already: then whatever is oldest comes next.
-        let next = pieces.into_iter().nth(here.map_or(0, |h| h + 1));
+        // Ours may have been removed already: then whatever is oldest of what was not read comes next.
+        self.read.extend(self.current.as_ref().map(|c| c.identity));
+        self.read.retain(|identity| pieces.iter().any(|p| p.identity == *identity));
+        let next = pieces.into_iter().find(|p| !self.read.contains(&p.identity));
         let moved = next.is_some();
         if moved {
             self.current = next;

@@ -19,13 +19,14 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::ApiState;
+use super::Api;
 use super::answer::response;
 use super::error::ApiError;
+use super::guard::stopped;
 use super::kinds::pod::POD;
 use super::params::{Head, Params};
 use super::read;
@@ -193,7 +194,7 @@ fn is_running(object: &Value, container: &str, attempt: u32) -> bool {
     status.state.as_ref().is_some_and(|s| s.running.is_some()) && attempt_of(&uid, status, false) == attempt
 }
 
-pub(crate) async fn serve(State(state): State<ApiState>, head: Head) -> Result<Response, ApiError> {
+pub(crate) async fn serve(State(state): State<Api>, head: Head) -> Result<Response, ApiError> {
     let name = head.name()?.to_owned();
     let options = Options::parse(&head.params, &name, state.now())?;
     // Subscribed before the status is read, so that its next change is not missed.
@@ -229,6 +230,7 @@ pub(crate) async fn serve(State(state): State<ApiState>, head: Head) -> Result<R
         instance: Instance { uid: object.uid.0.clone(), namespace: object.namespace, name: object.name, container, attempt },
         watch,
         changes,
+        stopping: head.stopping,
         _permit: permit,
     };
     let stream = futures_util::stream::unfold(follower, |mut follower| async move {
@@ -238,7 +240,7 @@ pub(crate) async fn serve(State(state): State<ApiState>, head: Head) -> Result<R
     Ok(response(StatusCode::OK, "text/plain", Body::from_stream(stream)))
 }
 
-async fn open(state: &ApiState, pod: String, container: String, attempt: u32, options: &Options) -> io::Result<Reader> {
+async fn open(state: &Api, pod: String, container: String, attempt: u32, options: &Options) -> io::Result<Reader> {
     let (log_dir, tail, since) = (Arc::clone(&state.log_dir), options.tail, options.since);
     blocking(move || {
         let directory = LogDir::open(&log_dir, &pod, &container, attempt)?;
@@ -263,7 +265,7 @@ struct Instance {
 }
 
 struct Follower {
-    state: ApiState,
+    state: Api,
     /// Both are lent to a blocking thread while it reads; gone for good once reading failed.
     reader: Option<Reader>,
     printer: Option<cri::Printer>,
@@ -271,6 +273,7 @@ struct Follower {
     /// While the instance runs and is followed.
     watch: Option<Watch>,
     changes: Receiver<Arc<Change>>,
+    stopping: Option<watch::Receiver<bool>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -284,11 +287,10 @@ impl Follower {
                 return Some(bytes);
             }
             let armed = armed?;
-            let shutdown = self.state.shutdown.clone();
             // Cancel-safe: an armed wake-up and a change are only hints, and the next round looks anew.
             let ended = tokio::select! {
                 () = armed => false,
-                () = shutdown.cancelled() => return None,
+                () = stopped(&mut self.stopping) => return None,
                 ended = has_ended(&mut self.changes, &self.state, &self.instance) => ended,
             };
             if ended {
@@ -322,7 +324,7 @@ impl Follower {
 }
 
 /// Wait for the next change that may have ended the instance; true when it has.
-async fn has_ended(changes: &mut Receiver<Arc<Change>>, state: &ApiState, instance: &Instance) -> bool {
+async fn has_ended(changes: &mut Receiver<Arc<Change>>, state: &Api, instance: &Instance) -> bool {
     loop {
         let json = match changes.recv().await {
             Ok(change) if change.object.uid.as_str() == instance.uid => {

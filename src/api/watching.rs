@@ -15,16 +15,17 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::ApiState;
+use super::Api;
 use super::answer::{Answer, response};
 use super::error::ApiError;
 use super::kinds::Kind;
 use super::negotiate::View;
+use super::guard::stopped;
 use super::params::{Head, Params, invalid_option};
 use super::read;
 use super::selector::Selector;
@@ -76,7 +77,7 @@ impl Start {
     }
 }
 
-pub(crate) fn watch(state: &ApiState, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+pub(crate) fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let params = &head.params;
     let start = Start::parse(params)?;
@@ -105,6 +106,7 @@ pub(crate) fn watch(state: &ApiState, kind: &'static Kind, head: &Head) -> Resul
         phase: Phase::Begin(start),
         bookmarks,
         deadline: Instant::now() + lifetime,
+        stopping: head.stopping.clone(),
         _permit: permit,
     };
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
@@ -186,7 +188,7 @@ enum Phase {
 }
 
 struct Watcher {
-    state: ApiState,
+    state: Api,
     filter: Filter,
     answer: Answer,
     /// The next table describes its columns.
@@ -198,6 +200,7 @@ struct Watcher {
     phase: Phase,
     bookmarks: Option<Interval>,
     deadline: Instant,
+    stopping: Option<watch::Receiver<bool>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -259,11 +262,10 @@ impl Watcher {
     }
 
     async fn follow(&mut self) {
-        let shutdown = self.state.shutdown.clone();
-        // Cancel-safe, all four: recv, tick, sleep_until and cancelled lose nothing when another arm is taken.
+        // Cancel-safe, all four: recv, tick, sleep_until and wait_for lose nothing when another arm is taken.
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => self.phase = Phase::End,
+            () = stopped(&mut self.stopping) => self.phase = Phase::End,
             () = tokio::time::sleep_until(self.deadline) => {
                 if self.bookmarks.is_some() {
                     self.queue.push_back(Event::Bookmark { version: self.cursor, end_of_list: false });

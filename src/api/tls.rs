@@ -7,7 +7,7 @@
 //! as its files are there they are used, and if they cannot be, that is an error, since a new authority would shut out
 //! everyone who holds a certificate of the old one.
 
-use std::fs;
+use std::{fmt, fs};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -62,17 +62,60 @@ pub enum PkiError {
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 
+/// podd's authority and the two certificates it made.
+#[derive(Debug)]
+pub struct Pki {
+    ca: Pair,
+    server: Pair,
+    admin: Pair,
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
 /// What the TLS listener needs.
 #[derive(Debug, Clone)]
-pub struct Pki {
-    pub config: Arc<ServerConfig>,
-    pub hosts: Arc<Hosts>,
+pub struct Tls {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) hosts: Arc<Hosts>,
     verifier: Arc<AnyClient>,
 }
 
 impl Pki {
+    /// Make what is missing or about to expire beneath `ROOT/pki`, and read the rest. Of `listen` the address counts.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, and an authority that is there but not whole.
+    pub fn open(root: &Path, node_name: &str, listen: SocketAddr, now: Timestamp) -> Result<Self, PkiError> {
+        let directory = root.join("pki");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|source| PkiError::File { path: directory.clone(), source })?;
+        let ca = authority(&directory, node_name, now)?;
+        let names = server_names(listen, node_name);
+        let server = leaf(&directory, "server", &ca, now, &server_params(&names, now)?)?;
+        let admin = leaf(&directory, "admin", &ca, now, &admin_params(now)?)?;
+        let addresses = if listen.ip().is_unspecified() { Vec::new() } else { vec![listen.ip()] };
+        Ok(Self { ca, server, admin, names: vec![node_name.to_owned()], addresses })
+    }
+
+    /// Write the administrator's kubeconfig for the address that was bound; mode 0600.
+    pub fn write_kubeconfig(&self, path: &Path, listening: SocketAddr) -> Result<(), PkiError> {
+        write_private(path, kubeconfig(listening, &self.ca, &self.admin).as_bytes())
+    }
+
+    /// What the listener needs.
+    pub fn server_config(&self) -> Result<Tls, PkiError> {
+        let (config, verifier) = tls(&self.ca, &self.server)?;
+        let hosts = Hosts { names: self.names.clone(), addresses: self.addresses.clone() };
+        Ok(Tls { config: Arc::new(config), hosts: Arc::new(hosts), verifier })
+    }
+}
+
+impl Tls {
     /// Who the client is by its certificate chain; `None` when it showed none, or one that our authority did not make.
-    pub fn identify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Identity> {
+    pub(crate) fn identify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Identity> {
         let (leaf, others) = chain.split_first()?;
         self.verifier.inner.verify_client_cert(leaf, others, now).ok()?;
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
@@ -84,7 +127,7 @@ impl Pki {
 }
 
 /// Lets every client finish its handshake, so that one without a good certificate is told so in words (401) rather than
-/// by a broken connection. Who it is decides [`Pki::identify`], by the same rules.
+/// by a broken connection. Who it is decides [`Tls::identify`], by the same rules.
 #[derive(Debug)]
 struct AnyClient {
     inner: Arc<dyn ClientCertVerifier>,
@@ -137,22 +180,11 @@ struct Pair {
     key: String,
 }
 
-/// Make what is missing or about to expire, and read the rest. `listen` is the address that was bound.
-pub fn prepare(root: &Path, listen: SocketAddr, node_name: &str, now: Timestamp) -> Result<Pki, PkiError> {
-    let directory = root.join("pki");
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .map_err(|source| PkiError::File { path: directory.clone(), source })?;
-    let ca = authority(&directory, node_name, now)?;
-    let names = server_names(listen, node_name);
-    let server = leaf(&directory, "server", &ca, now, &server_params(&names, now)?)?;
-    let admin = leaf(&directory, "admin", &ca, now, &admin_params(now)?)?;
-    write_private(&root.join("admin.kubeconfig"), kubeconfig(listen, &ca, &admin).as_bytes())?;
-    let (config, verifier) = tls(&ca, &server)?;
-    let addresses = if listen.ip().is_unspecified() { Vec::new() } else { vec![listen.ip()] };
-    Ok(Pki { config: Arc::new(config), hosts: Arc::new(Hosts { names: vec![node_name.to_owned()], addresses }), verifier })
+impl fmt::Debug for Pair {
+    /// Never the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 fn authority(directory: &Path, node_name: &str, now: Timestamp) -> Result<Pair, PkiError> {
@@ -375,6 +407,12 @@ mod tests {
 
     fn now() -> Timestamp {
         "2026-06-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn prepare(root: &Path, listen: SocketAddr, node_name: &str, now: Timestamp) -> Result<Tls, PkiError> {
+        let pki = Pki::open(root, node_name, listen, now)?;
+        pki.write_kubeconfig(&root.join("admin.kubeconfig"), listen)?;
+        pki.server_config()
     }
 
     fn unix(at: Timestamp) -> UnixTime {
