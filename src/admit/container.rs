@@ -251,9 +251,16 @@ fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, fin
 
 fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
     fields::resources(resources, at, findings);
-    let limits = check_amounts(resources.limits.as_ref(), &at.child("limits"), findings);
+    let limits = check_amounts(resources.limits.iter().flatten(), &at.child("limits"), findings);
     let requests_at = at.child("requests");
-    let requests = check_amounts(resources.requests.as_ref(), &requests_at, findings);
+    // A request that was filled in from its limit, or says the same, has been looked at there.
+    let limit_of = |name: &String| resources.limits.as_ref().and_then(|limits| limits.get(name));
+    let own = resources
+        .requests
+        .iter()
+        .flatten()
+        .filter(|(name, request)| limit_of(name) != Some(*request));
+    let requests = check_amounts(own, &requests_at, findings);
     for (name, (text, request)) in &requests {
         if let Some((limit_text, limit)) = limits.get(name)
             && request > limit
@@ -270,12 +277,12 @@ fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut F
 type Amounts<'a> = BTreeMap<&'a str, (&'a str, Quantity)>;
 
 fn check_amounts<'a>(
-    amounts: Option<&'a BTreeMap<String, WireQuantity>>,
+    amounts: impl Iterator<Item = (&'a String, &'a WireQuantity)>,
     at: &Path,
     findings: &mut Findings,
 ) -> Amounts<'a> {
     let mut read = Amounts::new();
-    for (name, WireQuantity(text)) in amounts.into_iter().flatten() {
+    for (name, WireQuantity(text)) in amounts {
         let at = at.key(name);
         match name.as_str() {
             "cpu" | "memory" => {}

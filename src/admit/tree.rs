@@ -9,6 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::bounded::Bounded;
+
 /// Objects and lists inside each other; Kubernetes' own objects need about 20.
 pub(super) const MAX_DEPTH: usize = 64;
 /// What a document may weigh once its aliases are followed, as a multiple of its bytes ...
@@ -23,7 +25,7 @@ const MAX_YAML_WORK: usize = 1 << 35;
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) value: Value,
-    /// Paths of keys that were given more than once (the last one counts), in the order found.
+    /// `duplicate field "path"` for each key that was given more than once (the last one counts), in the order found.
     pub(super) duplicates: Vec<String>,
 }
 
@@ -48,7 +50,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Document, TreeError> {
     deserializer.end().map_err(TreeError::Json)?;
     Ok(Document {
         value,
-        duplicates: state.duplicates.into_inner(),
+        duplicates: state.duplicates.into_inner().into_lines(),
     })
 }
 
@@ -72,13 +74,13 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Document, TreeError> {
     }
     Ok(Document {
         value: found,
-        duplicates: state.duplicates.into_inner(),
+        duplicates: state.duplicates.into_inner().into_lines(),
     })
 }
 
 struct State {
     budget: Cell<usize>,
-    duplicates: RefCell<Vec<String>>,
+    duplicates: RefCell<Bounded>,
     path: RefCell<String>,
     yaml: bool,
 }
@@ -224,10 +226,13 @@ impl<'de> Visitor<'de> for Node<'_> {
                 merged.push(value);
                 continue;
             }
-            let path = object
-                .contains_key(&key)
-                .then(|| format!("{}{dot}{key}", self.state.path.borrow()));
-            self.state.duplicates.borrow_mut().extend(path);
+            if object.contains_key(&key) {
+                let path = || format!("{}{dot}{key}", self.state.path.borrow());
+                self.state
+                    .duplicates
+                    .borrow_mut()
+                    .push(|| format!("duplicate field {:?}", path()));
+            }
             object.insert(key, value);
         }
         for value in merged {
@@ -319,10 +324,13 @@ mod tests {
     #[test]
     fn doubled_keys_are_named_with_their_paths() {
         let document = json(br#"{"a":1,"b":[{"c":1,"c":2,"d":{"e.f/g":1,"e.f/g":1}}],"a":3}"#).expect("JSON");
-        assert_eq!(document.duplicates, ["b[0].c", "b[0].d.e.f/g", "a"]);
+        assert_eq!(
+            document.duplicates,
+            ["b[0].c", "b[0].d.e.f/g", "a"].map(|path| format!("duplicate field {path:?}"))
+        );
         assert_eq!(document.value["a"], 3);
         let document = yaml(b"x:\n  y: 1\n  y: 2\n").expect("YAML");
-        assert_eq!(document.duplicates, ["x.y"]);
+        assert_eq!(document.duplicates, ["duplicate field \"x.y\""]);
     }
 
     #[test]
@@ -350,7 +358,7 @@ mod tests {
         let mut bomb = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
         for level in 1..9 {
             let refs = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
+            bomb = format!("{bomb}a{level}: &a{level} [{refs}]\n");
         }
         let refused = text(yaml(bomb.as_bytes()));
         assert!(

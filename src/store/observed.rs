@@ -549,8 +549,8 @@ impl Difference {
     }
 }
 
-/// For each container the oldest attempt that is kept: of the newest [`ATTEMPTS`] ones, the newest one that has ended
-/// and those that live still, the oldest.
+/// For each container the oldest attempt that is kept: the oldest of the newest [`ATTEMPTS`], of those that live, and of
+/// the newest one before the newest that has ended (what `lastState` reports).
 fn oldest_kept(attempts: &[Attempt]) -> BTreeMap<&str, u32> {
     let mut containers: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
     for attempt in attempts {
@@ -561,10 +561,10 @@ fn oldest_kept(attempts: &[Attempt]) -> BTreeMap<&str, u32> {
         .filter_map(|(container, mut attempts)| {
             attempts.sort_by_key(|attempt| std::cmp::Reverse(attempt.attempt));
             let newest = attempts.iter().take(ATTEMPTS);
-            let ended = attempts.iter().find(|attempt| !attempt.is_live());
+            let last = attempts.iter().skip(1).find(|attempt| !attempt.is_live());
             let live = attempts.iter().filter(|attempt| attempt.is_live());
             newest
-                .chain(ended)
+                .chain(last)
                 .chain(live)
                 .map(|attempt| attempt.attempt)
                 .min()
