@@ -95,7 +95,6 @@ fn save(world: &mut World, after: Observed) -> Result<(), Stop> {
     world.boundary()?;
     let mut oracle = world.take_oracle();
     oracle.saved(
-        world.now(),
         &world.boot_id(),
         &world.desired,
         &world.observed,

@@ -172,10 +172,8 @@ impl Oracle {
 
     // ---- what the agent does ----
 
-    #[expect(clippy::too_many_arguments, reason = "all that a save is judged by")]
     pub(super) fn saved(
         &mut self,
-        now: Timestamp,
         boot_id: &str,
         desired: &PodSpec,
         before: &Observed,
@@ -187,7 +185,7 @@ impl Oracle {
         for attempt in &after.attempts {
             let known = before.attempts.iter().find(|a| is_same(a, attempt));
             match known {
-                None => self.begun(now, before, attempt),
+                None => self.begun(before, attempt),
                 Some(known) => assert!(
                     known.exit().is_none() || known.exit() == attempt.exit(),
                     "an end was changed: {known:?} is now {attempt:?}"
@@ -243,7 +241,7 @@ impl Oracle {
         }
     }
 
-    fn begun(&mut self, now: Timestamp, before: &Observed, attempt: &Attempt) {
+    fn begun(&mut self, before: &Observed, attempt: &Attempt) {
         assert_eq!(
             attempt.state,
             AttemptState::Starting,
@@ -262,16 +260,16 @@ impl Oracle {
                     .expect("an attempt follows one that has ended");
                 assert!(self.wants_restart(exit), "{name:?} was begun after {exit:?}");
                 let old = self.entries[&(name.0.clone(), name.1 - 1)];
+                // It was decided moments before it is saved, and the clock may have jumped between.
+                let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
                 if let (Some(due), Some(old)) = (self.may_restart_at(old, exit.finished_at), old) {
                     // The clock was set back since: nobody knows how long it was.
-                    let set_back = exit.finished_at > now + old.backoff;
+                    let set_back = exit.finished_at > decided_at + old.backoff;
                     assert!(
-                        now >= due || set_back,
-                        "{name:?} was begun at {now}, but {due} is early enough"
+                        decided_at >= due || set_back,
+                        "{name:?} was begun at {decided_at}, but {due} is early enough"
                     );
                 }
-                // `set_at` is when the attempt was decided, moments before it was saved.
-                let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
                 Some(self.next(old, exit.finished_at, decided_at))
             }
         };

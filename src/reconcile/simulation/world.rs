@@ -386,8 +386,12 @@ impl World {
             }
             Event::Deleted { grace } => {
                 let grace = Duration::from_secs(grace);
-                // A later delete may only shorten what is left.
-                if self.desired.deletion.is_none_or(|deletion| grace < deletion.grace) {
+                // A later delete may only shorten what is left (`rest.BeforeDelete`).
+                let deadline = |from: Timestamp, grace: Duration| {
+                    from.as_millisecond() + i64::try_from(grace.as_millis()).expect("minutes")
+                };
+                let known = self.desired.deletion.map(|d| deadline(d.requested_at, d.grace));
+                if known.is_none_or(|known| deadline(now, grace) < known) {
                     self.desired.deletion = Some(Deletion {
                         requested_at: now,
                         grace,
