@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, watch};
 use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::controller::Controller;
-use crate::image::ImageStore;
+use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
-use crate::linux::lock::Lock;
-use crate::linux::process;
+use crate::linux::host;
+use crate::linux::lock::{self, Holder, Lock};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::Limits;
@@ -38,8 +38,8 @@ const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 /// Serve until SIGTERM or SIGINT. Pods are left as they are.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    let _root_lock = lock(&config.root, "state")?;
-    let _run_lock = lock(&config.run_dir, "run")?;
+    let _root_lock = lock_directory(&config.root, "state")?;
+    let _run_lock = lock_directory(&config.run_dir, "run")?;
     directory(&config.log_dir, 0o755)?;
     directory(&config.root.join("pods"), 0o711)?;
     directory(&config.run_dir.join("pods"), 0o700)?;
@@ -49,7 +49,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .trim()
         .to_owned();
     let store = Store::open(&config.root.join("podd.db")).await.context("cannot open the state database")?;
-    let images = ImageStore::open(&config.root.join("images"), store.clone())
+    let images = ImageStore::open(&config.root.join("images"), store.clone(), ImageLimits::default(), clock)
         .await
         .context("cannot open the image store")?;
     let network = Network::open(NetworkConfig { bridge: config.bridge.clone(), cidr: config.pod_cidr.parse()? })
@@ -70,7 +70,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             log_dir: config.log_dir.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),
-            memory: process::memory_total().context("cannot read how much memory this machine has")?,
+            memory: host::memory_total().context("cannot read how much memory this machine has")?,
             pids_limit: PIDS_LIMIT,
         },
     );
@@ -86,7 +86,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         clock,
     };
 
-    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen)
+    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen, clock())
         .context("cannot make or read the certificates")?;
     let tcp = TcpListener::bind(config.listen)
         .await
@@ -146,12 +146,16 @@ async fn announce(mut readiness: watch::Receiver<bool>, config: Config, listenin
 }
 
 /// Take a directory for this agent alone.
-fn lock(dir: &Path, what: &str) -> anyhow::Result<Lock> {
+fn lock_directory(dir: &Path, what: &str) -> anyhow::Result<Lock> {
     directory(dir, 0o711)?;
     let path = dir.join("lock");
-    match Lock::take(&path).with_context(|| format!("cannot lock {}", path.display()))? {
-        Ok(lock) => Ok(lock),
-        Err(pid) => bail!("another agent (pid {pid}) is using the {what} directory {}", dir.display()),
+    let cannot = || format!("cannot lock {}", path.display());
+    if let Some(lock) = lock::take(&path).with_context(cannot)? {
+        return Ok(lock);
+    }
+    match lock::holder(&path).with_context(cannot)? {
+        Holder::Pid(pid) => bail!("another agent (pid {pid}) is using the {what} directory {}", dir.display()),
+        Holder::Free => bail!("another agent was using the {what} directory {} a moment ago", dir.display()),
     }
 }
 

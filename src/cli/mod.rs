@@ -103,7 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => {
             telemetry::start(&serve.log, serve.log_format)?;
             let file = serve.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-            let config = Config::new(serve.settings.over(file), &linux::process::host_name()?)?;
+            let config = Config::new(serve.settings.over(file), &linux::host::name()?)?;
             // Two threads for the processors' sake; blocking work has a pool of its own, small to stay small.
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -125,7 +125,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             print(&text)?;
         }
         Command::Doctor(Doctor { settings }) => {
-            let config = Config::new(settings, &linux::process::host_name()?)?;
+            let config = Config::new(settings, &linux::host::name()?)?;
             let well = doctor::run(&mut std::io::stdout().lock(), &config)?;
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -83,7 +83,7 @@ impl Journal {
             }
             Fact::Signalled { container, attempt, signal } => {
                 if let Some(found) = self.find(&container, attempt) {
-                    if signal == crate::linux::SIGKILL {
+                    if signal == crate::linux::host::SIGKILL {
                         found.killed_at.get_or_insert(at);
                     } else {
                         found.stop_signalled_at.get_or_insert(at);

@@ -19,13 +19,13 @@ use super::{LogDirName, ObserveError, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError, user};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::path;
-use crate::linux::process;
+use crate::linux::host;
 use crate::model::{
     ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid,
 };
 use crate::network::Network;
 use crate::shim::protocol::{Overlay, PROTOCOL, RequestBody, SandboxConfig, StartContainer};
-use crate::volume::{EtcContext, Prepared, VolumeError, Volumes};
+use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
 const INFRA_OOM_SCORE_ADJ: i32 = -998;
@@ -95,10 +95,7 @@ impl Machine {
         let node_name = self.settings.node_name.clone();
         blocking("prepare volumes", move || {
             let context = EtcContext::of_node(ip, node_name);
-            volumes.prepare(&pod, &context).map_err(|error| match &error {
-                VolumeError::HostPathType { .. } => step(FailureReason::FailedMount, &error),
-                _ => step(FailureReason::FailedMount, &error),
-            })
+            volumes.prepare(&pod, &context).map_err(|error| step(FailureReason::FailedMount, &error))
         })
         .await
     }
@@ -261,7 +258,7 @@ impl Runtime for Machine {
                 }
             };
             if !ended && holder()? == Some(pid) {
-                process::kill(pid, crate::linux::SIGKILL)
+                host::kill(pid, host::SIGKILL)
                     .map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
             }
             // Its connection ends a moment before its lock does.
@@ -371,7 +368,7 @@ impl Runtime for Machine {
         attempt: u32,
     ) -> Result<(), StepError> {
         let config = self.container_dir(uid, sandbox, container, attempt).join("config.json");
-        let signal = stop_signal(&config).unwrap_or(crate::linux::SIGTERM);
+        let signal = stop_signal(&config).unwrap_or(host::SIGTERM);
         self.signal(uid, sandbox, container, attempt, signal, false).await
     }
 
@@ -382,7 +379,7 @@ impl Runtime for Machine {
         container: &str,
         attempt: u32,
     ) -> Result<(), StepError> {
-        self.signal(uid, sandbox, container, attempt, crate::linux::SIGKILL, true).await
+        self.signal(uid, sandbox, container, attempt, host::SIGKILL, true).await
     }
 
     async fn remove_old_attempt(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
@@ -463,7 +460,8 @@ impl Work {
         }
         let termination_log = self.state.join("termination-log");
         if !termination_log.exists() {
-            path::write_new(&termination_log, 0o666).map_err(create_error)?;
+            path::write_new(&termination_log, 0o666)
+                .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
         }
         let input = SpecInput {
             pod,
@@ -503,7 +501,7 @@ impl Work {
 /// The stop signal that the image asked for, as kept in the container's configuration.
 fn stop_signal(config: &Path) -> Option<i32> {
     let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
-    process::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
+    host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
 }
 
 fn remove_tree(path: &Path) -> Result<(), StepError> {

@@ -18,7 +18,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::journal::{self, Journal};
-use crate::linux::{lock, unix};
+use crate::linux::lock::{self, Holder};
+use crate::linux::unix;
 use crate::model::Uid;
 use crate::shim::protocol::{
     FromShim, JOURNAL, LOCK, PROTOCOL, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn,
@@ -188,7 +189,11 @@ impl Shims {
 
     /// The process that holds a sandbox directory's lock: its shim.
     pub fn holder(&self, dir: &Path) -> Result<Option<i32>, ShimError> {
-        lock::holder(&dir.join(LOCK)).map_err(|source| io_error("ask for the lock of", dir, source))
+        match lock::holder(&dir.join(LOCK)) {
+            Ok(Holder::Free) => Ok(None),
+            Ok(Holder::Pid(pid)) => Ok(Some(pid)),
+            Err(source) => Err(io_error("ask for the lock of", dir, source)),
+        }
     }
 
     fn is_connected(&self, dir: &Path) -> bool {
