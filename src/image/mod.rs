@@ -400,3 +400,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,10 +123,6 @@ impl Tape {
     pub(super) fn end(self) -> Vec<u8> {
         self.raw(&[0; 1024]).bytes
     }
-
-    pub(super) fn unended(self) -> Vec<u8> {
-        self.bytes
-    }
 }
 
 /// Bytes in memory, as an archive.
