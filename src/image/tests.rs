@@ -27,14 +27,24 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        Self::within(Limits { keep_free: 0, ..Limits::default() }).await
+        Self::within(Limits {
+            keep_free: 0,
+            ..Limits::default()
+        })
+        .await
     }
 
     async fn within(limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("podd.db")).await.unwrap();
-        let images = ImageStore::open(&directory.path().join("images"), store.clone(), limits, clock).await.unwrap();
-        Self { directory, store, images }
+        let images = ImageStore::open(&directory.path().join("images"), store.clone(), limits, clock)
+            .await
+            .unwrap();
+        Self {
+            directory,
+            store,
+            images,
+        }
     }
 
     async fn import(&self, bytes: &[u8], name: Option<&str>) -> Result<Vec<ImageRow>, ImportError> {
@@ -51,7 +61,9 @@ impl Bench {
 
     fn names(&self, directory: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.directory.path().join("images").join(directory)).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -62,7 +74,11 @@ impl Bench {
     }
 
     async fn resolve(&self, name: &str) -> ResolvedImage {
-        self.images.resolve(name).await.unwrap().unwrap_or_else(|| panic!("{name} is not there"))
+        self.images
+            .resolve(name)
+            .await
+            .unwrap()
+            .unwrap_or_else(|| panic!("{name} is not there"))
     }
 }
 
@@ -77,7 +93,11 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn lower() -> Vec<u8> {
-    Tape::new().dir("etc").file("etc/passwd", b"root:x:0:0::/:\nweb:x:33:33::/:\n").file("bin/sh", b"#!").end()
+    Tape::new()
+        .dir("etc")
+        .file("etc/passwd", b"root:x:0:0::/:\nweb:x:33:33::/:\n")
+        .file("bin/sh", b"#!")
+        .end()
 }
 
 fn upper() -> Vec<u8> {
@@ -97,13 +117,17 @@ fn config(layers: &[&[u8]]) -> Value {
 fn docker(config: &Value, layers: &[&[u8]], tags: &[&str]) -> Vec<u8> {
     let config = config.to_string();
     let name = format!("{}.json", Digest::of(config.as_bytes()).hex());
-    let names: Vec<_> = (0..layers.len()).map(|index| format!("{index:064}/layer.tar")).collect();
+    let names: Vec<_> = (0..layers.len())
+        .map(|index| format!("{index:064}/layer.tar"))
+        .collect();
     let mut tape = Tape::new();
     for (name, layer) in names.iter().zip(layers) {
         tape = tape.dir(name.trim_end_matches("layer.tar")).file(name, layer);
     }
     let manifest = json!([{"Config": name, "RepoTags": tags, "Layers": names}]);
-    tape.file(&name, config.as_bytes()).file("manifest.json", manifest.to_string().as_bytes()).end()
+    tape.file(&name, config.as_bytes())
+        .file("manifest.json", manifest.to_string().as_bytes())
+        .end()
 }
 
 /// An OCI layout in the making.
@@ -122,13 +146,19 @@ impl Layout {
     }
 
     fn manifest(&mut self, config: &Value, layers: &[(&str, &[u8])]) -> Value {
-        let config = self.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let config = self.blob(
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        );
         let layers: Vec<_> = layers
             .iter()
             .map(|(suffix, layer)| self.blob(&format!("application/vnd.oci.image.layer.v1.tar{suffix}"), layer))
             .collect();
         let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
-        self.blob("application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes())
+        self.blob(
+            "application/vnd.oci.image.manifest.v1+json",
+            manifest.to_string().as_bytes(),
+        )
     }
 
     fn index(&mut self, manifests: &[Value]) -> Value {
@@ -170,7 +200,11 @@ async fn a_root_filesystem_becomes_an_image() {
         assert_eq!(bench.import(&packed, Some(name)).await.unwrap()[0].id, rows[0].id);
     }
     let all = bench.images.list().await.unwrap();
-    let names = ["docker.io/demo/busybox:1", "docker.io/library/three:3", "docker.io/library/two:latest"];
+    let names = [
+        "docker.io/demo/busybox:1",
+        "docker.io/library/three:3",
+        "docker.io/library/two:latest",
+    ];
     assert_eq!(all.len(), 1);
     assert_eq!(all[0].names, names);
     assert_eq!(bench.files()[0].len(), 1);
@@ -195,8 +229,15 @@ async fn docker_archives_are_imported() {
         let ids = user::resolve_user(&image.layers, &image.config.user, None, None, &[]).unwrap();
         assert_eq!((ids.uid, ids.gid), (33, 33));
         // Manifest and config are kept.
-        let kept = bench.directory.path().join("images/blobs/sha256").join(&rows[0].manifest_digest[7..]);
-        assert_eq!(Digest::of(&std::fs::read(kept).unwrap()).to_string(), rows[0].manifest_digest);
+        let kept = bench
+            .directory
+            .path()
+            .join("images/blobs/sha256")
+            .join(&rows[0].manifest_digest[7..]);
+        assert_eq!(
+            Digest::of(&std::fs::read(kept).unwrap()).to_string(),
+            rows[0].manifest_digest
+        );
         assert_eq!(bench.files()[1].len(), 2);
     }
 }
@@ -206,19 +247,29 @@ async fn equal_layers_of_a_docker_archive_may_be_links() {
     let layer = lower();
     let config = config(&[&layer, &layer]).to_string();
     let manifest = json!([{"Config": "config", "RepoTags": ["a"], "Layers": ["1/layer.tar", "./2/layer.tar"]}]);
-    let tape = Tape::new().file("1/layer.tar", &layer).symlink("2/layer.tar", "../1/layer.tar");
-    let tape = tape.file("config", config.as_bytes()).file("manifest.json", manifest.to_string().as_bytes());
+    let tape = Tape::new()
+        .file("1/layer.tar", &layer)
+        .symlink("2/layer.tar", "../1/layer.tar");
+    let tape = tape
+        .file("config", config.as_bytes())
+        .file("manifest.json", manifest.to_string().as_bytes());
     let bench = Bench::new().await;
     bench.import(&tape.end(), None).await.unwrap();
-    assert_eq!(bench.resolve("a").await.layers.len(), 1, "overlay takes no directory twice");
+    assert_eq!(
+        bench.resolve("a").await.layers.len(),
+        1,
+        "overlay takes no directory twice"
+    );
 }
 
 #[tokio::test]
 async fn oci_archives_are_imported() {
     let (lower, upper) = (lower(), upper());
     let mut layout = Layout::new();
-    let manifest =
-        layout.manifest(&config(&[&lower, &upper]), &[("+gzip", &gzip(&lower)), ("+zstd", &zstd(&upper))]);
+    let manifest = layout.manifest(
+        &config(&[&lower, &upper]),
+        &[("+gzip", &gzip(&lower)), ("+zstd", &zstd(&upper))],
+    );
     let digest = manifest["digest"].as_str().unwrap().to_owned();
     let archive = layout.end(&[named(manifest.clone(), "me/app:2"), named(manifest, "me/app:latest")]);
     let bench = Bench::new().await;
@@ -227,7 +278,11 @@ async fn oci_archives_are_imported() {
     assert_eq!(rows[0].manifest_digest, digest, "the archive's own manifest");
     assert_eq!(rows[0].names, ["docker.io/me/app:2", "docker.io/me/app:latest"]);
     let image = bench.resolve("me/app").await;
-    for name in [format!("me/app@{digest}"), format!("me/app:other@{digest}"), rows[0].id.clone()] {
+    for name in [
+        format!("me/app@{digest}"),
+        format!("me/app:other@{digest}"),
+        rows[0].id.clone(),
+    ] {
         assert_eq!(bench.resolve(&name).await, image, "{name}");
     }
     for name in [&rows[0].id[7..], &rows[0].id[7..19], &rows[0].id[..19]] {
@@ -235,9 +290,18 @@ async fn oci_archives_are_imported() {
     }
     let other = format!("me/other@{digest}");
     let wrong = format!("me/app@{}", rows[0].id);
-    for name in [&other[..], &wrong, "me/app:3", &rows[0].id[7..18], "sha256:000000000000"] {
+    for name in [
+        &other[..],
+        &wrong,
+        "me/app:3",
+        &rows[0].id[7..18],
+        "sha256:000000000000",
+    ] {
         let found = bench.images.resolve(name).await;
-        assert!(matches!(found, Ok(None) | Err(ResolveError::InvalidName { .. })), "{name}: {found:?}");
+        assert!(
+            matches!(found, Ok(None) | Err(ResolveError::InvalidName { .. })),
+            "{name}: {found:?}"
+        );
     }
 }
 
@@ -248,18 +312,27 @@ async fn of_several_platforms_this_machines_is_taken() {
     let there = layout.manifest(&config(&[&other]), &[("", &other)]);
     let here = layout.manifest(&config(&[&mine]), &[("", &mine)]);
     let attestation = for_platform(there.clone(), "unknown", "unknown");
-    let (there, here) = (for_platform(there, "linux", "pdp11"), for_platform(here, "linux", architecture()));
+    let (there, here) = (
+        for_platform(there, "linux", "pdp11"),
+        for_platform(here, "linux", architecture()),
+    );
     let nested = layout.index(&[attestation.clone(), there.clone(), here]);
     let nested = layout.index(&[nested]);
     let bench = Bench::new().await;
-    bench.import(&layout.end(&[named(nested, "multi")]), None).await.unwrap();
+    bench
+        .import(&layout.end(&[named(nested, "multi")]), None)
+        .await
+        .unwrap();
     assert!(bench.resolve("multi").await.layers[0].join("bin/sh").exists());
 
     let mut layout = Layout::new();
     let manifest = layout.manifest(&config(&[&other]), &[("", &other)]);
     let nested = layout.index(&[for_platform(manifest, "linux", "pdp11"), attestation]);
     let error = bench.fails(&layout.end(&[nested]), Some("x")).await;
-    assert!(matches!(&error, ImportError::Archive(ArchiveError::Platform { there }) if there == "linux/pdp11"), "{error}");
+    assert!(
+        matches!(&error, ImportError::Archive(ArchiveError::Platform { there }) if there == "linux/pdp11"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -271,7 +344,10 @@ async fn indexes_in_indexes_end() {
         index = layout.index(&vec![index; 1000]);
     }
     let error = Bench::new().await.fails(&layout.end(&[index.clone()]), Some("x")).await;
-    assert!(matches!(error, ImportError::Archive(ArchiveError::IndexDepth)), "{error}");
+    assert!(
+        matches!(error, ImportError::Archive(ArchiveError::IndexDepth)),
+        "{error}"
+    );
     let mut layout = Layout::new();
     let mut index = layout.index(&[]);
     for _ in 0..3 {
@@ -291,7 +367,8 @@ async fn an_archive_of_both_kinds_is_an_oci_layout() {
     manifest["annotations"] =
         json!({"io.containerd.image.name": "docker.io/library/new:7", "org.opencontainers.image.ref.name": "7"});
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
-    let docker = json!([{"Config": blob(config.to_string().as_bytes()), "RepoTags": ["new:7"], "Layers": [blob(&layer)]}]);
+    let docker =
+        json!([{"Config": blob(config.to_string().as_bytes()), "RepoTags": ["new:7"], "Layers": [blob(&layer)]}]);
     layout.0 = layout.0.file("manifest.json", docker.to_string().as_bytes());
     let bench = Bench::new().await;
     let rows = bench.import(&layout.end(&[manifest]), None).await.unwrap();
@@ -313,10 +390,16 @@ async fn names_are_asked_for_when_they_are_missing() {
     let archive = layout.end(&[named(manifest, "latest")]);
     assert!(matches!(bench.fails(&archive, None).await, ImportError::Unnamed { .. }));
     for name in ["", "UPPER", "a b", "a@sha256:x"] {
-        assert!(matches!(bench.fails(&lower(), Some(name)).await, ImportError::Name { .. }), "{name}");
+        assert!(
+            matches!(bench.fails(&lower(), Some(name)).await, ImportError::Name { .. }),
+            "{name}"
+        );
     }
     let digest = format!("a@{}", Digest::of(b""));
-    assert!(matches!(bench.fails(&lower(), Some(&digest)).await, ImportError::NameWithDigest { .. }));
+    assert!(matches!(
+        bench.fails(&lower(), Some(&digest)).await,
+        ImportError::NameWithDigest { .. }
+    ));
     let bad_tag = docker(&config(&[&layer]), &[&layer], &["Bad Name"]);
     assert!(matches!(bench.fails(&bad_tag, None).await, ImportError::Name { .. }));
 }
@@ -329,10 +412,16 @@ async fn several_images_come_in_one_archive() {
     let second = layout.manifest(&config(&[&one, &two]), &[("", &one), ("", &two)]);
     let archive = layout.end(&[named(first, "one:1"), named(second, "two:2")]);
     let bench = Bench::new().await;
-    assert!(matches!(bench.fails(&archive, Some("x")).await, ImportError::SeveralImages { count: 2 }));
+    assert!(matches!(
+        bench.fails(&archive, Some("x")).await,
+        ImportError::SeveralImages { count: 2 }
+    ));
     assert_eq!(bench.import(&archive, None).await.unwrap().len(), 2);
     assert_eq!(bench.files()[0].len(), 2);
-    assert_eq!(bench.resolve("two:2").await.layers[1], bench.resolve("one:1").await.layers[0]);
+    assert_eq!(
+        bench.resolve("two:2").await.layers[1],
+        bench.resolve("one:1").await.layers[0]
+    );
 }
 
 #[tokio::test]
@@ -340,12 +429,18 @@ async fn damage_is_found_and_nothing_is_left() {
     let (layer, other) = (lower(), upper());
     let bench = Bench::new().await;
     let is = |error: ImportError, want: &str| {
-        let text = format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
+        let text = format!(
+            "{error}: {:?}",
+            std::error::Error::source(&error).map(ToString::to_string)
+        );
         assert!(text.contains(want), "{want}: {text}");
         assert_eq!(error.fault(), Fault::Request, "{text}");
     };
     // A layer that is another than the config says; a config that is another than its name says.
-    is(bench.fails(&docker(&config(&[&other]), &[&layer], &["a"]), None).await, "is damaged");
+    is(
+        bench.fails(&docker(&config(&[&other]), &[&layer], &["a"]), None).await,
+        "is damaged",
+    );
     let good = docker(&config(&[&layer]), &[&layer], &["a"]);
     let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what).unwrap();
     let mut bad = good.clone();
@@ -370,7 +465,10 @@ async fn damage_is_found_and_nothing_is_left() {
     // A layer's own damage: the blob is what the manifest says, and holds something else than it should.
     let mut layout = Layout::new();
     let manifest = layout.manifest(&config(&[&layer]), &[("+gzip", &gzip(&other))]);
-    is(bench.fails(&layout.end(&[named(manifest, "a")]), None).await, "is damaged");
+    is(
+        bench.fails(&layout.end(&[named(manifest, "a")]), None).await,
+        "is damaged",
+    );
     // A blob that is not what its name says.
     let mut layout = Layout::new();
     let manifest = layout.manifest(&config(&[&layer]), &[("", &layer)]);
@@ -382,7 +480,10 @@ async fn damage_is_found_and_nothing_is_left() {
     let mut layout = Layout::new();
     let mut manifest = layout.manifest(&config(&[&layer]), &[("", &layer)]);
     manifest["size"] = json!(1);
-    is(bench.fails(&layout.end(&[manifest.clone()]), Some("a")).await, "should have 1");
+    is(
+        bench.fails(&layout.end(&[manifest.clone()]), Some("a")).await,
+        "should have 1",
+    );
     manifest["digest"] = json!(Digest::of(b"missing").to_string());
     is(bench.fails(&Layout::new().end(&[manifest]), Some("a")).await, "missing");
     let missing = json!([{"Config": "../../etc/passwd", "Layers": ["/etc/passwd"]}]).to_string();
@@ -390,12 +491,23 @@ async fn damage_is_found_and_nothing_is_left() {
     is(bench.fails(&archive, Some("a")).await, "missing");
     // Ambiguous documents.
     let both = json!({"schemaVersion": 2, "manifests": [], "layers": []});
-    let archive = Tape::new().file("oci-layout", b"{}").file("index.json", both.to_string().as_bytes()).end();
+    let archive = Tape::new()
+        .file("oci-layout", b"{}")
+        .file("index.json", both.to_string().as_bytes())
+        .end();
     is(bench.fails(&archive, Some("a")).await, "both an index and a manifest");
     // A hostile layer.
     let hostile = Tape::new().file("../../../../escape", b"evil").end();
-    is(bench.fails(&docker(&config(&[&hostile]), &[&hostile], &["a"]), None).await, "`..`");
-    let old = Tape::new().file("repositories", b"{}").file("1/layer.tar", &layer).end();
+    is(
+        bench
+            .fails(&docker(&config(&[&hostile]), &[&hostile], &["a"]), None)
+            .await,
+        "`..`",
+    );
+    let old = Tape::new()
+        .file("repositories", b"{}")
+        .file("1/layer.tar", &layer)
+        .end();
     is(bench.fails(&old, Some("a")).await, "docker before 1.10");
     assert!(bench.files().concat().is_empty());
 }
@@ -414,32 +526,69 @@ async fn limits_end_an_import() {
         keep_free: 0,
     };
     let bench = Bench::within(small.clone()).await;
-    let noise: Vec<u8> = (0..2_000_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let noise: Vec<u8> = (0..2_000_000_u32)
+        .map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+        .collect();
     let too_large = |error: ImportError, want: &str| {
         assert_eq!(error.fault(), Fault::TooLarge, "{error}");
         assert!(error.to_string().contains(want), "{want}: {error}");
     };
-    too_large(bench.fails(&Tape::new().file("f", &noise).end(), Some("a")).await, "1048576 bytes");
-    too_large(bench.fails(&gzip(&Tape::new().file("f", &noise).end()), Some("a")).await, "1048576 bytes");
-    too_large(bench.fails(&gzip(&Tape::new().file("f", &vec![0; 1 << 20]).end()), Some("a")).await, "bomb");
-    too_large(bench.fails(&zstd(&Tape::new().file("f", &vec![0; 1 << 20]).end()), Some("a")).await, "bomb");
-    too_large(bench.fails(&Tape::new().file("f", &noise[..600_000]).end(), Some("a")).await, "524288 bytes");
+    too_large(
+        bench.fails(&Tape::new().file("f", &noise).end(), Some("a")).await,
+        "1048576 bytes",
+    );
+    too_large(
+        bench
+            .fails(&gzip(&Tape::new().file("f", &noise).end()), Some("a"))
+            .await,
+        "1048576 bytes",
+    );
+    too_large(
+        bench
+            .fails(&gzip(&Tape::new().file("f", &vec![0; 1 << 20]).end()), Some("a"))
+            .await,
+        "bomb",
+    );
+    too_large(
+        bench
+            .fails(&zstd(&Tape::new().file("f", &vec![0; 1 << 20]).end()), Some("a"))
+            .await,
+        "bomb",
+    );
+    too_large(
+        bench
+            .fails(&Tape::new().file("f", &noise[..600_000]).end(), Some("a"))
+            .await,
+        "524288 bytes",
+    );
     let bomb = Tape::new().file("f", &vec![0; 400_000]).end();
     let packed = docker(&config(&[&bomb]), &[&gzip(&bomb)], &["a"]);
     too_large(bench.fails(&packed, None).await, "bomb");
-    let many = (0..101).fold(Tape::new(), |tape, i| tape.file(&format!("f{i}"), b"")).end();
-    too_large(bench.fails(&docker(&config(&[&many]), &[&many], &["a"]), None).await, "more than 100 files");
+    let many = (0..101)
+        .fold(Tape::new(), |tape, i| tape.file(&format!("f{i}"), b""))
+        .end();
+    too_large(
+        bench.fails(&docker(&config(&[&many]), &[&many], &["a"]), None).await,
+        "more than 100 files",
+    );
     let layer = lower();
     let mut large = config(&[&layer]);
     large["history"] = json!(vec!["x"; 1000]);
     let error = bench.fails(&docker(&large, &[&layer], &["a"]), None).await;
-    assert!(matches!(error, ImportError::Archive(ArchiveError::TooLarge { limit: 2000, .. })), "{error}");
+    assert!(
+        matches!(error, ImportError::Archive(ArchiveError::TooLarge { limit: 2000, .. })),
+        "{error}"
+    );
     let four = [&layer[..]; 4];
     let error = bench.fails(&docker(&config(&four), &four, &["a"]), None).await;
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("more than 3 layers"), "{source}");
 
-    let full = Bench::within(Limits { keep_free: u64::MAX, ..Limits::default() }).await;
+    let full = Bench::within(Limits {
+        keep_free: u64::MAX,
+        ..Limits::default()
+    })
+    .await;
     let error = full.fails(&lower(), Some("a")).await;
     assert_eq!(error.fault(), Fault::Machine);
     assert!(error.to_string().contains("no space"), "{error}");
@@ -463,7 +612,11 @@ impl AsyncRead for Broken {
 #[tokio::test]
 async fn an_upload_that_breaks_off_leaves_nothing() {
     let bench = Bench::new().await;
-    let error = bench.images.import(Broken(b"half an archive"), Some("a")).await.unwrap_err();
+    let error = bench
+        .images
+        .import(Broken(b"half an archive"), Some("a"))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ImportError::Upload(_)), "{error}");
     // Nobody waits for it any more.
     let (reader, mut writer) = tokio::io::simplex(64);
@@ -473,7 +626,13 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     import.abort();
     assert!(import.await.unwrap_err().is_cancelled());
     // The slots of imports are given back when all is cleaned up.
-    let slots = bench.images.inner.imports.acquire_many(u32::try_from(IMPORTS).unwrap()).await.unwrap();
+    let slots = bench
+        .images
+        .inner
+        .imports
+        .acquire_many(u32::try_from(IMPORTS).unwrap())
+        .await
+        .unwrap();
     assert!(bench.files().concat().is_empty());
     drop(slots);
 }
@@ -497,14 +656,21 @@ async fn removing_the_last_name_removes_the_image() {
     assert_eq!(bench.files()[0].len(), 2);
     let was = bench.images.remove("both:2", &HashSet::new()).await.unwrap();
     assert_eq!(was.id, id.0);
-    assert_eq!(bench.files()[0], [Digest::of(&lower).hex()], "the other image needs this layer");
+    assert_eq!(
+        bench.files()[0],
+        [Digest::of(&lower).hex()],
+        "the other image needs this layer"
+    );
     assert_eq!(bench.files()[1].len(), 2);
     for name in ["both:2", "nothing"] {
         let refused = bench.images.remove(name, &HashSet::new()).await;
         assert!(matches!(refused, Err(RemoveError::NotFound { .. })));
     }
     let refused = bench.images.remove("No Name", &HashSet::new()).await;
-    assert!(matches!(refused, Err(RemoveError::Resolve(ResolveError::InvalidName { .. }))));
+    assert!(matches!(
+        refused,
+        Err(RemoveError::Resolve(ResolveError::InvalidName { .. }))
+    ));
     bench.images.remove("base", &in_use).await.unwrap();
     assert!(bench.files().concat().is_empty());
 }
@@ -532,7 +698,9 @@ async fn opening_removes_what_no_image_has() {
     std::fs::create_dir_all(images.join("layers/odd name")).unwrap();
     std::fs::write(images.join("tmp/upload"), b"half").unwrap();
     std::fs::write(images.join("blobs/sha256/odd"), b"x").unwrap();
-    let again = ImageStore::open(&images, bench.store.clone(), Limits::default(), clock).await.unwrap();
+    let again = ImageStore::open(&images, bench.store.clone(), Limits::default(), clock)
+        .await
+        .unwrap();
     assert_eq!(bench.files()[0], [Digest::of(&lower()).hex()]);
     assert_eq!(bench.files()[1].len(), 2);
     assert!(again.resolve("kept").await.unwrap().is_some());
@@ -561,11 +729,20 @@ async fn imports_and_removals_side_by_side_agree() {
                 let name = format!("app:{task}");
                 for round in 0..4 {
                     // Layers are shared by all; the order differs.
-                    let layers = if task % 2 == 0 { [&lower[..], &upper] } else { [&upper[..], &lower] };
+                    let layers = if task % 2 == 0 {
+                        [&lower[..], &upper]
+                    } else {
+                        [&upper[..], &lower]
+                    };
                     let archive = docker(&config(&layers), &layers, &[&name]);
                     images.import(&archive[..], None).await.unwrap();
                     let image = images.resolve(&name).await.unwrap().expect("it was just imported");
-                    assert!(image.layers.iter().all(|layer| std::fs::read_dir(layer).unwrap().count() == 2));
+                    assert!(
+                        image
+                            .layers
+                            .iter()
+                            .all(|layer| std::fs::read_dir(layer).unwrap().count() == 2)
+                    );
                     if task % 3 != 0 || round < 3 {
                         images.remove(&name, &HashSet::new()).await.unwrap();
                     }
@@ -577,7 +754,17 @@ async fn imports_and_removals_side_by_side_agree() {
         task.await.unwrap();
     }
     assert_eq!(bench.files()[0].len(), 2);
-    assert_eq!(bench.images.list().await.unwrap().iter().map(|row| row.names.len()).sum::<usize>(), 4);
+    assert_eq!(
+        bench
+            .images
+            .list()
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.names.len())
+            .sum::<usize>(),
+        4
+    );
     bench.resolve("app:0").await;
 }
 
@@ -609,13 +796,32 @@ async fn images_of_pods_are_in_use() {
         attempt("a", 1, "starting", AttemptState::Starting),
         attempt("b", 0, "ended", exited()),
     ];
-    for (uid, torn_down) in [("11111111-1111-4111-8111-111111111111", false), ("22222222-2222-4222-8222-222222222222", true)] {
+    for (uid, torn_down) in [
+        ("11111111-1111-4111-8111-111111111111", false),
+        ("22222222-2222-4222-8222-222222222222", true),
+    ] {
         let uid = Uid(uid.to_owned());
-        let attempts = if torn_down { vec![attempt("c", 0, "torn down", exited())] } else { attempts.clone() };
+        let attempts = if torn_down {
+            vec![attempt("c", 0, "torn down", exited())]
+        } else {
+            attempts.clone()
+        };
         let pod = json!({"metadata": {"name": uid.as_str(), "namespace": "default", "uid": uid.as_str()}});
-        bench.store.create("Pod", "default", uid.as_str(), &uid, pod).await.unwrap();
-        let after = Observed { attempts, torn_down, ..Observed::default() };
-        bench.store.save_observed(&uid, &Observed::default(), &after).await.unwrap();
+        bench
+            .store
+            .create("Pod", "default", uid.as_str(), &uid, pod)
+            .await
+            .unwrap();
+        let after = Observed {
+            attempts,
+            torn_down,
+            ..Observed::default()
+        };
+        bench
+            .store
+            .save_observed(&uid, &Observed::default(), &after)
+            .await
+            .unwrap();
     }
     let want: HashSet<_> = ["starting", "ended"].into_iter().filter_map(id).collect();
     assert_eq!(bench.images.in_use().await.unwrap(), want);
@@ -626,7 +832,11 @@ async fn images_of_pods_are_in_use() {
 fn run(program: &str, arguments: &[&str]) -> bool {
     let output = Command::new(program).args(arguments).output();
     output.is_ok_and(|output| {
-        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         true
     })
 }
@@ -641,7 +851,17 @@ fn rootfs(directory: &Path) -> PathBuf {
     std::fs::hard_link(root.join("usr/bin/tool"), root.join("usr/bin/also")).unwrap();
     std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
     let tar = directory.join("root.tar");
-    assert!(run("tar", &["--xattrs", "-C", root.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "."]));
+    assert!(run(
+        "tar",
+        &[
+            "--xattrs",
+            "-C",
+            root.to_str().unwrap(),
+            "-cf",
+            tar.to_str().unwrap(),
+            "."
+        ]
+    ));
     tar
 }
 
@@ -652,7 +872,15 @@ async fn what_tar_packs_is_imported() {
     bench.import(&std::fs::read(tar).unwrap(), Some("tar")).await.unwrap();
     let layer = bench.resolve("tar").await.layers.remove(0);
     let root = bench.directory.path().join("root");
-    assert!(run("diff", &["-r", "--no-dereference", root.to_str().unwrap(), layer.to_str().unwrap()]));
+    assert!(run(
+        "diff",
+        &[
+            "-r",
+            "--no-dereference",
+            root.to_str().unwrap(),
+            layer.to_str().unwrap()
+        ]
+    ));
 }
 
 #[tokio::test]
@@ -661,7 +889,11 @@ async fn what_skopeo_writes_is_imported() {
     let tar = rootfs(bench.directory.path());
     let bytes = std::fs::read(&tar).unwrap();
     let docker_archive = bench.directory.path().join("first.tar");
-    std::fs::write(&docker_archive, docker(&config(&[&bytes, &upper()]), &[&bytes, &upper()], &["first:1"])).unwrap();
+    std::fs::write(
+        &docker_archive,
+        docker(&config(&[&bytes, &upper()]), &[&bytes, &upper()], &["first:1"]),
+    )
+    .unwrap();
     let path = |name: &str| bench.directory.path().join(name).to_str().unwrap().to_owned();
     let copy = |from: &str, to: &str, more: &[&str]| {
         let arguments = [&["--insecure-policy", "copy", "--quiet"], more, &[from, to]].concat();
@@ -672,14 +904,34 @@ async fn what_skopeo_writes_is_imported() {
         eprintln!("skopeo is not installed");
         return;
     }
-    assert!(copy(&from, &format!("docker-archive:{}:me/docker:1", path("docker.tar")), &[]));
-    assert!(copy(&from, &format!("oci-archive:{}:me/zstd:1", path("zstd.tar")), &["--dest-compress-format", "zstd"]));
-    for (file, name) in [("oci.tar", "me/oci:1"), ("docker.tar", "me/docker:1"), ("zstd.tar", "me/zstd:1")] {
+    assert!(copy(
+        &from,
+        &format!("docker-archive:{}:me/docker:1", path("docker.tar")),
+        &[]
+    ));
+    assert!(copy(
+        &from,
+        &format!("oci-archive:{}:me/zstd:1", path("zstd.tar")),
+        &["--dest-compress-format", "zstd"]
+    ));
+    for (file, name) in [
+        ("oci.tar", "me/oci:1"),
+        ("docker.tar", "me/docker:1"),
+        ("zstd.tar", "me/zstd:1"),
+    ] {
         let rows = bench.import(&std::fs::read(path(file)).unwrap(), None).await.unwrap();
         assert_eq!(rows[0].names.last().unwrap(), &format!("docker.io/{name}"), "{file}");
         let image = bench.resolve(name).await;
         assert_eq!(image.layers.len(), 2);
-        assert!(run("diff", &["-r", "--no-dereference", &path("root"), image.layers[1].to_str().unwrap()]));
+        assert!(run(
+            "diff",
+            &[
+                "-r",
+                "--no-dereference",
+                &path("root"),
+                image.layers[1].to_str().unwrap()
+            ]
+        ));
         assert_eq!(image.config.entrypoint, ["/app/run"]);
     }
     assert_eq!(bench.files()[0].len(), 2, "the same layers, however they were packed");

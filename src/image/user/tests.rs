@@ -7,8 +7,10 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\n\nweb:x:33:34:We
     short:x:5\nbig:x:4294967296:0::/:\nnegative:x:-1:0::/:\n:x:8:8::/:\nweb2:x:33:99::/:\n1000:x:77:78::/:\n";
 const GROUP: &str = "root:x:0:\nweb:x:34:web\nadm:x:4:root,web\ndisk:x:6: web ,other\nbad:x:x:web\nnone:x:9\n";
 
+type Files<'a> = &'a [(&'a str, Option<&'a str>)];
+
 /// Layers, topmost first, made of `path` and content; a content of `None` is a whiteout.
-fn layers(layers: &[&[(&str, Option<&str>)]]) -> (tempfile::TempDir, Vec<PathBuf>) {
+fn layers(layers: &[Files<'_>]) -> (tempfile::TempDir, Vec<PathBuf>) {
     let directory = tempfile::tempdir().unwrap();
     let mut paths = Vec::new();
     for (index, files) in layers.iter().enumerate() {
@@ -28,11 +30,18 @@ fn layers(layers: &[&[(&str, Option<&str>)]]) -> (tempfile::TempDir, Vec<PathBuf
 }
 
 fn usual() -> (tempfile::TempDir, Vec<PathBuf>) {
-    layers(&[&[("bin/sh", Some(""))], &[("etc/passwd", Some(PASSWD)), ("etc/group", Some(GROUP))]])
+    layers(&[
+        &[("bin/sh", Some(""))],
+        &[("etc/passwd", Some(PASSWD)), ("etc/group", Some(GROUP))],
+    ])
 }
 
 fn ids(uid: u32, gid: u32, additional: &[u32]) -> UserIds {
-    UserIds { uid, gid, additional_gids: additional.to_vec() }
+    UserIds {
+        uid,
+        gid,
+        additional_gids: additional.to_vec(),
+    }
 }
 
 #[test]
@@ -75,12 +84,31 @@ fn the_pod_has_the_last_word() {
 fn what_cannot_be_said_is_an_error() {
     let (_directory, layers) = usual();
     let error = |spec: &str| resolve_user(&layers, spec, None, None, &[]).unwrap_err();
-    for spec in ["nobody", "4294967296", "2147483648", "-1", "+1", "broken", "big", "negative", "short", "0x0", "root ", " "] {
+    for spec in [
+        "nobody",
+        "4294967296",
+        "2147483648",
+        "-1",
+        "+1",
+        "broken",
+        "big",
+        "negative",
+        "short",
+        "0x0",
+        "root ",
+        " ",
+    ] {
         assert!(matches!(error(spec), UserError::NoSuchUser { .. }), "{spec:?}");
-        assert!(matches!(error(&format!("{spec}:0")), UserError::NoSuchUser { .. }), "{spec:?}");
+        assert!(
+            matches!(error(&format!("{spec}:0")), UserError::NoSuchUser { .. }),
+            "{spec:?}"
+        );
     }
     for group in ["nogroup", "4294967296", "-1", "bad", ""] {
-        assert!(matches!(error(&format!("root:{group}")), UserError::NoSuchGroup { .. }), "{group:?}");
+        assert!(
+            matches!(error(&format!("root:{group}")), UserError::NoSuchGroup { .. }),
+            "{group:?}"
+        );
     }
     assert!(matches!(error(":0"), UserError::NoSuchUser { .. }));
     assert!(matches!(error("a:b:c"), UserError::InvalidSpec { .. }));
@@ -89,10 +117,19 @@ fn what_cannot_be_said_is_an_error() {
 #[test]
 fn an_image_without_the_files_has_numbers_alone() {
     let (_directory, layers) = layers(&[&[("bin/sh", Some(""))]]);
-    assert_eq!(resolve_user(&layers, "7:8", None, None, &[9]).unwrap(), ids(7, 8, &[8, 9]));
+    assert_eq!(
+        resolve_user(&layers, "7:8", None, None, &[9]).unwrap(),
+        ids(7, 8, &[8, 9])
+    );
     assert_eq!(resolve_user(&layers, "", None, None, &[]).unwrap(), ids(0, 0, &[0]));
-    assert!(matches!(resolve_user(&layers, "web", None, None, &[]), Err(UserError::NoSuchUser { .. })));
-    assert!(matches!(resolve_user(&layers, "7:web", None, None, &[]), Err(UserError::NoSuchGroup { .. })));
+    assert!(matches!(
+        resolve_user(&layers, "web", None, None, &[]),
+        Err(UserError::NoSuchUser { .. })
+    ));
+    assert!(matches!(
+        resolve_user(&layers, "7:web", None, None, &[]),
+        Err(UserError::NoSuchGroup { .. })
+    ));
 }
 
 fn uid_of_a(layers: &[PathBuf]) -> Option<u32> {
@@ -107,7 +144,7 @@ fn uid_of_a(layers: &[PathBuf]) -> Option<u32> {
 fn layers_hide_each_other_as_in_overlay() {
     let (one, two) = (Some("a:x:1:1::/:"), Some("a:x:2:2::/:"));
     let file = "etc/passwd";
-    let cases: [(&[&[(&str, Option<&str>)]], Option<u32>); 6] = [
+    let cases: [(&[Files<'_>], Option<u32>); 6] = [
         (&[&[(file, one)], &[(file, two)]], Some(1)),
         (&[&[("etc/group", two)], &[(file, two)]], Some(2)),
         (&[&[(file, None)], &[(file, two)]], None),
@@ -121,7 +158,13 @@ fn layers_hide_each_other_as_in_overlay() {
     }
     let (_directory, layers) = layers(&[&[("etc/group", one)], &[("etc/group", one)], &[(file, two)]]);
     assert_eq!(uid_of_a(&layers), Some(2));
-    setxattr(layers[1].join("etc"), "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+    setxattr(
+        layers[1].join("etc"),
+        "trusted.overlay.opaque",
+        b"y",
+        XattrFlags::empty(),
+    )
+    .unwrap();
     assert_eq!(uid_of_a(&layers), None);
 }
 
@@ -160,7 +203,10 @@ fn odd_files_are_errors_and_nothing_waits() {
     assert!(matches!(read(&pipe), UserError::NotAFile { .. }));
     let device = |path: &std::path::Path| mknodat(CWD, path, FileType::CharacterDevice, Mode::RWXU, 0x105).unwrap();
     assert!(matches!(read(&device), UserError::NotAFile { .. }));
-    assert!(matches!(read(&|path| std::fs::create_dir(path).unwrap()), UserError::NotAFile { .. }));
+    assert!(matches!(
+        read(&|path| std::fs::create_dir(path).unwrap()),
+        UserError::NotAFile { .. }
+    ));
     let huge = |path: &std::path::Path| std::fs::File::create(path).unwrap().set_len(2 << 30).unwrap();
     assert!(matches!(read(&huge), UserError::TooLarge { .. }));
     let circle = |path: &std::path::Path| std::os::unix::fs::symlink("passwd", path).unwrap();
@@ -185,7 +231,11 @@ fn root_is_told_in_the_kubelets_words() {
         ("root", Some(5), 5, Ok(())),
         ("5", Some(0), 0, Err("container's runAsUser breaks non-root policy")),
     ] {
-        assert_eq!(check(image, run_as, uid), want.map_err(str::to_owned), "{image:?} {run_as:?}");
+        assert_eq!(
+            check(image, run_as, uid),
+            want.map_err(str::to_owned),
+            "{image:?} {run_as:?}"
+        );
     }
 }
 
