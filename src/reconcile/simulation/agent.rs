@@ -1,0 +1,408 @@
+//! The agent: the order of one pass that [`crate::reconcile`] lays down, with a boundary before and after each save and
+//! each effect; and the mistakes that can be planted in it, to prove that the simulation would find them.
+
+use std::any::Any;
+
+use super::world::{ENOUGH_ROUNDS, World};
+use crate::model::{
+    AttemptState, Backoff, ContainerPhase, FailedStep, FailureReason, ImageId, Observed, Plan, RestartPolicy,
+    SandboxEnd, SandboxState, Snapshot, Step, Timestamp,
+};
+use crate::reconcile::{self, Limits, Start};
+use crate::status::{NodeFacts, status};
+
+/// Why a pass ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    Crash,
+    Unobservable,
+}
+
+/// Something done wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mistake {
+    /// An attempt that was starting when its journal was lost is taken never to have run.
+    DropsWhatWasStarting,
+    /// What a dead shim wrote down is not read.
+    LosesWhatADeadShimWrote,
+    /// The record is saved after the effect, not before.
+    ActsBeforeItSaves,
+    /// The sandbox is removed before the ends in it are recorded.
+    RemovesBeforeItRecords,
+    /// Back-off does not grow.
+    ForgetsBackoff,
+    /// A container's exit makes the sandbox anew.
+    RebuildsSandboxForAContainer,
+    /// A stopped sandbox is made again under its old number.
+    ReusesSandboxNumbers,
+    /// A container that is done is started again.
+    IgnoresOnFailure,
+    /// SIGKILL at once.
+    KillsWithoutGrace,
+    /// The object goes before what is on the machine.
+    ForgetsWithoutTearDown,
+    /// The plan's timer is not set.
+    NeverWakes,
+    /// A recorded time that lies ahead is waited for.
+    WaitsForAFutureThatWasSetBack,
+    /// An attempt counts as a restart before it runs.
+    CountsWhatMayNeverRun,
+    /// A signal that was sent is never sent again.
+    KillsOnce,
+}
+
+impl Mistake {
+    pub(super) const ALL: [Self; 14] = [
+        Self::DropsWhatWasStarting,
+        Self::LosesWhatADeadShimWrote,
+        Self::ActsBeforeItSaves,
+        Self::RemovesBeforeItRecords,
+        Self::ForgetsBackoff,
+        Self::RebuildsSandboxForAContainer,
+        Self::ReusesSandboxNumbers,
+        Self::IgnoresOnFailure,
+        Self::KillsWithoutGrace,
+        Self::ForgetsWithoutTearDown,
+        Self::NeverWakes,
+        Self::WaitsForAFutureThatWasSetBack,
+        Self::CountsWhatMayNeverRun,
+        Self::KillsOnce,
+    ];
+}
+
+/// Look, plan, act, until there is nothing to do now. Gives the plan's timer.
+pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
+    for _ in 0..ENOUGH_ROUNDS {
+        let now = look(world)?;
+        let plan = plan(world, now);
+        world.say(|| format!("{plan:?}"));
+        world.oracle.planned(now, &world.desired, &world.observed, &plan);
+        save_status(world)?;
+        if plan.steps.is_empty() {
+            return Ok(plan.wake_at);
+        }
+        for step in &plan.steps {
+            execute(world, step)?;
+            if !world.exists {
+                return Ok(None);
+            }
+        }
+    }
+    panic!("{ENOUGH_ROUNDS} rounds at one go: {:#?}", world.observed);
+}
+
+fn save(world: &mut World, after: Observed) -> Result<(), Stop> {
+    world.boundary()?;
+    let mut oracle = world.take_oracle();
+    oracle.saved(
+        &world.boot_id(),
+        &world.desired,
+        &world.observed,
+        &after,
+        |sandbox| world.is_sandbox_alive(sandbox),
+        |container, attempt| world.is_alive(container, attempt),
+    );
+    world.oracle = oracle;
+    world.observed = after;
+    world.note_save();
+    world.boundary()
+}
+
+/// Observe, then read the clock, record, save.
+fn look(world: &mut World) -> Result<Timestamp, Stop> {
+    let mut snapshot = world.observe()?;
+    world.boundary()?;
+    let now = world.now();
+    let mut before = world.observed.clone();
+    mistakes_before_record(world.mistake, &mut before, &mut snapshot);
+    let mut after = reconcile::record(now, &world.boot_id(), &before, &snapshot);
+    assert_eq!(
+        reconcile::record(now, &world.boot_id(), &after, &snapshot),
+        after,
+        "recorded twice"
+    );
+    mistakes_after_record(world.mistake, now, &world.observed, &mut after);
+    if after != world.observed {
+        save(world, after)?;
+    }
+    Ok(now)
+}
+
+fn plan(world: &World, now: Timestamp) -> Plan {
+    let mut limits = world.limits;
+    let mut desired = world.desired.clone();
+    let mut observed = world.observed.clone();
+    match world.mistake {
+        Some(Mistake::ForgetsBackoff) => {
+            limits = Limits {
+                max_backoff: std::time::Duration::from_secs(1),
+            }
+        }
+        Some(Mistake::IgnoresOnFailure) if desired.restart_policy == RestartPolicy::OnFailure => {
+            desired.restart_policy = RestartPolicy::Always;
+        }
+        Some(Mistake::KillsWithoutGrace) => {
+            if let Some(deletion) = &mut desired.deletion {
+                deletion.grace /= 2;
+            }
+        }
+        Some(Mistake::KillsOnce) => {
+            for attempt in observed
+                .attempts
+                .iter_mut()
+                .filter(|attempt| attempt.killed_at.is_some())
+            {
+                attempt.killed_at = Some(now);
+            }
+        }
+        Some(_) | None => {}
+    }
+    let mut plan = reconcile::reconcile(now, &desired, &observed, &limits);
+    assert_eq!(
+        plan,
+        reconcile::reconcile(now, &desired, &observed, &limits),
+        "decided twice"
+    );
+    match world.mistake {
+        Some(Mistake::NeverWakes) => plan.wake_at = None,
+        Some(Mistake::ForgetsWithoutTearDown) => {
+            plan.steps
+                .iter_mut()
+                .filter(|step| **step == Step::TearDown)
+                .for_each(|step| *step = Step::Forget);
+        }
+        Some(Mistake::ReusesSandboxNumbers) => {
+            for step in &mut plan.steps {
+                if let Step::CreateSandbox { attempt } = step {
+                    *attempt = attempt.saturating_sub(1);
+                }
+            }
+        }
+        Some(Mistake::WaitsForAFutureThatWasSetBack) => {
+            let ends_ahead = |container: &String| {
+                let exit = observed.newest(container).and_then(|attempt| attempt.exit());
+                exit.map(|exit| exit.finished_at).filter(|at| *at > now)
+            };
+            plan.steps.retain(|step| match step {
+                Step::StartContainer { container, .. } => {
+                    let ahead = ends_ahead(container);
+                    plan.wake_at = ahead.or(plan.wake_at);
+                    ahead.is_none()
+                }
+                Step::CreateSandbox { .. }
+                | Step::StopSandbox { .. }
+                | Step::StopContainer { .. }
+                | Step::KillContainer { .. }
+                | Step::TearDown
+                | Step::Forget => true,
+            });
+        }
+        Some(_) | None => {}
+    }
+    plan
+}
+
+fn mistakes_before_record(mistake: Option<Mistake>, before: &mut Observed, snapshot: &mut Snapshot) {
+    match mistake {
+        Some(Mistake::DropsWhatWasStarting) => before
+            .attempts
+            .retain(|a| a.state != AttemptState::Starting || snapshot.sandbox(a.sandbox).is_some()),
+        Some(Mistake::LosesWhatADeadShimWrote) => {
+            for sandbox in snapshot.sandboxes.iter_mut().filter(|sandbox| !sandbox.shim_alive) {
+                for container in &mut sandbox.containers {
+                    if let ContainerPhase::Exited { started_at, .. } = container.phase {
+                        container.phase = ContainerPhase::Running { pid: 1, started_at };
+                    }
+                }
+            }
+        }
+        Some(_) | None => {}
+    }
+}
+
+fn mistakes_after_record(mistake: Option<Mistake>, now: Timestamp, before: &Observed, after: &mut Observed) {
+    if mistake == Some(Mistake::RebuildsSandboxForAContainer)
+        && after.attempts.iter().filter(|a| a.exit().is_some()).count()
+            > before.attempts.iter().filter(|a| a.exit().is_some()).count()
+        && let Some(sandbox) = &mut after.sandbox
+        && matches!(sandbox.state, SandboxState::Ready { .. })
+    {
+        sandbox.state = SandboxState::Dead {
+            at: now,
+            end: SandboxEnd::InfraExited,
+        };
+    }
+}
+
+fn save_status(world: &mut World) -> Result<(), Stop> {
+    let node = NodeFacts {
+        host_ips: vec!["192.0.2.1".parse().expect("an address")],
+        name: "node".to_owned(),
+    };
+    let mut observed = world.observed.clone();
+    if world.mistake == Some(Mistake::CountsWhatMayNeverRun) {
+        for attempt in observed
+            .attempts
+            .iter_mut()
+            .filter(|a| a.state == AttemptState::Starting)
+        {
+            attempt.state = AttemptState::Running {
+                started_at: world.now(),
+            };
+        }
+    }
+    let new = status(world.now(), &node, &world.desired, &observed, world.status.as_ref());
+    let again = status(world.now(), &node, &world.desired, &observed, Some(&new));
+    assert_eq!(again, new, "the same status again differs");
+    if world.status.as_ref() != Some(&new) {
+        world.oracle.reported(world.status.as_ref(), &new);
+        world.status = Some(new);
+    }
+    world.boundary()
+}
+
+fn fail(world: &mut World, step: FailedStep, reason: FailureReason) -> Result<(), Stop> {
+    let now = world.now();
+    let after = reconcile::failed(now, &world.observed, step, reason, "it went wrong");
+    save(world, after)
+}
+
+fn execute(world: &mut World, step: &Step) -> Result<(), Stop> {
+    match step {
+        Step::CreateSandbox { attempt } => create_sandbox(world, *attempt),
+        Step::StopSandbox { attempt } => stop_sandbox(world, *attempt),
+        Step::StartContainer {
+            container,
+            attempt,
+            sandbox,
+            backoff,
+        } => start(world, container, *attempt, *sandbox, *backoff),
+        Step::StopContainer { container, attempt } => {
+            let Some(sandbox) = sandbox_of(world, container, *attempt) else {
+                return Ok(());
+            };
+            world.boundary()?;
+            if !world.stop_container(sandbox, container, *attempt) {
+                fail(
+                    world,
+                    FailedStep::Container(container.clone()),
+                    FailureReason::KillPodSandboxError,
+                )?;
+            }
+            look(world).map(drop)
+        }
+        Step::KillContainer { container, attempt } => {
+            let Some(sandbox) = sandbox_of(world, container, *attempt) else {
+                return Ok(());
+            };
+            let after = reconcile::begin_kill(world.now(), &world.observed, container, *attempt);
+            save(world, after)?;
+            world.kill_container(sandbox, container, *attempt);
+            world.boundary()?;
+            look(world).map(drop)
+        }
+        Step::TearDown => {
+            world.boundary()?;
+            world.address_held = false;
+            world.boundary()?;
+            if world.desired.deletion.is_some() && !world.remove_pod() {
+                return fail(world, FailedStep::Teardown, FailureReason::KillPodSandboxError);
+            }
+            let after = reconcile::torn_down(&world.observed);
+            save(world, after)
+        }
+        Step::Forget => {
+            world.boundary()?;
+            if world.mistake != Some(Mistake::ForgetsWithoutTearDown) && !world.remove_pod() {
+                return fail(world, FailedStep::Teardown, FailureReason::KillPodSandboxError);
+            }
+            world.boundary()?;
+            world.exists = false;
+            Ok(())
+        }
+    }
+}
+
+fn sandbox_of(world: &World, container: &str, attempt: u32) -> Option<u32> {
+    world
+        .observed
+        .attempts
+        .iter()
+        .find(|a| a.container == container && a.attempt == attempt)
+        .map(|a| a.sandbox)
+}
+
+fn create_sandbox(world: &mut World, attempt: u32) -> Result<(), Stop> {
+    world.boundary()?;
+    world.address_held = true;
+    let ip = Some("10.244.0.2".parse().expect("an address"));
+    let after = reconcile::begin_sandbox(world.now(), &world.boot_id(), &world.observed, attempt, ip);
+    save(world, after)?;
+    if !world.create_sandbox(attempt) {
+        return fail(world, FailedStep::Sandbox, FailureReason::CreatePodSandboxError);
+    }
+    let after = reconcile::sandbox_ready(world.now(), &world.observed, attempt);
+    save(world, after)
+}
+
+fn stop_sandbox(world: &mut World, attempt: u32) -> Result<(), Stop> {
+    world.boundary()?;
+    if !world.stop_sandbox(attempt) {
+        return fail(world, FailedStep::Teardown, FailureReason::KillPodSandboxError);
+    }
+    if world.mistake == Some(Mistake::RemovesBeforeItRecords) && !world.remove_sandbox(attempt) {
+        return fail(world, FailedStep::Teardown, FailureReason::KillPodSandboxError);
+    }
+    look(world)?;
+    if !world.remove_sandbox(attempt) {
+        return fail(world, FailedStep::Teardown, FailureReason::KillPodSandboxError);
+    }
+    let after = reconcile::sandbox_stopped(world.now(), &world.observed, attempt);
+    save(world, after)
+}
+
+fn start(world: &mut World, container: &str, attempt: u32, sandbox: u32, backoff: Backoff) -> Result<(), Stop> {
+    world.boundary()?;
+    if !world.image() {
+        return fail(
+            world,
+            FailedStep::Container(container.to_owned()),
+            FailureReason::ErrImagePull,
+        );
+    }
+    let step = Start {
+        container,
+        attempt,
+        sandbox,
+        backoff,
+    };
+    let image = world
+        .desired
+        .container(container)
+        .map(|spec| spec.image.clone())
+        .unwrap_or_default();
+    let after = reconcile::begin_attempt(&world.observed, step, &image, ImageId("sha256:1".to_owned()));
+    if world.mistake == Some(Mistake::ActsBeforeItSaves) {
+        world.start_container(sandbox, container, attempt);
+        return save(world, after);
+    }
+    save(world, after)?;
+    world.crash_while_sending(sandbox, container, attempt)?;
+    if !world.start_container(sandbox, container, attempt) {
+        fail(
+            world,
+            FailedStep::Container(container.to_owned()),
+            FailureReason::RunContainerError,
+        )?;
+    }
+    look(world).map(drop)
+}
+
+/// What a panic said.
+pub(super) fn panic_text(why: &(dyn Any + Send)) -> String {
+    let text = why.downcast_ref::<String>().cloned();
+    let text = text
+        .or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
