@@ -5,7 +5,7 @@ mod durable;
 mod observed;
 mod speed;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, poll_immediate};
 use serde_json::json;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
@@ -386,7 +386,7 @@ async fn a_caller_that_goes_away_harms_nobody() {
         let mut create = Box::pin(store.create("Pod", "default", &name, &uid, pod(&uid, &name, "one")));
         // Polled as often as its number says, then dropped: before it is queued, while it waits, or when it is done.
         for _ in 0..n % 4 {
-            if futures_util::poll!(&mut create).is_ready() {
+            if poll_immediate(&mut create).await.is_some() {
                 break;
             }
             tokio::task::yield_now().await;
@@ -394,7 +394,7 @@ async fn a_caller_that_goes_away_harms_nobody() {
         drop(create);
         let mut read = Box::pin(store.list("Pod", None, None, None));
         for _ in 0..n % 5 {
-            if futures_util::poll!(&mut read).is_ready() {
+            if poll_immediate(&mut read).await.is_some() {
                 break;
             }
             tokio::task::yield_now().await;

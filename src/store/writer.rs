@@ -425,9 +425,9 @@ async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> 
 const SQLITE_ERROR: &str = "1";
 
 /// `SQLITE_FULL`, which has no extended codes (sqlite.org/rescode.html).
-const SQLITE_FULL: &str = "13";
+pub(super) const SQLITE_FULL: &str = "13";
 
-fn has_code(error: &sqlx::Error, code: &str) -> bool {
+pub(super) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)

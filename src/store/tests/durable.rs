@@ -164,7 +164,8 @@ async fn child() {
     let store = Store::open(Path::new(&path)).await.unwrap();
     let said = |line: String| {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{line}").unwrap();
+        // The harness has begun a line of its own.
+        writeln!(out, "\n{line}").unwrap();
         out.flush().unwrap();
     };
     join_all((0..4).map(|task| {
@@ -198,8 +199,8 @@ async fn child() {
     said("end".to_owned());
 }
 
-/// Runs [`child`] on a database, under another program or not.
-fn start_child(wrapper: &[&str], path: &Path, pods: u32) -> std::process::Child {
+/// Runs one of the children on a database, under another program or not.
+fn start_child(wrapper: &[&str], child: &str, path: &Path, pods: u32) -> std::process::Child {
     let this = std::env::current_exe().unwrap();
     let mut command = match wrapper {
         [] => Command::new(&this),
@@ -209,14 +210,9 @@ fn start_child(wrapper: &[&str], path: &Path, pods: u32) -> std::process::Child 
             command
         }
     };
+    let name = format!("{}::{child}", module_path!().split_once("::").unwrap().1);
     command
-        .args([
-            "--exact",
-            "store::tests::durable::child",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", &name, "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD, path)
         .env(PODS, pods.to_string())
         .stdout(Stdio::piped())
@@ -249,7 +245,7 @@ async fn assert_acknowledged_are_there(scratch: &Scratch, acknowledged: &[u32]) 
 async fn killed_at_any_moment_what_was_acknowledged_is_there() {
     for enough in [1, 37, 150, 400] {
         let scratch = Scratch::new();
-        let mut child = start_child(&[], &scratch.path, 100_000);
+        let mut child = start_child(&[], "child", &scratch.path, 100_000);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let number = |line: String| line.strip_prefix("ack ").and_then(|n| n.parse::<u32>().ok());
         let mut acknowledged: Vec<_> = lines.by_ref().filter_map(number).take(enough).collect();
@@ -273,7 +269,12 @@ fn under_strace(scratch: &Scratch, fault: &str) -> Option<(Vec<u32>, Vec<String>
         return None;
     }
     let inject = format!("inject={fault}");
-    let child = start_child(&["strace", "-f", "-o", "/dev/null", "-e", &inject], &scratch.path, 200);
+    let child = start_child(
+        &["strace", "-f", "-o", "/dev/null", "-e", &inject],
+        "child",
+        &scratch.path,
+        200,
+    );
     let output = child.wait_with_output().unwrap();
     let lines: Vec<String> = String::from_utf8(output.stdout)
         .unwrap()
@@ -334,7 +335,7 @@ async fn a_sync_that_fails_once_is_not_believed_the_next_time() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_requests_and_then_goes_on() {
+async fn a_write_that_finds_the_disk_full_is_refused_and_the_next_one_goes_on() {
     let scratch = Scratch::new();
     let Some((acknowledged, lines)) = under_strace(&scratch, "pwrite64:error=ENOSPC:when=300") else {
         return;
@@ -349,4 +350,59 @@ async fn a_full_disk_refuses_requests_and_then_goes_on() {
         "nothing was written any more"
     );
     assert_acknowledged_are_there(&scratch, &acknowledged).await;
+}
+
+/// Not a test of its own: runs where the database's directory is a file system of 3 MB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs inside another test"]
+async fn child_on_a_small_disk() {
+    let path = std::env::var_os(CHILD).expect("set by the test that runs it");
+    let (path, filler) = (Path::new(&path), Path::new(&path).with_file_name("filler"));
+    let store = Store::open(path).await.unwrap();
+    for n in 0..20 {
+        make(&store, n).await;
+    }
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+
+    let mut refused = 0;
+    for n in 0..50 {
+        match store
+            .set_status(&uid(1), json!({ "n": n, "text": "x".repeat(9_000) }))
+            .await
+        {
+            Ok(_) => {}
+            Err(StoreError::Database { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0, "the disk was never full");
+    assert_eq!(store.list("Pod", None, None, None).await.unwrap().objects.len(), 20);
+    drop(store);
+
+    // Started on the full disk.
+    let store = Store::open(path).await.unwrap();
+    assert_eq!(store.list("Pod", None, None, None).await.unwrap().objects.len(), 20);
+    let version = store.resource_version().await.unwrap();
+    std::fs::remove_file(filler).unwrap();
+    make(&store, 20).await;
+    assert_eq!(store.resource_version().await.unwrap(), version + 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_survived_and_a_start_on_it_too() {
+    let scratch = Scratch::new();
+    let directory = scratch.path.parent().unwrap().to_str().unwrap();
+    // The file system is gone with the child's mount namespace.
+    let mount = format!("mount -t tmpfs -o size=3m tmpfs {directory} && exec \"$0\" \"$@\"");
+    let child = start_child(
+        &["unshare", "-m", "sh", "-c", &mount],
+        "child_on_a_small_disk",
+        &scratch.path,
+        0,
+    );
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
