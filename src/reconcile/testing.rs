@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    Attempt, AttemptState, Backoff, ContainerPhase, ContainerSecurity, ContainerSnapshot, ContainerSpec, Deletion,
-    DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed, PodSecurity, PodSpec, PullPolicy,
+    Attempt, AttemptState, Backoff, Capabilities, ContainerPhase, ContainerSecurity, ContainerSnapshot, ContainerSpec,
+    Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed, PodSecurity, PodSpec, PullPolicy,
     Resources, RestartPolicy, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, SeccompProfile, Snapshot, Timestamp,
     Uid,
 };
@@ -41,7 +41,7 @@ pub(crate) fn container(name: &str) -> ContainerSpec {
             privileged: false,
             allow_privilege_escalation: true,
             read_only_root: false,
-            capabilities: Default::default(),
+            capabilities: Capabilities::default(),
             seccomp: SeccompProfile::RuntimeDefault,
         },
         stdin: false,

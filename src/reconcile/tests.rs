@@ -6,7 +6,7 @@ use super::testing::{
     BOOT, at, attempt, dead, deleted, exited, fact, infra, on_machine, pod, ready, running, stopped, with_sandbox,
 };
 use super::*;
-use crate::model::{Attempt, ContainerPhase, ExitStatus, Failure, ImageId};
+use crate::model::{ContainerPhase, ExitStatus, Failure, ImageId};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 

@@ -6,6 +6,17 @@ use crate::model::{ContainerPhase, ExitStatus, ImageId, InfraSnapshot, SandboxEn
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 
+type End = (ExitStatus, Option<Timestamp>, Timestamp);
+/// A case, the attempt as recorded, whether the shim lives, what its journal has, and what is recorded then: nothing, live
+/// (running or not), or the end.
+type Case = (
+    &'static str,
+    AttemptState,
+    bool,
+    Option<ContainerPhase>,
+    Option<Result<bool, End>>,
+);
+
 /// What becomes of an attempt: (recorded, shim alive, what the journal has) to the state afterwards.
 #[test]
 fn attempts_follow_the_journal() {
@@ -29,16 +40,9 @@ fn attempts_follow_the_journal() {
     let begun = || AttemptState::Starting;
     let up = || running(2);
     let oom = ExitStatus::OomKilled;
-    type End = (ExitStatus, Option<Timestamp>, Timestamp);
     let live: Option<Result<bool, End>> = Some(Ok(true));
     let only_starting = Some(Ok(false));
-    let cases: [(
-        &str,
-        AttemptState,
-        bool,
-        Option<ContainerPhase>,
-        Option<Result<bool, End>>,
-    ); 14] = [
+    let cases: [Case; 14] = [
         ("may still be on its way", begun(), true, None, only_starting),
         ("never ran", begun(), false, None, None),
         ("is being started", begun(), true, starting(), only_starting),

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 
+use super::oracle::Oracle;
 use super::world::{ENOUGH_ROUNDS, World};
 use crate::model::{
     AttemptState, ContainerPhase, FailedStep, FailureReason, ImageId, Observed, Plan, RestartPolicy, SandboxEnd,
@@ -255,7 +256,7 @@ fn save_status(world: &mut World) -> Result<(), Stop> {
         assert_eq!(again, new, "the same status again differs");
     }
     if world.status.as_ref() != Some(&new) {
-        world.oracle.reported(world.status.as_ref(), &new);
+        Oracle::reported(world.status.as_ref(), &new);
         world.status = Some(new);
     }
     world.boundary()

@@ -147,7 +147,7 @@ impl Oracle {
     }
 
     /// `kuberuntime_manager.go doBackOff`: `IsInBackOffSince(key, ts)`.
-    fn may_restart_at(&self, entry: Option<Entry>, finished_at: Timestamp) -> Option<Timestamp> {
+    fn may_restart_at(entry: Option<Entry>, finished_at: Timestamp) -> Option<Timestamp> {
         let entry = entry?;
         let expired = finished_at.duration_since(entry.last_update) > SignedDuration::from_secs(600);
         (!expired).then(|| finished_at + entry.backoff)
@@ -262,7 +262,7 @@ impl Oracle {
                 let old = self.entries[&(name.0.clone(), name.1 - 1)];
                 // It was decided moments before it is saved, and the clock may have jumped between.
                 let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
-                if let (Some(due), Some(old)) = (self.may_restart_at(old, exit.finished_at), old) {
+                if let (Some(due), Some(old)) = (Self::may_restart_at(old, exit.finished_at), old) {
                     // The clock was set back since: nobody knows how long it was.
                     let set_back = exit.finished_at > decided_at + old.backoff;
                     assert!(
@@ -305,10 +305,9 @@ impl Oracle {
             ExitStatus::Lost => {
                 self.lost += 1;
                 match truth {
-                    Some(Truth::Unseen) => true,
+                    // Of what was never executed nobody can tell so, when the run directory is gone.
+                    Some(Truth::Unseen) | None => true,
                     Some(Truth::Written(_) | Truth::NotExecuted) => gone,
-                    // Nobody can tell that it never ran, when the run directory is gone.
-                    None => true,
                     Some(Truth::Alive) => false,
                 }
             }
@@ -369,7 +368,7 @@ impl Oracle {
                 continue;
             };
             let entry = self.entries[&(container.name.clone(), newest.attempt)];
-            let due = self.may_restart_at(entry, exit.finished_at).filter(|due| *due > now);
+            let due = Self::may_restart_at(entry, exit.finished_at).filter(|due| *due > now);
             let is_started = plan
                 .steps
                 .iter()
@@ -383,7 +382,7 @@ impl Oracle {
         }
     }
 
-    pub(super) fn reported(&self, before: Option<&PodStatus>, after: &PodStatus) {
+    pub(super) fn reported(before: Option<&PodStatus>, after: &PodStatus) {
         let Some(before) = before else { return };
         let is_terminal = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         assert!(

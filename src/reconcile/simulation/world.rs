@@ -61,6 +61,7 @@ pub(super) enum Event {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a world has many sides")]
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) mistake: Option<Mistake>,
