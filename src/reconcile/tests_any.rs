@@ -214,6 +214,8 @@ proptest! {
                     Step::StartContainer { container, attempt, sandbox, backoff } => {
                         prop_assert!(desired.container(container).is_some() && desired.deletion.is_none());
                         prop_assert_eq!(observed.sandbox.as_ref().map(|sandbox| sandbox.attempt), Some(*sandbox));
+                        let begun = observed.attempts.iter().find(|a| a.container == *container && a.attempt == *attempt);
+                        prop_assert!(begun.is_none_or(|begun| begun.is_live() && begun.sandbox == *sandbox || *attempt == u32::MAX));
                         let last = observed.newest(container).map(|newest| newest.attempt);
                         prop_assert!(last.is_none_or(|last| *attempt == last || *attempt == last.saturating_add(1)));
                         prop_assert!(*attempt == 0 || backoff.delay <= limits.max_backoff || last == Some(*attempt));

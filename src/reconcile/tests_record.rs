@@ -310,4 +310,6 @@ fn failures_of_a_container_end_when_it_moves_on() {
         &on_machine(true, infra(), vec![fact("a", 0, phase)]),
     );
     assert_eq!(recorded.failure(&step()), None);
+    let late = begin_attempt(&recorded, start, "another", ImageId("j".to_owned()));
+    assert_eq!(late, recorded, "what runs was begun");
 }

@@ -48,6 +48,8 @@ pub(super) struct Oracle {
     sandbox_deaths: u32,
     clock_jumped_since_deletion: bool,
     begun: BTreeMap<String, u32>,
+    boot: u32,
+    begun_in_boot: BTreeMap<Name, u32>,
     pub(super) lost: u64,
 }
 
@@ -64,6 +66,8 @@ impl Oracle {
             sandbox_deaths: 0,
             clock_jumped_since_deletion: false,
             begun: BTreeMap::new(),
+            boot: 0,
+            begun_in_boot: BTreeMap::new(),
             lost: 0,
         }
     }
@@ -100,6 +104,7 @@ impl Oracle {
     }
 
     pub(super) fn rebooted(&mut self) {
+        self.boot += 1;
         for (name, truth) in &mut self.truths {
             if *truth == Truth::Alive {
                 *truth = Truth::Unseen;
@@ -222,6 +227,10 @@ impl Oracle {
             assert_eq!(new.attempt, self.sandboxes_made, "sandboxes are numbered one by one");
             self.sandboxes_made += 1;
             assert!(
+                self.policy != RestartPolicy::Never || before.attempts.is_empty(),
+                "a sandbox is made for a pod that restarts nothing"
+            );
+            assert!(
                 self.sandboxes_made <= 1 + self.sandbox_deaths,
                 "{} sandboxes after {} deaths",
                 self.sandboxes_made,
@@ -281,6 +290,7 @@ impl Oracle {
             "back-off of {name:?}, set at {set_at:?}"
         );
         *self.begun.entry(name.0.clone()).or_default() += 1;
+        self.begun_in_boot.insert(name.clone(), self.boot);
         self.entries.insert(name, entry);
     }
 
@@ -305,9 +315,10 @@ impl Oracle {
             ExitStatus::Lost => {
                 self.lost += 1;
                 match truth {
-                    // Of what was never executed nobody can tell so, when the run directory is gone.
-                    Some(Truth::Unseen) | None => true,
+                    Some(Truth::Unseen) => true,
                     Some(Truth::Written(_) | Truth::NotExecuted) => gone,
+                    // Of what was never executed nobody can tell so, when the run directory is gone.
+                    None => self.begun_in_boot.get(&name).is_some_and(|boot| *boot < self.boot),
                     Some(Truth::Alive) => false,
                 }
             }
