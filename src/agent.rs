@@ -21,6 +21,7 @@ use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
+use crate::linux::privilege;
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::Limits;
@@ -72,6 +73,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             node_name: config.node_name.clone(),
             memory: host::memory_total().context("cannot read how much memory this machine has")?,
             pids_limit: PIDS_LIMIT,
+            capabilities: privilege::capabilities(Path::new("/proc/self/status")).context("cannot read the capabilities of this process")?,
         },
     );
     let (stop, stopped) = watch::channel(false);

@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
 use super::shims::{ShimError, Shims};
-use super::spec::{self, EtcFiles, ResolvedUser, SpecInput};
+use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use super::{LogDirName, ObserveError, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError, user};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::path;
+use crate::linux::privilege;
 use crate::linux::host;
 use crate::model::{
     ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid,
@@ -34,8 +36,6 @@ const LOG_MAX_SIZE: u64 = 10 << 20;
 const LOG_MAX_FILES: u32 = 5;
 /// How long the processes of a killed cgroup may take to be gone.
 const DEATH: Duration = Duration::from_secs(20);
-/// OCI image spec: the stop signal, kept with the container's configuration.
-const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 /// What the machine is made of.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub struct Settings {
     pub memory: u64,
     /// Processes a container may have.
     pub pids_limit: i64,
+    /// All that this agent can hand on.
+    pub capabilities: Vec<Capability>,
 }
 
 /// See the module's doc.
@@ -463,6 +465,8 @@ impl Work {
             path::write_new(&termination_log, 0o666)
                 .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
         }
+        // They come and go: a privileged container gets what is there now.
+        let devices = if security.privileged { privilege::devices(Path::new("/dev")) } else { Ok(Vec::new()) }.map_err(create_error)?;
         let input = SpecInput {
             pod,
             container,
@@ -481,6 +485,9 @@ impl Work {
             memory: settings.memory,
             pids_limit: settings.pids_limit,
             cgroup_v2,
+            node_name: &settings.node_name,
+            capabilities: &settings.capabilities,
+            host_devices: &devices,
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
         let config = self.run.join("config.json");
