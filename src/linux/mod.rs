@@ -6,6 +6,7 @@
 //! **Invariant:** nothing here knows what a pod is, and nothing decides.
 
 pub mod cgroup;
+pub mod host;
 pub mod inotify;
 pub mod netlink;
 pub mod netns;
