@@ -140,6 +140,9 @@ fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::client::ClientError;
+    use crate::image::{ImageStore, Limits};
+    use crate::store::Store;
 
     #[test]
     fn sizes_are_for_people() {
@@ -177,5 +180,166 @@ b.io/c:2                abababababab   5.0MB   2026-01-02T03:04:05Z
 <none>                  abababababab   10B     2026-01-02T03:04:05Z
 ";
         assert_eq!(String::from_utf8(out).unwrap(), want);
+    }
+
+    /// An agent with images and nothing else, on a socket.
+    struct Agent {
+        directory: tempfile::TempDir,
+        server: tokio::task::JoinHandle<()>,
+    }
+
+    impl Agent {
+        async fn new(limits: Limits) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(&directory.path().join("podd.db")).await.unwrap();
+            let clock = || "2026-01-02T03:04:05Z".parse().unwrap();
+            let images = ImageStore::open(&directory.path().join("images"), store, limits, clock)
+                .await
+                .unwrap();
+            let listener = tokio::net::UnixListener::bind(directory.path().join("podd.sock")).unwrap();
+            let server = async move { axum::serve(listener, crate::api::images::router(images)).await.unwrap() };
+            Self {
+                directory,
+                server: tokio::spawn(server),
+            }
+        }
+
+        async fn run(&self, command: ImageSubcommand) -> Result<String, String> {
+            let mut out = Vec::new();
+            let done = run_to(&self.directory.path().join("podd.sock"), command, &mut out).await;
+            done.map_err(|error| format!("{error:#}"))?;
+            Ok(String::from_utf8(out).unwrap())
+        }
+
+        async fn import(&self, bytes: &[u8], name: Option<&str>) -> Result<String, String> {
+            let file = self.directory.path().join("archive");
+            std::fs::write(&file, bytes).unwrap();
+            self.run(ImageSubcommand::Import {
+                file,
+                name: name.map(str::to_owned),
+            })
+            .await
+        }
+
+        async fn remove(&self, name: &str) -> Result<String, String> {
+            self.run(ImageSubcommand::Remove { name: name.to_owned() }).await
+        }
+    }
+
+    impl Drop for Agent {
+        fn drop(&mut self) {
+            self.server.abort();
+        }
+    }
+
+    fn root_filesystem(size: usize) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o755);
+        // Larger than the API's limit for other bodies, and not to be compressed.
+        let noise: Vec<u8> = (0..size)
+            .map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5])
+            .collect();
+        builder.append_data(&mut header, "bin/sh", &noise[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            keep_free: 0,
+            upload: 8 << 20,
+            ..Limits::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn images_go_in_and_out_through_the_socket() {
+        let agent = Agent::new(limits()).await;
+        let said = agent
+            .import(&root_filesystem(5_000_000), Some("demo/busybox:1"))
+            .await
+            .unwrap();
+        assert!(said.starts_with("imported docker.io/demo/busybox:1 sha256:"), "{said}");
+        assert!(said.ends_with(" 5.0MB\n"), "{said}");
+        let list = agent.run(ImageSubcommand::List).await.unwrap();
+        assert!(
+            list.lines().nth(1).unwrap().starts_with("docker.io/demo/busybox:1   "),
+            "{list}"
+        );
+        assert_eq!(
+            agent.remove("demo/busybox:1").await.unwrap(),
+            "removed demo/busybox:1\n"
+        );
+        assert_eq!(agent.run(ImageSubcommand::List).await.unwrap().lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_said_in_words() {
+        let agent = Agent::new(limits()).await;
+        let error = agent.import(&root_filesystem(10), None).await.unwrap_err();
+        assert_eq!(
+            error,
+            "a plain root filesystem has no name of its own: give it one with --name"
+        );
+        let error = agent.import(b"nonsense", Some("a")).await.unwrap_err();
+        assert_eq!(error, "the archive is cut off");
+        let error = agent.import(&root_filesystem(10), Some("A B&c=d%")).await.unwrap_err();
+        assert_eq!(
+            error,
+            "invalid image name \"A B&c=d%\": invalid reference format: repository name (library/A B&c=d%) must be lowercase"
+        );
+        // The answer comes before the upload is through.
+        let error = agent.import(&root_filesystem(30 << 20), Some("a")).await.unwrap_err();
+        assert_eq!(error, "the archive is larger than the limit of 8388608 bytes");
+        let error = agent.remove("nothing").await.unwrap_err();
+        assert_eq!(error, "image \"nothing\" is not there");
+        let missing = ImageSubcommand::Import {
+            file: PathBuf::from("/nonexistent"),
+            name: None,
+        };
+        assert!(
+            agent
+                .run(missing)
+                .await
+                .unwrap_err()
+                .starts_with("cannot open /nonexistent")
+        );
+        let error = run_to(
+            Path::new("/nonexistent/podd.sock"),
+            ImageSubcommand::List,
+            &mut Vec::new(),
+        )
+        .await;
+        assert!(error.unwrap_err().to_string().contains("is `podd serve` running?"));
+    }
+
+    #[tokio::test]
+    async fn errors_are_kubernetes_statuses() {
+        let agent = Agent::new(limits()).await;
+        let socket = agent.directory.path().join("podd.sock");
+        let error = request(&socket, Method::DELETE, "/podd/v1/images?name=x", no_body())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Refused { code: 404, .. }), "{error:?}");
+        let error = request(&socket, Method::POST, "/podd/v1/images/import?name=A", no_body())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Refused { code: 400, .. }), "{error:?}");
+        let error = agent.import(&root_filesystem(10), None).await.unwrap_err();
+        assert!(error.contains("--name"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_may_have_a_long_path() {
+        let agent = Agent::new(limits()).await;
+        let long = agent.directory.path().join("d".repeat(120));
+        std::fs::create_dir(&long).unwrap();
+        std::fs::rename(agent.directory.path().join("podd.sock"), long.join("podd.sock")).unwrap();
+        let mut out = Vec::new();
+        run_to(&long.join("podd.sock"), ImageSubcommand::List, &mut out)
+            .await
+            .unwrap();
+        assert!(out.starts_with(b"NAME"));
     }
 }

@@ -274,7 +274,8 @@ impl Scratch {
         }
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    #[cfg(test)]
+    fn path(&self) -> PathBuf {
         self.content.root.join("tmp").join(&self.name)
     }
 

@@ -99,24 +99,31 @@ impl ImportError {
             None => Fault::Request,
         };
         match self {
+            Self::Limit(limit)
+            | Self::Layer {
+                source: UnpackError::Limit(limit),
+                ..
+            } => of_limit(limit),
+            Self::Decompress(source)
+            | Self::LayerRead { source, .. }
+            | Self::Archive(ArchiveError::Read(source) | ArchiveError::Tar(TarError::Read(source)))
+            | Self::Layer {
+                source: UnpackError::Tar(TarError::Read(source)) | UnpackError::Io { source, .. },
+                ..
+            } => of_io(source),
+            Self::Spool(_) | Self::Content(_) | Self::Store(_) | Self::Panicked(_) => Fault::Machine,
             Self::Name { .. }
             | Self::NameWithDigest { .. }
             | Self::RootFilesystemUnnamed
             | Self::Unnamed { .. }
             | Self::SeveralImages { .. }
             | Self::Upload(_)
-            | Self::LayerDigest { .. } => Fault::Request,
-            Self::Limit(limit) => of_limit(limit),
-            Self::Decompress(source) | Self::LayerRead { source, .. } => of_io(source),
-            Self::Archive(ArchiveError::Read(source) | ArchiveError::Tar(TarError::Read(source))) => of_io(source),
-            Self::Archive(_) => Fault::Request,
-            Self::Layer { source, .. } => match source {
-                UnpackError::Limit(limit) => of_limit(limit),
-                UnpackError::Tar(TarError::Read(source)) => of_io(source),
-                UnpackError::Tar(_) | UnpackError::Refused { .. } => Fault::Request,
-                UnpackError::Io { source, .. } => of_io(source),
-            },
-            Self::Spool(_) | Self::Content(_) | Self::Store(_) | Self::Panicked(_) => Fault::Machine,
+            | Self::LayerDigest { .. }
+            | Self::Archive(_)
+            | Self::Layer {
+                source: UnpackError::Tar(_) | UnpackError::Refused { .. },
+                ..
+            } => Fault::Request,
         }
     }
 }

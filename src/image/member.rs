@@ -10,7 +10,7 @@
 
 use std::io::{self, Read};
 
-use tar::{EntryType, Header};
+use tar::Header;
 
 use super::limits::{EXTENDED_HEADER_MAX, PATH_MAX, XATTR_VALUE_MAX, XATTRS_MAX};
 
@@ -188,15 +188,15 @@ impl<R: Skip> Members<R> {
                     Ok(None)
                 };
             };
-            match header.entry_type() {
-                EntryType::XHeader => {
+            match header.entry_type().as_byte() {
+                b'x' => {
                     let records = self.special(offset, &header)?;
                     extended.records(&records).map_err(|fault| fault.at(offset))?;
                 }
-                EntryType::GNULongName => extended.gnu_path = Some(self.c_string(offset, &header)?),
-                EntryType::GNULongLink => extended.gnu_link = Some(self.c_string(offset, &header)?),
-                // Go reads these and applies nothing of them; containerd passes over them.
-                EntryType::XGlobalHeader => {
+                b'L' => extended.gnu_path = Some(self.c_string(offset, &header)?),
+                b'K' => extended.gnu_link = Some(self.c_string(offset, &header)?),
+                // Global records. Go reads these and applies nothing of them; containerd passes over them.
+                b'g' => {
                     if extended.seen {
                         return Err(TarError::Extended { offset });
                     }
@@ -204,8 +204,8 @@ impl<R: Skip> Members<R> {
                     continue;
                 }
                 // A volume label (`tar --label`).
-                kind if kind.as_byte() == b'V' => continue,
-                EntryType::GNUSparse => return Err(TarError::Sparse { offset }),
+                b'V' => continue,
+                b'S' => return Err(TarError::Sparse { offset }),
                 _ => return self.member(offset, &header, extended).map(Some),
             }
             extended.seen = true;
@@ -236,8 +236,7 @@ impl<R: Skip> Members<R> {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let said = header.cksum().map_err(|_| TarError::Checksum { offset })?;
-        if !checksums(&block).contains(&i64::from(said)) {
+        if !numeric(&header.as_old().cksum).is_some_and(|said| checksums(&block).contains(&said)) {
             return Err(TarError::Checksum { offset });
         }
         Ok(Some(header))
@@ -259,9 +258,7 @@ impl<R: Skip> Members<R> {
 
     /// The data of a header that speaks of the next member.
     fn special(&mut self, offset: u64, header: &Header) -> Result<Vec<u8>, TarError> {
-        let size = header
-            .entry_size()
-            .map_err(|_| TarError::Field { offset, field: "size" })?;
+        let size = unsigned(&header.as_old().size).ok_or(TarError::Field { offset, field: "size" })?;
         if size > EXTENDED_HEADER_MAX {
             return Err(TarError::ExtendedSize { offset, size });
         }
@@ -300,25 +297,28 @@ impl<R: Skip> Members<R> {
                 return Err(TarError::Name { offset });
             }
         }
-        let device = || -> Result<(u32, u32), TarError> {
-            let major = header.device_major().map_err(|_| faulty("device number"))?;
-            let minor = header.device_minor().map_err(|_| faulty("device number"))?;
-            Ok((major.unwrap_or(0), minor.unwrap_or(0)))
+        let old = header.as_old();
+        // Both forms that have device numbers have them at the same place.
+        let device = match (header.as_ustar(), header.as_gnu()) {
+            (Some(ustar), _) => device_of(&ustar.dev_major, &ustar.dev_minor),
+            (None, Some(gnu)) => device_of(&gnu.dev_major, &gnu.dev_minor),
+            (None, None) => Some((0, 0)),
         };
-        let kind = match header.entry_type() {
+        let device = || device.ok_or_else(|| faulty("device number"));
+        let kind = match header.entry_type().as_byte() {
             // Before there was a type for directories, a slash at the end of the name said it.
-            EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
-            EntryType::Regular | EntryType::Continuous => Kind::File,
-            EntryType::Directory => Kind::Directory,
-            EntryType::Symlink => Kind::Symlink,
-            EntryType::Link => Kind::HardLink,
-            EntryType::Char => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
-            EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
-            EntryType::Fifo => Kind::Fifo,
+            0 | b'0' if path.ends_with(b"/") => Kind::Directory,
+            0 | b'0' | b'7' => Kind::File,
+            b'1' => Kind::HardLink,
+            b'2' => Kind::Symlink,
+            b'3' => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
+            b'4' => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
             other => {
                 return Err(TarError::Type {
                     offset,
-                    entry_type: char::from(other.as_byte()),
+                    entry_type: char::from(other),
                 });
             }
         };
@@ -326,7 +326,7 @@ impl<R: Skip> Members<R> {
         let size = match kind {
             Kind::File => match extended.size {
                 Some(size) => size,
-                None => header.entry_size().map_err(|_| faulty("size"))?,
+                None => unsigned(&old.size).ok_or_else(|| faulty("size"))?,
             },
             Kind::Directory
             | Kind::Symlink
@@ -338,23 +338,21 @@ impl<R: Skip> Members<R> {
         if i64::try_from(size).is_err() {
             return Err(faulty("size"));
         }
-        let id = |said: Option<u64>, in_header: io::Result<u64>, field| {
-            let id = said.map_or(in_header, Ok).map_err(|_| faulty(field))?;
+        let id = |said: Option<u64>, in_header: &[u8], field| {
+            let id = said.or_else(|| unsigned(in_header)).ok_or_else(|| faulty(field))?;
             // -1 means "leave it" to chown(2).
             u32::try_from(id)
                 .ok()
                 .filter(|id| *id != u32::MAX)
                 .ok_or_else(|| faulty(field))
         };
-        let uid = id(extended.uid, header.uid(), "uid")?;
-        let gid = id(extended.gid, header.gid(), "gid")?;
-        let mode = header.mode().map_err(|_| faulty("mode"))? & 0o7777;
+        let uid = id(extended.uid, &old.uid, "uid")?;
+        let gid = id(extended.gid, &old.gid, "gid")?;
+        let mode = unsigned(&old.mode).ok_or_else(|| faulty("mode"))? & 0o7777;
+        let mode = u32::try_from(mode).expect("twelve bits were left");
         let mtime = match extended.mtime {
             Some(mtime) => mtime,
-            None => (
-                i64::try_from(header.mtime().map_err(|_| faulty("mtime"))?).unwrap_or(0),
-                0,
-            ),
+            None => (numeric(&old.mtime).ok_or_else(|| faulty("mtime"))?, 0),
         };
         self.begin_data(size);
         let xattrs = extended.xattrs;
@@ -399,6 +397,40 @@ fn checksums(block: &[u8; BLOCK]) -> [i64; 2] {
         sums[1] += i64::from(byte.cast_signed());
     }
     sums
+}
+
+/// A number of a header, as Go reads it: octal digits amid spaces and NULs, nothing at all for 0, or big-endian two's
+/// complement if the first bit is set.
+fn numeric(field: &[u8]) -> Option<i64> {
+    if let [first @ 0x80..=0xff, rest @ ..] = field {
+        // The first bit is the mark, the second the sign. Fields have at most 12 bytes.
+        let value = i128::from(first & 0x3f) - i128::from(first & 0x40);
+        let value = rest.iter().fold(value, |value, byte| (value << 8) | i128::from(*byte));
+        return i64::try_from(value).ok();
+    }
+    let field: Vec<u8> = field
+        .iter()
+        .copied()
+        .skip_while(|b| matches!(b, b' ' | 0))
+        .take_while(|b| *b != 0)
+        .collect();
+    let digits = std::str::from_utf8(&field).ok()?.trim_end_matches(' ');
+    if digits.is_empty() {
+        return Some(0);
+    }
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    i64::from_str_radix(digits, 8).ok()
+}
+
+fn unsigned(field: &[u8]) -> Option<u64> {
+    numeric(field)?.try_into().ok()
+}
+
+fn device_of(major: &[u8], minor: &[u8]) -> Option<(u32, u32)> {
+    let number = |field| unsigned(field)?.try_into().ok();
+    Some((number(major)?, number(minor)?))
 }
 
 /// What is wrong with a PAX record, before it is known where it stands.

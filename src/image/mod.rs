@@ -160,7 +160,8 @@ impl ImageStore {
         let upload = Upload::new(upload, self.inner.limits.upload);
         let images = self.clone();
         let work = tokio::spawn(async move {
-            let _one_of_few = images.inner.imports.acquire().await.expect("it is never closed");
+            // It is never closed, so there is always a permit in the end.
+            let _one_of_few = images.inner.imports.acquire().await.ok();
             let (content, limits) = (Arc::clone(&images.inner.content), images.inner.limits.clone());
             let prepared =
                 tokio::task::spawn_blocking(move || import::prepare(&content, &limits, upload, name.as_ref()))
@@ -400,3 +401,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

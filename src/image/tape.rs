@@ -78,30 +78,60 @@ impl Tape {
     }
 
     pub(super) fn file(self, path: &str, data: &[u8]) -> Self {
-        self.entry(&Entry { path: path.as_bytes(), data, ..Entry::default() })
+        self.entry(&Entry {
+            path: path.as_bytes(),
+            data,
+            ..Entry::default()
+        })
     }
 
     pub(super) fn dir(self, path: &str) -> Self {
-        self.entry(&Entry { kind: EntryType::Directory, path: path.as_bytes(), mode: 0o755, ..Entry::default() })
+        self.entry(&Entry {
+            kind: EntryType::Directory,
+            path: path.as_bytes(),
+            mode: 0o755,
+            ..Entry::default()
+        })
     }
 
     pub(super) fn symlink(self, path: &str, link: &str) -> Self {
         let (path, link) = (path.as_bytes(), link.as_bytes());
-        self.entry(&Entry { kind: EntryType::Symlink, path, link, mode: 0o777, ..Entry::default() })
+        self.entry(&Entry {
+            kind: EntryType::Symlink,
+            path,
+            link,
+            mode: 0o777,
+            ..Entry::default()
+        })
     }
 
     pub(super) fn hard_link(self, path: &str, link: &str) -> Self {
         let (path, link) = (path.as_bytes(), link.as_bytes());
-        self.entry(&Entry { kind: EntryType::Link, path, link, ..Entry::default() })
+        self.entry(&Entry {
+            kind: EntryType::Link,
+            path,
+            link,
+            ..Entry::default()
+        })
     }
 
     pub(super) fn char_device(self, path: &str, device: (u32, u32)) -> Self {
-        self.entry(&Entry { kind: EntryType::Char, path: path.as_bytes(), device, ..Entry::default() })
+        self.entry(&Entry {
+            kind: EntryType::Char,
+            path: path.as_bytes(),
+            device,
+            ..Entry::default()
+        })
     }
 
     /// A header that speaks of the next member.
     pub(super) fn special(self, kind: EntryType, data: &[u8]) -> Self {
-        self.entry(&Entry { kind, path: b"special", data, ..Entry::default() })
+        self.entry(&Entry {
+            kind,
+            path: b"special",
+            data,
+            ..Entry::default()
+        })
     }
 
     pub(super) fn pax(self, records: &[(&str, &[u8])]) -> Self {
@@ -122,10 +152,6 @@ impl Tape {
     /// With the end marked.
     pub(super) fn end(self) -> Vec<u8> {
         self.raw(&[0; 1024]).bytes
-    }
-
-    pub(super) fn unended(self) -> Vec<u8> {
-        self.bytes
     }
 }
 

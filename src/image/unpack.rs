@@ -232,7 +232,7 @@ impl Unpacker<'_> {
             return trying(member, "make its directory opaque", set_opaque(&parent));
         }
         if let Some(hidden) = base.strip_prefix(WHITEOUT) {
-            return self.whiteout(member, &parent, hidden);
+            return Self::whiteout(member, &parent, hidden);
         }
         match member.kind {
             Kind::File => self.file(member, &parent, base, data),
@@ -303,7 +303,7 @@ impl Unpacker<'_> {
             match openat(&**here, &part, OPEN_DIRECTORY, Mode::empty()) {
                 Ok(next) => walked.push(Rc::new(next)),
                 Err(Errno::NOENT) => {
-                    let made = self.make_parent(member, here, &part)?;
+                    let made = Self::make_parent(member, here, &part)?;
                     walked.push(Rc::new(made));
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -314,7 +314,7 @@ impl Unpacker<'_> {
                     )?;
                     if is_whiteout(&stat) {
                         trying(member, "replace a whiteout", unlinkat(&**here, &part, AtFlags::empty()))?;
-                        let made = self.make_parent(member, here, &part)?;
+                        let made = Self::make_parent(member, here, &part)?;
                         trying(member, "make its parent opaque", set_opaque(&made))?;
                         walked.push(Rc::new(made));
                         continue;
@@ -342,7 +342,7 @@ impl Unpacker<'_> {
         Ok(walked.pop().expect("the root is never popped"))
     }
 
-    fn make_parent(&self, member: &Member, here: &OwnedFd, part: &[u8]) -> Result<OwnedFd> {
+    fn make_parent(member: &Member, here: &OwnedFd, part: &[u8]) -> Result<OwnedFd> {
         if part.starts_with(WHITEOUT) {
             return refused(member, Fault::Reserved);
         }
@@ -450,11 +450,11 @@ impl Unpacker<'_> {
             }
             result => trying(member, "make it", result)?,
         }
-        let made = trying(member, "open it", openat(parent, base, OPEN_DIRECTORY, Mode::empty()))?;
+        let directory = trying(member, "open it", openat(parent, base, OPEN_DIRECTORY, Mode::empty()))?;
         if opaque {
-            trying(member, "make it opaque", set_opaque(&made))?;
+            trying(member, "make it opaque", set_opaque(&directory))?;
         }
-        self.settle_directory(member, &made, parts.join(&b'/'))
+        self.settle_directory(member, &directory, parts.join(&b'/'))
     }
 
     fn settle_directory(&mut self, member: &Member, directory: &OwnedFd, path: Vec<u8>) -> Result<()> {
@@ -474,7 +474,7 @@ impl Unpacker<'_> {
         self.place(member, parent, base, "make the link", || {
             symlinkat(&member.link[..], parent, base)
         })?;
-        self.settle_node(member, parent, base)
+        Self::settle_node(member, parent, base)
     }
 
     /// containerd and docker, too, take hard links within a layer alone.
@@ -515,11 +515,11 @@ impl Unpacker<'_> {
         self.place(member, parent, base, "make the device or pipe", || {
             mknodat(parent, base, kind, Mode::RUSR | Mode::WUSR, device)
         })?;
-        self.settle_node(member, parent, base)
+        Self::settle_node(member, parent, base)
     }
 
     /// Owner, mode and times of what cannot be opened without doing something.
-    fn settle_node(&self, member: &Member, parent: &OwnedFd, base: &[u8]) -> Result<()> {
+    fn settle_node(member: &Member, parent: &OwnedFd, base: &[u8]) -> Result<()> {
         let owner = rustix::fs::chownat(
             parent,
             base,
@@ -544,7 +544,7 @@ impl Unpacker<'_> {
         )
     }
 
-    fn whiteout(&mut self, member: &Member, parent: &OwnedFd, hidden: &[u8]) -> Result<()> {
+    fn whiteout(member: &Member, parent: &OwnedFd, hidden: &[u8]) -> Result<()> {
         if matches!(hidden, b"" | b"." | b"..") {
             return refused(member, Fault::Whiteout);
         }

@@ -8,6 +8,8 @@
 //! milliseconds, and the link dies with its namespace anyway.
 
 mod cidr;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;

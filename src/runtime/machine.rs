@@ -339,7 +339,7 @@ impl Runtime for Machine {
             let container = container.clone();
             let image = image.clone();
             let settings = self.settings.clone();
-            let v2 = self.cgroups.is_v2();
+            let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
             blocking("prepare a container", move || {
                 work.prepare(&pod, &container, attempt, &image, &prepared, infra_pid, &settings, v2)
             })

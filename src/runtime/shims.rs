@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,13 +17,12 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::journal::{self, Journal};
-use crate::linux::lock::{self, Holder};
-use crate::linux::unix;
+use crate::linux::lock::Holder;
 use crate::model::Uid;
 use crate::shim::protocol::{
-    FromShim, JOURNAL, LOCK, PROTOCOL, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn,
+    FromShim, JOURNAL, PROTOCOL, Reply, Request, RequestBody, SandboxConfig, Spawn,
 };
-use crate::shim::zygote::Zygote;
+use crate::shim::client::{self, SpawnError, Zygote};
 
 /// How long a shim may take to answer before it is taken for stuck. Starting a container takes milliseconds; a volume
 /// on a hanging disk may take longer.
@@ -54,8 +52,12 @@ pub enum ShimError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot make a shim in {}: {message}", path.display())]
-    Spawn { path: PathBuf, message: String },
+    #[error("cannot make a shim in {}", path.display())]
+    Spawn {
+        path: PathBuf,
+        #[source]
+        source: SpawnError,
+    },
     #[error("the journal {} cannot be understood", path.display())]
     Journal {
         path: PathBuf,
@@ -128,46 +130,38 @@ impl Shims {
         if self.holder(&dir)?.is_some() || !read(&dir.join(JOURNAL))?.is_empty() {
             return Ok(());
         }
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()
-            .map_err(|source| io_error("make a socket pair for", &dir, source))?;
         let shims = Arc::clone(self);
         let spawn = Spawn { dir: dir.clone(), sandbox };
-        tokio::task::spawn_blocking(move || shims.spawn_from_zygote(&spawn, &OwnedFd::from(theirs)))
+        let ours = tokio::task::spawn_blocking(move || shims.spawn_from_zygote(&spawn))
             .await
             .map_err(|_| ShimError::Gone { path: dir.clone() })??;
-        ours.set_nonblocking(true).map_err(|source| io_error("prepare the socket of", &dir, source))?;
-        let stream =
-            UnixStream::from_std(ours).map_err(|source| io_error("prepare the socket of", &dir, source))?;
+        let stream = ours
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(ours))
+            .map_err(|source| io_error("prepare the socket of", &dir, source))?;
         let connection = self.connected(uid, &dir, stream).await?;
         guard(&self.connections).insert(dir, connection);
         Ok(())
     }
 
-    fn spawn_from_zygote(&self, spawn: &Spawn, socket: &OwnedFd) -> Result<(), ShimError> {
+    fn spawn_from_zygote(&self, spawn: &Spawn) -> Result<std::os::unix::net::UnixStream, ShimError> {
+        let cannot = |source| ShimError::Spawn { path: spawn.dir.clone(), source };
         let mut zygote = guard(&self.zygote);
-        // A zygote that was killed costs one try; a second failure is the machine's.
-        for last in [false, true] {
-            let alive = match &mut *zygote {
-                Some(alive) => alive,
-                none => none.insert(self.new_zygote()?),
-            };
-            match alive.spawn(spawn, socket) {
-                Ok(_pid) => return Ok(()),
-                Err(error) if last => {
-                    return Err(ShimError::Spawn { path: spawn.dir.clone(), message: error.to_string() });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the zygote failed: making a new one");
-                    *zygote = None;
-                }
+        if let Some(alive) = &mut *zygote {
+            match alive.spawn(spawn) {
+                Ok((_pid, socket)) => return Ok(socket),
+                Err(error @ SpawnError::Fork(_)) => return Err(cannot(error)),
+                // A zygote that was killed costs one try.
+                Err(error) => tracing::warn!(%error, "the zygote failed: making a new one"),
             }
         }
-        Ok(())
+        let (_pid, socket) = zygote.insert(self.new_zygote()?).spawn(spawn).map_err(cannot)?;
+        Ok(socket)
     }
 
     fn new_zygote(&self) -> Result<Zygote, ShimError> {
-        Zygote::start()
-            .map_err(|error| ShimError::Spawn { path: self.directory.clone(), message: error.to_string() })
+        Zygote::start(Path::new("/proc/self/exe"))
+            .map_err(|source| io_error("make the zygote for", &self.directory, source))
     }
 
     /// The journal of a sandbox, folded; `None` when there is none of this boot.
@@ -189,7 +183,7 @@ impl Shims {
 
     /// The process that holds a sandbox directory's lock: its shim.
     pub fn holder(&self, dir: &Path) -> Result<Option<i32>, ShimError> {
-        match lock::holder(&dir.join(LOCK)) {
+        match client::shim_of(dir) {
             Ok(Holder::Free) => Ok(None),
             Ok(Holder::Pid(pid)) => Ok(Some(pid)),
             Err(source) => Err(io_error("ask for the lock of", dir, source)),
@@ -205,7 +199,7 @@ impl Shims {
         if let Some(connection) = known {
             return Ok(connection);
         }
-        let stream = unix::connect(dir, SOCKET)
+        let stream = client::connect(dir)
             .and_then(|stream| {
                 stream.set_nonblocking(true)?;
                 UnixStream::from_std(stream)
