@@ -164,7 +164,8 @@ fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno>
         };
         if kind_of(opened.as_fd())? == libc::S_IFLNK {
             links += 1;
-            if links > MAX_LINKS {
+            // The text of a magic link of /proc says something, but it is not where the link leads.
+            if links > MAX_LINKS || sys::is_proc(opened.as_fd())? {
                 return Err(Errno::ELOOP);
             }
             // The link's target takes the place of its name, before what is left.

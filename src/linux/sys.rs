@@ -385,11 +385,6 @@ impl Strings {
         let pointers = owned.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
         Self { owned, pointers }
     }
-
-    #[cfg(test)]
-    pub(super) fn get(&self) -> &[std::ffi::CString] {
-        &self.owned
-    }
 }
 
 /// execve(2): returns only with what went wrong.
@@ -498,14 +493,32 @@ pub(super) fn sleep_actions() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Every signal has its default action again: exec(2) keeps what is ignored.
+/// Every signal has its default action again: exec(2) keeps what is ignored. The raw call also reaches the two signals that
+/// the C library keeps to itself.
 pub(super) fn default_actions() {
-    for number in 1..32 {
-        if number != libc::SIGKILL && number != libc::SIGSTOP {
-            // SAFETY: no handler function is installed, only the kernel's own action.
-            unsafe { libc::signal(number, libc::SIG_DFL) };
-        }
+    // The kernel's struct sigaction: handler (0 is the default), flags, restorer, mask.
+    let action = [0_u64; 4];
+    for number in 1..=64 {
+        // SAFETY: no handler function is installed, only the kernel's own action; SIGKILL and SIGSTOP are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                action.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
+}
+
+/// Whether this lies on a proc file system, whose links may lead anywhere.
+pub(super) fn is_proc(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the structure has the size that fstatfs(2) fills.
+    result(c_long::from(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) }))?;
+    // SAFETY: fstatfs succeeded and has written all of it.
+    Ok(unsafe { stat.assume_init() }.f_type == libc::PROC_SUPER_MAGIC)
 }
 
 /// Which device a node is.

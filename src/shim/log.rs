@@ -29,12 +29,14 @@ pub(super) struct LogFile {
     max_size: u64,
     max_files: u32,
     lost: u64,
+    /// The second of the last rotation, and how many there were in it before.
+    rotated: (String, u64),
 }
 
 impl LogFile {
     /// Open (or go on with) this log. A directory that is missing is made (0755).
     pub(super) fn open(path: &Path, max_size: u64, max_files: u32) -> Self {
-        let mut log = Self { path: path.to_owned(), file: None, length: 0, max_size, max_files, lost: 0 };
+        let mut log = Self { path: path.to_owned(), file: None, length: 0, max_size, max_files, lost: 0, rotated: Default::default() };
         // A log that cannot be opened now may be opened later; until then its output is counted as lost.
         let _later = log.reopen();
         log
@@ -96,12 +98,17 @@ impl LogFile {
     /// `<n>.log` becomes `<n>.log.<time>`, and the oldest of them go. Whatever fails, the log goes on where it can.
     fn rotate(&mut self, at: i64) {
         let stamp = stamp(at);
-        let mut target = self.beside(&stamp);
-        let mut more = 0;
-        while fs::symlink_metadata(&target).is_ok() {
+        // Counted on, and not from the first free number: that of a file which was removed is older than all others.
+        let mut more = if self.rotated.0 == stamp { self.rotated.1 + 1 } else { 0 };
+        let mut target;
+        loop {
+            target = self.beside(&if more == 0 { stamp.clone() } else { format!("{stamp}-{more}") });
+            if fs::symlink_metadata(&target).is_err() {
+                break;
+            }
             more += 1;
-            target = self.beside(&format!("{stamp}-{more}"));
         }
+        self.rotated = (stamp, more);
         if fs::rename(&self.path, &target).is_ok() {
             self.file = None;
             self.remove_old();
@@ -162,6 +169,9 @@ pub(super) struct Stream {
     partial: Vec<u8>,
 }
 
+/// Short lines grow a lot on their way into records: this many bytes are written at once, and some more.
+const MAX_WRITE: usize = 64 * 1024;
+
 impl Stream {
     pub(super) fn stdout() -> Self {
         Self { name: "stdout", partial: Vec::new() }
@@ -176,6 +186,9 @@ impl Stream {
         let mut records = Records::new(self.name, at);
         let mut rest = bytes;
         while !rest.is_empty() {
+            if records.bytes.len() >= MAX_WRITE {
+                records.write(log);
+            }
             let room = MAX_TEXT - self.partial.len();
             let window = &rest[..rest.len().min(room)];
             if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
@@ -219,11 +232,13 @@ struct Records {
     at: i64,
     bytes: Vec<u8>,
     text: u64,
+    written: bool,
+    failed: bool,
 }
 
 impl Records {
     fn new(stream: &str, at: i64) -> Self {
-        Self { prefix: format!("{:.9} {stream} ", timestamp(at)), at, bytes: Vec::new(), text: 0 }
+        Self { prefix: format!("{:.9} {stream} ", timestamp(at)), at, bytes: Vec::new(), text: 0, written: false, failed: false }
     }
 
     fn add(&mut self, tag: u8, begin: &[u8], end: &[u8], newline: u64) {
@@ -235,8 +250,16 @@ impl Records {
         self.text += length_of(begin) + length_of(end) + newline;
     }
 
-    fn write(&self, log: &mut LogFile) -> bool {
-        !self.bytes.is_empty() && log.write(self.at, &self.bytes, self.text)
+    /// Write what there is. `true`: something was written by now, and nothing failed.
+    fn write(&mut self, log: &mut LogFile) -> bool {
+        if !self.bytes.is_empty() {
+            let written = log.write(self.at, &self.bytes, self.text);
+            self.written |= written;
+            self.failed |= !written;
+            self.bytes.clear();
+            self.text = 0;
+        }
+        self.written && !self.failed
     }
 }
 

@@ -257,7 +257,7 @@ fn a_process_left_behind_does_not_hold_up_the_end() {
     let mut sandbox = Sandbox::with(|config| config.share_pid = true);
     // The other container's process holds a copy of the first one's stdout by way of /proc.
     assert_eq!(sandbox.start("web", 0, &["sh", "-c", "printf partial; exec sleep 1000"]), Reply::Done);
-    let look = "p=$(pidof -o $$ sleep | tr ' ' '\\n' | tail -1); exec 5>/proc/$p/fd/1; echo held; exec sleep 2000";
+    let look = "p=$(ps -o pid,args | awk '/sleep 100[0]/ {print $1}'); exec 5>/proc/$p/fd/1; echo held; exec sleep 2000";
     let mut spec = sandbox.spec("holder", 0, &["sh", "-c", look]);
     let all = spec["process"]["capabilities"]["bounding"].as_array().unwrap().clone();
     let with: Vec<_> = all.into_iter().chain(["CAP_SYS_PTRACE".into()]).collect();
