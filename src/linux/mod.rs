@@ -7,8 +7,10 @@
 
 pub mod cgroup;
 pub mod inotify;
+pub mod mounts;
 pub mod netlink;
 pub mod netns;
 pub mod path;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
