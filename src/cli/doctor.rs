@@ -1,2 +1,4 @@
 //! stub
-pub fn run(_: &mut dyn std::io::Write, _: &crate::config::Config) -> anyhow::Result<bool> { todo!() }
+pub fn run(_: &mut dyn std::io::Write, _: &crate::config::Config) -> anyhow::Result<bool> {
+    todo!()
+}
