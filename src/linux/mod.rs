@@ -10,6 +10,7 @@ pub mod cgroup;
 mod child;
 pub mod container;
 pub mod fd;
+pub mod host;
 pub mod infra;
 pub mod inotify;
 pub mod lock;

@@ -1,0 +1,179 @@
+//! Images, their names and their layers.
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnection;
+
+use super::row::{from_time, to_i64, to_time, to_u64, unreadable};
+use super::{ImageRow, StoreError};
+
+const IMAGE: &str = "image";
+
+struct Row {
+    id: String,
+    manifest_digest: String,
+    config: String,
+    size: i64,
+    created_at: i64,
+}
+
+fn image(row: Row, layers: Vec<String>, names: Vec<String>) -> Result<ImageRow, StoreError> {
+    let Row {
+        id,
+        manifest_digest,
+        config,
+        size,
+        created_at,
+    } = row;
+    let size = to_u64("size", size).map_err(|source| unreadable(IMAGE, &id, source))?;
+    let created_at = to_time("created_at", created_at).map_err(|source| unreadable(IMAGE, &id, source))?;
+    Ok(ImageRow {
+        id,
+        manifest_digest,
+        config,
+        layers,
+        size,
+        created_at,
+        names,
+    })
+}
+
+pub(super) async fn put(connection: &mut SqliteConnection, image: &ImageRow) -> Result<(), StoreError> {
+    let failed = || StoreError::database("write an image");
+    let ImageRow {
+        id,
+        manifest_digest,
+        config,
+        layers,
+        size,
+        created_at,
+        names,
+    } = image;
+    let size = to_i64(IMAGE, "size", *size)?;
+    let created_at = from_time(IMAGE, "created_at", *created_at)?;
+    sqlx::query!(
+        "INSERT INTO image (id, manifest_digest, config, size, created_at) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (id) DO UPDATE SET manifest_digest = excluded.manifest_digest, config = excluded.config,
+             size = excluded.size, created_at = excluded.created_at",
+        id,
+        manifest_digest,
+        config,
+        size,
+        created_at,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed())?;
+    sqlx::query!("DELETE FROM image_layer WHERE image = ?", id)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed())?;
+    for (position, layer) in (0_i64..).zip(layers) {
+        sqlx::query!(
+            "INSERT INTO image_layer (image, position, diff_id) VALUES (?, ?, ?)",
+            id,
+            position,
+            layer
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(failed())?;
+    }
+    for name in names {
+        sqlx::query!(
+            "INSERT OR REPLACE INTO image_name (name, image) VALUES (?, ?)",
+            name,
+            id
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(failed())?;
+    }
+    Ok(())
+}
+
+pub(super) async fn by_name(readers: &SqlitePool, name: &str) -> Result<Option<ImageRow>, StoreError> {
+    let mut transaction = readers.begin().await.map_err(StoreError::database("read an image"))?;
+    let Some(id) = id_of(&mut transaction, name).await? else {
+        return Ok(None);
+    };
+    by_id_in(&mut transaction, &id).await
+}
+
+pub(super) async fn by_id(readers: &SqlitePool, id: &str) -> Result<Option<ImageRow>, StoreError> {
+    let mut transaction = readers.begin().await.map_err(StoreError::database("read an image"))?;
+    by_id_in(&mut transaction, id).await
+}
+
+/// All images, ordered by id.
+pub(super) async fn all(readers: &SqlitePool) -> Result<Vec<ImageRow>, StoreError> {
+    let failed = || StoreError::database("list the images");
+    let mut transaction = readers.begin().await.map_err(failed())?;
+    let ids = sqlx::query_scalar!("SELECT id FROM image ORDER BY id")
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed())?;
+    let mut images = Vec::with_capacity(ids.len());
+    for id in ids {
+        images.extend(by_id_in(&mut transaction, &id).await?);
+    }
+    Ok(images)
+}
+
+async fn id_of(connection: &mut SqliteConnection, name: &str) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar!("SELECT image FROM image_name WHERE name = ?", name)
+        .fetch_optional(connection)
+        .await
+        .map_err(StoreError::database("read an image's name"))
+}
+
+/// Several queries: the caller holds a transaction.
+async fn by_id_in(connection: &mut SqliteConnection, id: &str) -> Result<Option<ImageRow>, StoreError> {
+    let failed = || StoreError::database("read an image");
+    let row = sqlx::query_as!(
+        Row,
+        "SELECT id, manifest_digest, config, size, created_at FROM image WHERE id = ?",
+        id
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(failed())?;
+    let Some(row) = row else { return Ok(None) };
+    let layers = sqlx::query_scalar!("SELECT diff_id FROM image_layer WHERE image = ? ORDER BY position", id)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed())?;
+    let names = sqlx::query_scalar!("SELECT name FROM image_name WHERE image = ? ORDER BY name", id)
+        .fetch_all(connection)
+        .await
+        .map_err(failed())?;
+    image(row, layers, names).map(Some)
+}
+
+pub(super) async fn remove_name(connection: &mut SqliteConnection, name: &str) -> Result<Option<ImageRow>, StoreError> {
+    let Some(id) = id_of(connection, name).await? else {
+        return Ok(None);
+    };
+    let image = by_id_in(connection, &id).await?;
+    sqlx::query!("DELETE FROM image_name WHERE name = ?", name)
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::database("remove an image's name"))?;
+    sqlx::query!(
+        "DELETE FROM image WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM image_name WHERE image = ?1)",
+        id
+    )
+    .execute(connection)
+    .await
+    .map_err(StoreError::database("remove an image"))?;
+    Ok(image)
+}
+
+pub(super) async fn remove(connection: &mut SqliteConnection, id: &str) -> Result<Option<ImageRow>, StoreError> {
+    let image = by_id_in(connection, id).await?;
+    // Names and layers go with it.
+    sqlx::query!("DELETE FROM image WHERE id = ?", id)
+        .execute(connection)
+        .await
+        .map_err(StoreError::database("remove an image"))?;
+    Ok(image)
+}
