@@ -21,6 +21,7 @@ pub mod netns;
 pub mod path;
 mod plan;
 pub mod poll;
+pub mod privilege;
 pub mod process;
 mod rootfs;
 pub mod seccomp;
