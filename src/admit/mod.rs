@@ -1,1 +1,97 @@
-//! (skeleton)
+//! Admission: bytes from a client become an object that podd can carry out, or a refusal that names every faulty field.
+//!
+//! * [`decode`]: JSON or YAML in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
+//! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
+//! * [`to_model`]: an admitted pod in, the pod as podd means it out.
+//!
+//! What podd does with each known field (honours it, leaves it alone, warns, refuses) stands in one table: `fields.rs`.
+//!
+//! **Invariant:** pure. No clock, no randomness, no I/O: time, uid and the random suffix of a generated name are passed
+//! in. Nothing a client sends makes it panic, recurse deeper than 64 levels or work longer than its size warrants.
+
+mod bounded;
+mod container;
+mod decode;
+mod defaults;
+mod expansion;
+mod fault;
+mod fields;
+mod metadata;
+mod names;
+mod quantity;
+mod schema;
+mod security;
+mod spec;
+mod suggest;
+mod to_model;
+mod tree;
+mod volume;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::api::core::v1::Pod;
+
+pub use decode::{Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode};
+pub use fault::{Fault, FaultReason};
+pub use quantity::{Quantity, QuantityError};
+pub use to_model::{ModelError, to_model};
+
+use crate::model::{Timestamp, Uid};
+use fault::{Findings, Path};
+
+/// What an admission knows beyond the object itself.
+#[derive(Debug, Clone)]
+pub struct AdmitContext<'a> {
+    /// The name of this machine's node: the only one a pod may be bound to.
+    pub node_name: &'a str,
+    /// Becomes `metadata.creationTimestamp`, cut to whole seconds as the wire has it.
+    pub now: Timestamp,
+    /// The uid the pod gets.
+    pub uid: Uid,
+    /// The namespace of the request path.
+    pub namespace: &'a str,
+    /// Five random lower-case alphanumerics, appended to `metadata.generateName`.
+    pub name_suffix: &'a str,
+}
+
+/// A pod that may be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// Defaults filled in; uid, creationTimestamp, generation, name, namespace and nodeName set; no status.
+    pub pod: Pod,
+    /// What the client should know, one sentence each (HTTP `Warning` headers).
+    pub warnings: Vec<String>,
+}
+
+/// Fills in the defaults and checks every field.
+///
+/// Admitting an admitted pod again changes nothing.
+///
+/// # Errors
+/// All faults at once, each with its path: 422 `Invalid`, `details.causes`.
+pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
+    let mut findings = Findings::default();
+    // A status is not the client's to write: it is dropped, as Kubernetes' strategy does on create.
+    let Pod {
+        metadata,
+        spec,
+        status: _,
+    } = pod;
+    let metadata = metadata::admit(metadata, ctx, &mut findings);
+    let mut spec = spec.unwrap_or_default();
+    defaults::apply(&mut spec);
+    if spec.node_name.as_deref().unwrap_or_default().is_empty() {
+        spec.node_name = Some(ctx.node_name.to_owned());
+    }
+    spec::check(&spec, &Path::root("spec"), ctx.node_name, &mut findings);
+    let warnings = findings.finish()?;
+    Ok(Admitted {
+        pod: Pod {
+            metadata,
+            spec: Some(spec),
+            status: None,
+        },
+        warnings,
+    })
+}

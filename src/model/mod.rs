@@ -13,8 +13,8 @@ mod snapshot;
 
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use observed::{
-    Attempt, AttemptState, Backoff, Exit, ExitStatus, Failure, FailureReason, FailedStep, Observed, Sandbox, SandboxEnd,
-    SandboxState,
+    Attempt, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, Observed, Sandbox,
+    SandboxEnd, SandboxState,
 };
 pub use plan::{Plan, Step};
 pub use pod::{

@@ -25,7 +25,10 @@ pub struct Observed {
 impl Observed {
     /// The newest attempt of a container.
     pub fn newest(&self, container: &str) -> Option<&Attempt> {
-        self.attempts.iter().filter(|a| a.container == container).max_by_key(|a| a.attempt)
+        self.attempts
+            .iter()
+            .filter(|a| a.container == container)
+            .max_by_key(|a| a.attempt)
     }
 
     /// The newest attempt before `attempt` of the same container that has ended: what `lastState` reports.
@@ -189,7 +192,7 @@ pub struct Failure {
 pub enum FailedStep {
     /// Making the sandbox, its network or the pod's volumes.
     Sandbox,
-    /// Anything before a container's process exists.
+    /// Anything before a container's process exists, and its stop signal.
     Container(String),
     /// Stopping the sandbox or removing what the pod left.
     Teardown,

@@ -32,8 +32,13 @@ pub enum InfraSnapshot {
     /// Not started yet.
     Absent,
     /// `pid` in the agent's pid namespace.
-    Running { pid: i32, since: Timestamp },
-    Exited { at: Timestamp },
+    Running {
+        pid: i32,
+        since: Timestamp,
+    },
+    Exited {
+        at: Timestamp,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,7 +89,12 @@ pub enum RequestBody {
     Start(Box<StartContainer>),
     /// Send a signal to the container's first process; with `all`, SIGKILL to everything in the container. The first
     /// time for each (attempt, signal) is written down; a second one is sent again. `Done` also when it has ended.
-    Signal { container: String, attempt: u32, signal: i32, all: bool },
+    Signal {
+        container: String,
+        attempt: u32,
+        signal: i32,
+        all: bool,
+    },
     /// Kill every container and infra, write down their ends, remove the cgroups, answer `Done`, exit.
     Stop,
 }
@@ -124,7 +129,7 @@ pub struct Overlay {
     pub target: PathBuf,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubPath {
     pub destination: PathBuf,
     pub path: PathBuf,
@@ -134,10 +139,18 @@ pub struct SubPath {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum FromShim {
     /// Answer to `Hello`.
-    Hello { protocol: u32, pid: i32 },
-    Reply { id: u64, result: Reply },
+    Hello {
+        protocol: u32,
+        pid: i32,
+    },
+    Reply {
+        id: u64,
+        result: Reply,
+    },
     /// Something was appended to the journal, which is now this long. A hint without data.
-    Journal { length: u64 },
+    Journal {
+        length: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,20 +172,56 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fact {
     /// Always first.
-    Shim { protocol: u32, pid: i32, boot_id: String },
+    Shim {
+        protocol: u32,
+        pid: i32,
+        boot_id: String,
+    },
     /// `start_time`: field 22 of /proc/<pid>/stat, so that (pid, start time, boot id) names the process.
-    InfraStarted { pid: i32, start_time: u64 },
+    InfraStarted {
+        pid: i32,
+        start_time: u64,
+    },
     /// Making infra failed; the shim exits after this.
-    InfraFailed { message: String },
-    InfraExited { status: WaitStatus },
+    InfraFailed {
+        message: String,
+    },
+    InfraExited {
+        status: WaitStatus,
+    },
     /// About to be started: written before the process is made.
-    Starting { container: String, attempt: u32 },
-    Started { container: String, attempt: u32, pid: i32, start_time: u64 },
-    StartFailed { container: String, attempt: u32, message: String },
-    Signalled { container: String, attempt: u32, signal: i32 },
-    Exited { container: String, attempt: u32, status: WaitStatus, oom_killed: bool },
+    Starting {
+        container: String,
+        attempt: u32,
+    },
+    Started {
+        container: String,
+        attempt: u32,
+        pid: i32,
+        start_time: u64,
+    },
+    StartFailed {
+        container: String,
+        attempt: u32,
+        message: String,
+    },
+    Signalled {
+        container: String,
+        attempt: u32,
+        signal: i32,
+    },
+    Exited {
+        container: String,
+        attempt: u32,
+        status: WaitStatus,
+        oom_killed: bool,
+    },
     /// This much output could not be written and is gone (disk full).
-    LogLost { container: String, attempt: u32, bytes: u64 },
+    LogLost {
+        container: String,
+        attempt: u32,
+        bytes: u64,
+    },
 }
 
 /// As waitid(2) tells it.

@@ -2,7 +2,7 @@
 //!
 //! Only the difference between two records is written, worked out before the request gets to the writer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use sqlx::SqlitePool;
@@ -468,8 +468,6 @@ pub(super) struct Difference {
     no_sandbox: bool,
     attempts: Vec<AttemptRow>,
     no_attempts: Vec<(String, i64)>,
-    /// For each of these containers, attempts below this one are dropped.
-    oldest_attempts: Vec<(String, i64)>,
     failures: Vec<FailureRow>,
     no_failures: Vec<(&'static str, String)>,
 }
@@ -498,37 +496,14 @@ impl Difference {
             difference.no_sandbox = sandbox.is_none();
         }
 
-        let oldest = oldest_kept(attempts);
-        let is_kept = |attempt: &Attempt| {
-            oldest
-                .get(attempt.container.as_str())
-                .is_none_or(|o| attempt.attempt >= *o)
-        };
-        let old: BTreeMap<_, _> = before
-            .attempts
-            .iter()
-            .map(|a| ((a.container.as_str(), a.attempt), a))
-            .collect();
-        let mut with_new = BTreeSet::new();
-        for attempt in attempts.iter().filter(|attempt| is_kept(attempt)) {
-            let known = old.get(&(attempt.container.as_str(), attempt.attempt));
-            if known.is_none() {
-                with_new.insert(attempt.container.as_str());
-            }
-            if known.is_none_or(|known| *known != attempt) {
+        let (old, new) = (kept(&before.attempts), kept(attempts));
+        for (key, attempt) in &new {
+            if old.get(key) != Some(attempt) {
                 difference.attempts.push(AttemptRow::new(attempt)?);
             }
         }
-        let new: BTreeSet<_> = attempts.iter().map(|a| (a.container.as_str(), a.attempt)).collect();
-        for (container, attempt) in old.into_keys().filter(|key| !new.contains(key)) {
+        for (container, attempt) in old.into_keys().filter(|key| !new.contains_key(key)) {
             difference.no_attempts.push((container.to_owned(), attempt.into()));
-        }
-        for container in with_new {
-            if let Some(oldest) = oldest.get(container).filter(|oldest| **oldest > 0) {
-                difference
-                    .oldest_attempts
-                    .push((container.to_owned(), (*oldest).into()));
-            }
         }
 
         for failure in failures
@@ -549,28 +524,34 @@ impl Difference {
     }
 }
 
-/// For each container the oldest attempt that is kept: of the newest [`ATTEMPTS`] ones, the newest one that has ended
-/// and those that live still, the oldest.
-fn oldest_kept(attempts: &[Attempt]) -> BTreeMap<&str, u32> {
+/// Those attempts that are stored: of each container the newest [`ATTEMPTS`], those that live, the newest one before the
+/// newest that has ended (what `lastState` reports), and all between these.
+fn kept(attempts: &[Attempt]) -> BTreeMap<(&str, u32), &Attempt> {
     let mut containers: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
     for attempt in attempts {
         containers.entry(&attempt.container).or_default().push(attempt);
     }
-    containers
-        .into_iter()
-        .filter_map(|(container, mut attempts)| {
-            attempts.sort_by_key(|attempt| std::cmp::Reverse(attempt.attempt));
-            let newest = attempts.iter().take(ATTEMPTS);
-            let ended = attempts.iter().find(|attempt| !attempt.is_live());
-            let live = attempts.iter().filter(|attempt| attempt.is_live());
-            newest
-                .chain(ended)
-                .chain(live)
-                .map(|attempt| attempt.attempt)
-                .min()
-                .map(|oldest| (container, oldest))
-        })
-        .collect()
+    let mut kept = BTreeMap::new();
+    for (container, mut attempts) in containers {
+        attempts.sort_by_key(|attempt| std::cmp::Reverse(attempt.attempt));
+        let last = attempts
+            .iter()
+            .skip(1)
+            .position(|attempt| !attempt.is_live())
+            .map_or(0, |position| position + 2);
+        let live = attempts
+            .iter()
+            .rposition(|attempt| attempt.is_live())
+            .map_or(0, |position| position + 1);
+        let count = ATTEMPTS.max(last).max(live);
+        kept.extend(
+            attempts
+                .into_iter()
+                .take(count)
+                .map(|attempt| ((container, attempt.attempt), attempt)),
+        );
+    }
+    kept
 }
 
 pub(super) async fn save(
@@ -584,7 +565,6 @@ pub(super) async fn save(
         no_sandbox,
         attempts,
         no_attempts,
-        oldest_attempts,
         failures,
         no_failures,
     } = difference;
@@ -624,17 +604,6 @@ pub(super) async fn save(
         .execute(&mut *connection)
         .await
         .map_err(StoreError::database("remove an attempt"))?;
-    }
-    for (container, oldest) in oldest_attempts {
-        sqlx::query!(
-            "DELETE FROM attempt WHERE uid = ? AND container = ? AND attempt < ?",
-            uid,
-            container,
-            oldest
-        )
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::database("drop old attempts"))?;
     }
     for row in failures {
         save_failure(connection, uid, row)

@@ -1,0 +1,344 @@
+//! The rules of one container (`validation.go`: `validateContainerCommon` and what it calls).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, ResourceRequirements, VolumeMount};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+
+use super::expansion::{Expander, TooLong};
+use super::fault::{Findings, Path};
+use super::quantity::Quantity;
+use super::spec::one_of;
+use super::{expansion, fields, names, schema, security};
+
+/// Linux' `PATH_MAX`, its NUL left out.
+const PATH_MAX: usize = 4095;
+
+pub(super) fn check(
+    container: &Container,
+    at: &Path,
+    host_network: bool,
+    volumes: &BTreeSet<&str>,
+    expander: &mut Expander,
+    findings: &mut Findings,
+) {
+    let name_at = at.child("name");
+    if container.name.is_empty() {
+        findings.required(&name_at, "");
+    } else {
+        findings.invalid_each(&name_at, &container.name, &names::dns_label(&container.name));
+    }
+    check_image(
+        container.image.as_deref().unwrap_or_default(),
+        &at.child("image"),
+        findings,
+    );
+    let pull_policies = ["Always", "IfNotPresent", "Never"];
+    one_of(
+        container.image_pull_policy.as_deref(),
+        &pull_policies,
+        &at.child("imagePullPolicy"),
+        findings,
+    );
+
+    if let Some(dir) = container.working_dir.as_deref().filter(|dir| !dir.is_empty()) {
+        let at = at.child("workingDir");
+        if !dir.starts_with('/') {
+            findings.invalid(&at, dir, "must be an absolute path");
+        }
+        check_text(dir, &at, findings);
+        if dir.len() > PATH_MAX {
+            findings.too_long(&at, PATH_MAX);
+        }
+    }
+    check_ports(
+        container.ports.as_deref().unwrap_or_default(),
+        &at.child("ports"),
+        host_network,
+        findings,
+    );
+    let known = check_env(
+        container.env.as_deref().unwrap_or_default(),
+        &at.child("env"),
+        expander,
+        findings,
+    );
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        for (i, word) in words.iter().flatten().enumerate() {
+            let at = at.child(field).index(i);
+            check_text(word, &at, findings);
+            check_length(expander.word(word, &known), &at, findings);
+        }
+    }
+    check_mounts(
+        container.volume_mounts.as_deref().unwrap_or_default(),
+        &at.child("volumeMounts"),
+        volumes,
+        findings,
+    );
+    if let Some(resources) = &container.resources {
+        check_resources(resources, &at.child("resources"), findings);
+    }
+    if let Some(path) = container.termination_message_path.as_deref() {
+        let at = at.child("terminationMessagePath");
+        if !path.starts_with('/') || cleaned(path) == *"/" {
+            findings.invalid(&at, path, "must be an absolute path");
+        }
+        check_path(path, &at, findings);
+    }
+    let policies = ["FallbackToLogsOnError", "File"];
+    one_of(
+        container.termination_message_policy.as_deref(),
+        &policies,
+        &at.child("terminationMessagePolicy"),
+        findings,
+    );
+    if let Some(context) = &container.security_context {
+        security::check_container(context, &at.child("securityContext"), findings);
+    }
+    fields::container(container, at, findings);
+}
+
+fn check_image(image: &str, at: &Path, findings: &mut Findings) {
+    if image.is_empty() {
+        findings.required(at, "");
+    } else if image.trim() != image {
+        findings.invalid(at, image, "must not have leading or trailing whitespace");
+    } else if image.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        findings.invalid(at, image, "must not contain whitespace");
+    }
+}
+
+/// What becomes a C string: an argument, a variable, a path.
+fn check_text(text: &str, at: &Path, findings: &mut Findings) {
+    if text.contains('\0') {
+        findings.invalid(at, text, "must not contain a NUL character");
+    }
+}
+
+/// A path in which nothing leads upwards.
+pub(super) fn check_path(path: &str, at: &Path, findings: &mut Findings) {
+    check_text(path, at, findings);
+    if path.len() > PATH_MAX {
+        findings.too_long(at, PATH_MAX);
+    }
+    if path.split('/').any(|part| part == "..") {
+        findings.invalid(at, path, "must not contain '..'");
+    }
+}
+
+/// An absolute path without doubled slashes and dots; what is relative begins at the root, as the kubelet has it.
+pub(super) fn cleaned(path: &str) -> PathBuf {
+    let parts = std::path::Path::new(path).components();
+    let mut clean = PathBuf::from("/");
+    clean.extend(parts.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)));
+    clean
+}
+
+fn check_ports(ports: &[ContainerPort], at: &Path, host_network: bool, findings: &mut Findings) {
+    let valid = |port: i32| (1..=65_535).contains(&port);
+    let range = names::range(1, 65_535);
+    let mut seen = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let at = at.index(i);
+        if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+            let messages = names::port_name(name);
+            findings.invalid_each(&at.child("name"), name, &messages);
+            if messages.is_empty() && !seen.insert(name) {
+                findings.duplicate(&at.child("name"), name);
+            }
+        }
+        if port.container_port == 0 {
+            findings.required(&at.child("containerPort"), "");
+        } else if !valid(port.container_port) {
+            findings.invalid_value(&at.child("containerPort"), port.container_port, &range);
+        }
+        if let Some(host_port) = port.host_port.filter(|port| *port != 0) {
+            if !valid(host_port) {
+                findings.invalid_value(&at.child("hostPort"), host_port, &range);
+            }
+            if host_network && host_port != port.container_port {
+                let detail = "must match `hostPort` when `hostNetwork` is true";
+                findings.invalid_value(&at.child("containerPort"), port.container_port, detail);
+            }
+        }
+        one_of(
+            port.protocol.as_deref(),
+            &["SCTP", "TCP", "UDP"],
+            &at.child("protocol"),
+            findings,
+        );
+        fields::port(port, host_network, &at, findings);
+    }
+}
+
+/// No two ports of a pod may claim the same port of the host.
+pub(super) fn check_host_ports(containers: &[Container], at: &Path, findings: &mut Findings) {
+    let mut claimed = BTreeSet::new();
+    for (i, container) in containers.iter().enumerate() {
+        for (j, port) in container.ports.iter().flatten().enumerate() {
+            let Some(host_port) = port.host_port.filter(|port| *port != 0) else {
+                continue;
+            };
+            let protocol = port.protocol.as_deref().unwrap_or_default();
+            let address = port.host_ip.as_deref().unwrap_or_default();
+            if !claimed.insert((protocol, address, host_port)) {
+                let claim = format!("{protocol}/{address}/{host_port}");
+                findings.duplicate(&at.index(i).child("ports").index(j).child("hostPort"), &claim);
+            }
+        }
+    }
+}
+
+/// Checks the variables and gives back what command and args may refer to.
+fn check_env(env: &[EnvVar], at: &Path, expander: &mut Expander, findings: &mut Findings) -> BTreeMap<String, String> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut known = BTreeMap::new();
+    for (i, variable) in env.iter().enumerate() {
+        let at_entry = at.index(i);
+        let name_at = at_entry.child("name");
+        if variable.name.is_empty() {
+            findings.required(&name_at, "");
+        } else {
+            findings.invalid_each(&name_at, &variable.name, &names::env_name(&variable.name));
+            if let Some(earlier) = seen.insert(&variable.name, i) {
+                let text = format!("hides previous definition of {:?} at env[{earlier}]", variable.name);
+                findings.warn(&at_entry, &text);
+            }
+        }
+        let value = variable.value.as_deref().unwrap_or_default();
+        let value_at = at_entry.child("value");
+        check_text(value, &value_at, findings);
+        let value = expander.variable(&variable.name, value, &known);
+        if let Some(value) = check_length(value, &value_at, findings) {
+            known.insert(variable.name.clone(), value);
+        }
+        fields::env(variable, &at_entry, findings);
+    }
+    known
+}
+
+fn check_length(expanded: Result<String, TooLong>, at: &Path, findings: &mut Findings) -> Option<String> {
+    match expanded {
+        Ok(text) => return Some(text),
+        Err(TooLong::Word) => findings.too_long(at, expansion::MAX_WORD),
+        Err(TooLong::Pod) => findings.forbidden(
+            at,
+            &format!(
+                "arguments and variables of a pod may not be more than {} bytes in all",
+                expansion::MAX_POD
+            ),
+        ),
+    }
+    None
+}
+
+fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for (i, mount) in mounts.iter().enumerate() {
+        let at = at.index(i);
+        if mount.name.is_empty() {
+            findings.required(&at.child("name"), "");
+        } else if !volumes.contains(mount.name.as_str()) {
+            findings.not_found(&at.child("name"), &mount.name);
+        }
+        let path_at = at.child("mountPath");
+        if mount.mount_path.is_empty() {
+            findings.required(&path_at, "");
+        } else {
+            check_path(&mount.mount_path, &path_at, findings);
+            let clean = cleaned(&mount.mount_path);
+            if clean == *"/" {
+                findings.invalid(&path_at, &mount.mount_path, "must not be the root of the container");
+            }
+            if !seen.insert(clean) {
+                findings.invalid(&path_at, &mount.mount_path, "must be unique");
+            }
+            if let Some(remark) = schema::wildcard_remark(&mount.mount_path) {
+                findings.warn(&path_at, &remark);
+            }
+        }
+        if let Some(sub_path) = mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
+            let at = at.child("subPath");
+            if sub_path.starts_with('/') {
+                findings.invalid(&at, sub_path, "must be a relative path");
+            }
+            check_path(sub_path, &at, findings);
+        }
+        let propagations = ["Bidirectional", "HostToContainer", "None"];
+        let known = mount
+            .mount_propagation
+            .as_deref()
+            .is_none_or(|p| p.is_empty() || propagations.contains(&p));
+        if known {
+            fields::volume_mount(mount, &at, findings);
+        } else {
+            one_of(
+                mount.mount_propagation.as_deref(),
+                &propagations,
+                &at.child("mountPropagation"),
+                findings,
+            );
+        }
+    }
+}
+
+fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
+    fields::resources(resources, at, findings);
+    let limits = check_amounts(resources.limits.iter().flatten(), &at.child("limits"), findings);
+    let requests_at = at.child("requests");
+    // A request that was filled in from its limit, or says the same, has been looked at there.
+    let limit_of = |name: &String| resources.limits.as_ref().and_then(|limits| limits.get(name));
+    let own = resources
+        .requests
+        .iter()
+        .flatten()
+        .filter(|(name, request)| limit_of(name) != Some(*request));
+    let requests = check_amounts(own, &requests_at, findings);
+    for (name, (text, request)) in &requests {
+        if let Some((limit_text, limit)) = limits.get(name)
+            && request > limit
+        {
+            findings.invalid(
+                &requests_at,
+                text,
+                &format!("must be less than or equal to {name} limit of {limit_text}"),
+            );
+        }
+    }
+}
+
+type Amounts<'a> = BTreeMap<&'a str, (&'a str, Quantity)>;
+
+fn check_amounts<'a>(
+    amounts: impl Iterator<Item = (&'a String, &'a WireQuantity)>,
+    at: &Path,
+    findings: &mut Findings,
+) -> Amounts<'a> {
+    let mut read = Amounts::new();
+    for (name, WireQuantity(text)) in amounts {
+        let at = at.key(name);
+        match name.as_str() {
+            "cpu" | "memory" => {}
+            "ephemeral-storage" => findings.warn(&at, "podd does not limit the disk space of a container yet"),
+            name if name.starts_with("hugepages-") => findings.unsupported(&at, "huge pages"),
+            name if name.contains('/') => findings.unsupported(&at, "extended resources"),
+            name => findings.invalid(&at, name, "must be a standard resource for containers"),
+        }
+        match Quantity::parse(text) {
+            Err(error) => findings.invalid(&at, text, &error.to_string()),
+            Ok(amount) if amount.is_negative() => findings.invalid(&at, text, "must be greater than or equal to 0"),
+            Ok(amount) => {
+                if name == "memory" && !amount.is_whole() {
+                    findings.warn(
+                        &at,
+                        &format!("fractional byte value {text:?} is invalid, must be an integer"),
+                    );
+                }
+                read.insert(name, (text, amount));
+            }
+        }
+    }
+    read
+}

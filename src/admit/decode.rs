@@ -1,0 +1,196 @@
+//! From the bytes of a request to a wire object of one kind.
+//!
+//! Three passes: bytes to a tree (`tree.rs`: syntax, depth, doubled keys), the tree along the kind's schema
+//! (`schema.rs`: unknown fields, wrong types), and only then serde. Every complaint is collected before any is made.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::schema::{Schema, Walked};
+use super::tree::{self, TreeError};
+
+/// What becomes of unknown and doubled fields: the query parameter `fieldValidation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// They are an error.
+    Strict,
+    /// They are dropped with a warning.
+    Warn,
+    /// They are dropped.
+    Ignore,
+}
+
+/// How the body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Yaml,
+}
+
+/// An object as it was sent, unchecked but for its types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded<K> {
+    pub object: K,
+    pub warnings: Vec<String>,
+}
+
+/// Why a body is no object of the kind: 400 `BadRequest`. The message is for the client and says all there is to say.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; {reason}")]
+    Unreadable { expected: &'static str, reason: String },
+    #[error(
+        "{found} cannot be handled as a {expected}: the API version in the data ({api_version}) does not match the \
+         expected API version ({expected_api_version})"
+    )]
+    WrongVersion {
+        found: Identity,
+        api_version: String,
+        expected: &'static str,
+        expected_api_version: &'static str,
+    },
+    #[error("{found} cannot be handled as a {expected}: the kind in the data does not match the expected kind")]
+    WrongKind { found: Identity, expected: &'static str },
+    #[error("{found} cannot be handled as a {expected}: {complaints}")]
+    Fields {
+        found: Identity,
+        expected: &'static str,
+        complaints: Box<Complaints>,
+    },
+}
+
+/// `Pod in version "v1"`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub kind: String,
+    pub version: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in version {:?}", self.kind, self.version)
+    }
+}
+
+/// Everything that is wrong with the fields of a body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Complaints {
+    /// Values of a wrong type.
+    pub types: Vec<String>,
+    /// Unknown and doubled fields, where they are an error.
+    pub strict: Vec<String>,
+    /// No errors, but worth saying beside one.
+    pub remarks: Vec<String>,
+}
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("", &self.types),
+            ("strict decoding error: ", &self.strict),
+            ("note: ", &self.remarks),
+        ];
+        let mut separator = "";
+        for (heading, list) in parts.into_iter().filter(|(_, list)| !list.is_empty()) {
+            write!(f, "{separator}{heading}{}", list.join(", "))?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+/// Reads one object of kind `K`.
+///
+/// `apiVersion` and `kind` may be left out, as Kubernetes allows on a path that says both; where they are given they
+/// must be `K`'s. Field names are matched exactly; `null` is the same as absent.
+///
+/// # Errors
+/// [`DecodeError`], worded as Kubernetes words it, naming everything that is wrong at once.
+pub fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
+    bytes: &[u8],
+    encoding: Encoding,
+    validation: FieldValidation,
+) -> Result<Decoded<K>, DecodeError> {
+    let unreadable = |reason: String| DecodeError::Unreadable {
+        expected: K::KIND,
+        reason,
+    };
+    let document = match encoding {
+        Encoding::Json => tree::json(bytes),
+        Encoding::Yaml => tree::yaml(bytes),
+    };
+    let document = document.map_err(|error: TreeError| unreadable(error.to_string()))?;
+    if !document.value.is_object() {
+        return Err(unreadable("the body must hold one object".to_owned()));
+    }
+    let found = identify::<K>(&document.value)?;
+
+    let (mut value, walked) = Schema::of::<K>().walk(document.value);
+    let Walked {
+        type_errors,
+        unknown,
+        remarks,
+    } = walked;
+    let (type_errors, remarks) = (type_errors.into_lines(), remarks.into_lines());
+    let dropped: Vec<String> = unknown.into_lines().into_iter().chain(document.duplicates).collect();
+    let (strict, warnings) = match validation {
+        FieldValidation::Strict => (dropped, Vec::new()),
+        FieldValidation::Warn => (Vec::new(), dropped),
+        FieldValidation::Ignore => (Vec::new(), Vec::new()),
+    };
+    let complain = |types: Vec<String>, strict: Vec<String>, remarks: Vec<String>| DecodeError::Fields {
+        found: found.clone(),
+        expected: K::KIND,
+        complaints: Box::new(Complaints { types, strict, remarks }),
+    };
+    if !type_errors.is_empty() || !strict.is_empty() {
+        return Err(complain(type_errors, strict, remarks));
+    }
+    // Checked above; an empty one would offend serde, which an absent one does not.
+    if let Some(object) = value.as_object_mut() {
+        object.remove("apiVersion");
+        object.remove("kind");
+    }
+    // What the schema does not say (a base64 text, say) is left for serde to find.
+    let object = serde_json::from_value(value).map_err(|error| complain(vec![error.to_string()], vec![], vec![]))?;
+    Ok(Decoded { object, warnings })
+}
+
+/// Checks `apiVersion` and `kind`.
+fn identify<K: k8s_openapi::Resource>(value: &Value) -> Result<Identity, DecodeError> {
+    let text = |field: &str| match value.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(_) => Err(DecodeError::Unreadable {
+            expected: K::KIND,
+            reason: format!("{field} must be a string"),
+        }),
+    };
+    let (api_version, kind) = (
+        text("apiVersion")?.unwrap_or(K::API_VERSION),
+        text("kind")?.unwrap_or(K::KIND),
+    );
+    let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    let found = Identity {
+        kind: kind.to_owned(),
+        version: version.to_owned(),
+    };
+    if api_version != K::API_VERSION {
+        return Err(DecodeError::WrongVersion {
+            found,
+            api_version: api_version.to_owned(),
+            expected: K::KIND,
+            expected_api_version: K::API_VERSION,
+        });
+    }
+    if kind != K::KIND {
+        return Err(DecodeError::WrongKind {
+            found,
+            expected: K::KIND,
+        });
+    }
+    Ok(found)
+}

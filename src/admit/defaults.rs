@@ -1,0 +1,84 @@
+//! What Kubernetes fills in where nothing is said (`pkg/apis/core/v1/defaults.go`).
+//!
+//! Go cannot tell an empty text from none, so an empty one is filled in as well. Applied twice it does nothing the
+//! second time.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements, Volume};
+
+/// `terminationGracePeriodSeconds` where it is not given.
+pub(super) const GRACE_SECONDS: i64 = 30;
+pub(super) const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
+
+pub(super) fn apply(spec: &mut PodSpec) {
+    fill(&mut spec.restart_policy, "Always");
+    fill(&mut spec.dns_policy, "ClusterFirst");
+    fill(&mut spec.scheduler_name, "default-scheduler");
+    // Kubernetes' Priority admission plugin fills in these two where no class is named.
+    fill(&mut spec.preemption_policy, "PreemptLowerPriority");
+    spec.priority.get_or_insert(0);
+    spec.termination_grace_period_seconds.get_or_insert(GRACE_SECONDS);
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context.get_or_insert_default();
+    let host_network = spec.host_network == Some(true);
+    for entry in &mut spec.containers {
+        container(entry, host_network);
+    }
+    for entry in spec.volumes.iter_mut().flatten() {
+        volume(entry);
+    }
+}
+
+fn container(container: &mut Container, host_network: bool) {
+    let pull_policy = if is_latest(container.image.as_deref().unwrap_or_default()) {
+        "Always"
+    } else {
+        "IfNotPresent"
+    };
+    fill(&mut container.image_pull_policy, pull_policy);
+    fill(&mut container.termination_message_path, TERMINATION_MESSAGE_PATH);
+    fill(&mut container.termination_message_policy, "File");
+    for port in container.ports.iter_mut().flatten() {
+        fill(&mut port.protocol, "TCP");
+        // On the host's network a port of the container is a port of the host.
+        if host_network && port.host_port.unwrap_or_default() == 0 {
+            port.host_port = Some(port.container_port);
+        }
+    }
+    requests_from_limits(container.resources.get_or_insert_default());
+}
+
+fn requests_from_limits(resources: &mut ResourceRequirements) {
+    let Some(limits) = resources.limits.as_ref().filter(|limits| !limits.is_empty()) else {
+        return;
+    };
+    let requests = resources.requests.get_or_insert_default();
+    for (name, limit) in limits {
+        if !requests.contains_key(name) {
+            requests.insert(name.clone(), limit.clone());
+        }
+    }
+}
+
+fn volume(volume: &mut Volume) {
+    if let Some(host_path) = &mut volume.host_path {
+        host_path.type_.get_or_insert_default();
+    }
+}
+
+/// No tag and no digest, or the tag `latest`: what a name means may have changed since it was pulled.
+fn is_latest(image: &str) -> bool {
+    let (name, digest) = image
+        .split_once('@')
+        .map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let last = name.rsplit('/').next().unwrap_or(name);
+    match last.split_once(':') {
+        None => digest.is_none(),
+        Some((_, tag)) => tag == "latest",
+    }
+}
+
+fn fill(field: &mut Option<String>, default: &str) {
+    if field.as_ref().is_none_or(String::is_empty) {
+        *field = Some(default.to_owned());
+    }
+}

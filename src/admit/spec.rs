@@ -1,0 +1,224 @@
+//! The rules of a pod's own fields (`pkg/apis/core/validation/validation.go`: `ValidatePodSpec`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
+
+use super::expansion::Expander;
+use super::fault::{Findings, Path};
+use super::{container, fields, names, security, volume};
+
+/// The longest grace podd takes, in seconds (68 years): with it no date leaves the calendar.
+const MAX_GRACE: i64 = i32::MAX as i64;
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_BYTES: usize = 2048;
+/// Linux' `__NEW_UTS_LEN`.
+const HOST_NAME_MAX: usize = 64;
+const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+/// Checks a spec whose defaults are filled in.
+pub(super) fn check(spec: &PodSpec, at: &Path, node_name: &str, findings: &mut Findings) {
+    fields::pod_spec(spec, at, findings);
+    let host_network = spec.host_network == Some(true);
+
+    let volumes = spec.volumes.as_deref().unwrap_or_default();
+    let known_volumes = volume::check_all(volumes, &at.child("volumes"), findings);
+
+    let containers_at = at.child("containers");
+    if spec.containers.is_empty() {
+        findings.required(&containers_at, "");
+    }
+    let mut expander = Expander::new();
+    let mut container_names = BTreeSet::new();
+    for (i, entry) in spec.containers.iter().enumerate() {
+        let at = containers_at.index(i);
+        container::check(entry, &at, host_network, &known_volumes, &mut expander, findings);
+        if !entry.name.is_empty() && !container_names.insert(entry.name.as_str()) {
+            findings.duplicate(&at.child("name"), &entry.name);
+        }
+    }
+    if host_network {
+        container::check_host_ports(&spec.containers, &containers_at, findings);
+    }
+
+    one_of(
+        spec.restart_policy.as_deref(),
+        &["Always", "OnFailure", "Never"],
+        &at.child("restartPolicy"),
+        findings,
+    );
+    if let Some(grace) = spec.termination_grace_period_seconds {
+        let at = at.child("terminationGracePeriodSeconds");
+        if grace < 0 {
+            findings.invalid_value(&at, grace, "must be greater than or equal to 0");
+        } else if grace > MAX_GRACE {
+            findings.invalid_value(&at, grace, &names::range(0, MAX_GRACE));
+        }
+    }
+    check_dns(spec, at, findings);
+    check_host_name(spec, host_network, at, findings);
+    for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
+        check_host_alias(alias, &at.child("hostAliases").index(i), findings);
+    }
+    if let Some(context) = &spec.security_context {
+        security::check_pod(context, &at.child("securityContext"), findings);
+    }
+    check_placement(spec, node_name, at, findings);
+    let policies = &["Never", "PreemptLowerPriority"];
+    one_of(
+        spec.preemption_policy.as_deref(),
+        policies,
+        &at.child("preemptionPolicy"),
+        findings,
+    );
+}
+
+/// A text that is one of a few; none and the empty one are somebody else's affair.
+pub(super) fn one_of(value: Option<&str>, supported: &[&str], at: &Path, findings: &mut Findings) {
+    if let Some(value) = value.filter(|value| !value.is_empty() && !supported.contains(value)) {
+        findings.not_supported(at, value, supported);
+    }
+}
+
+fn check_dns(spec: &PodSpec, at: &Path, findings: &mut Findings) {
+    let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    one_of(spec.dns_policy.as_deref(), &policies, &at.child("dnsPolicy"), findings);
+    let at = at.child("dnsConfig");
+    let nameservers_given = spec
+        .dns_config
+        .as_ref()
+        .is_some_and(|c| c.nameservers.iter().flatten().next().is_some());
+    if spec.dns_policy.as_deref() == Some("None") {
+        if spec.dns_config.is_none() {
+            findings.required(&at, "must provide `dnsConfig` when `dnsPolicy` is None");
+        } else if !nameservers_given {
+            let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            findings.required(&at.child("nameservers"), detail);
+        }
+    }
+    let Some(PodDNSConfig {
+        nameservers,
+        options,
+        searches,
+    }) = &spec.dns_config
+    else {
+        return;
+    };
+
+    let nameservers = nameservers.as_deref().unwrap_or_default();
+    let nameservers_at = at.child("nameservers");
+    if nameservers.len() > MAX_NAMESERVERS {
+        let detail = format!("must not have more than {MAX_NAMESERVERS} nameservers");
+        findings.invalid_value(&nameservers_at, format_args!("{nameservers:?}"), &detail);
+    }
+    for (i, nameserver) in nameservers.iter().enumerate() {
+        if nameserver.parse::<IpAddr>().is_err() {
+            findings.invalid(&nameservers_at.index(i), nameserver, BAD_IP);
+        }
+    }
+
+    let searches = searches.as_deref().unwrap_or_default();
+    let searches_at = at.child("searches");
+    if searches.len() > MAX_SEARCHES {
+        let detail = format!("must not have more than {MAX_SEARCHES} search paths");
+        findings.invalid_value(&searches_at, format_args!("{searches:?}"), &detail);
+    }
+    if searches.iter().map(|search| search.len() + 1).sum::<usize>() > MAX_SEARCH_BYTES + 1 {
+        let detail =
+            format!("must not have more than {MAX_SEARCH_BYTES} characters (including spaces) in the search list");
+        findings.invalid_value(&searches_at, format_args!("{searches:?}"), &detail);
+    }
+    for (i, search) in searches.iter().enumerate() {
+        // A dot alone is the root; underscores are allowed in search paths since Kubernetes 1.32.
+        if search != "." {
+            let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
+            findings.invalid_each(&searches_at.index(i), search, &names::dns_subdomain(&plain));
+        }
+    }
+
+    for (i, option) in options.iter().flatten().enumerate() {
+        let at = at.child("options").index(i);
+        let name = option.name.as_deref().unwrap_or_default();
+        if name.is_empty() {
+            findings.required(&at, "must not be empty");
+        }
+        for (field, text) in [("name", name), ("value", option.value.as_deref().unwrap_or_default())] {
+            // It becomes a word of resolv.conf.
+            if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                findings.invalid(&at.child(field), text, "must not contain whitespace");
+            }
+        }
+    }
+}
+
+fn check_host_name(spec: &PodSpec, host_network: bool, at: &Path, findings: &mut Findings) {
+    for (field, value) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            findings.invalid_each(&at.child(field), value, &names::dns_label(value));
+        }
+    }
+    if let Some(name) = spec.hostname_override.as_ref().filter(|name| !name.is_empty()) {
+        let at = at.child("hostnameOverride");
+        if host_network {
+            findings.forbidden(&at, "may not be set when hostNetwork is true");
+        }
+        if name.len() > HOST_NAME_MAX {
+            findings.too_long(&at, HOST_NAME_MAX);
+        }
+        if !names::is_subdomain(name) {
+            findings.invalid_each(&at, name, &names::dns_subdomain(name));
+        }
+    }
+}
+
+fn check_host_alias(alias: &HostAlias, at: &Path, findings: &mut Findings) {
+    let HostAlias { hostnames, ip } = alias;
+    if ip.parse::<IpAddr>().is_err() {
+        findings.invalid(&at.child("ip"), ip, BAD_IP);
+    }
+    for hostname in hostnames.iter().flatten() {
+        findings.invalid_each(&at.child("hostnames"), hostname, &names::dns_subdomain(hostname));
+    }
+}
+
+/// There is one node: a pod that wants another one would wait for ever.
+fn check_placement(spec: &PodSpec, node_name: &str, at: &Path, findings: &mut Findings) {
+    if let Some(wanted) = spec.node_name.as_deref().filter(|wanted| *wanted != node_name) {
+        findings.invalid(
+            &at.child("nodeName"),
+            wanted,
+            &format!("podd is one machine, and its node is {node_name:?}"),
+        );
+    }
+    let labels = BTreeMap::from([
+        ("kubernetes.io/hostname", node_name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+    ]);
+    for (key, value) in spec.node_selector.iter().flatten() {
+        if labels.get(key.as_str()).copied() != Some(value.as_str()) {
+            let detail = format!("the node {node_name:?} has no such label: the pod would never run");
+            findings.invalid(&at.child("nodeSelector").key(key), value, &detail);
+        }
+    }
+    if let Some(os) = &spec.os {
+        let at = at.child("os").child("name");
+        if os.name.is_empty() {
+            findings.required(&at, "");
+        }
+        one_of(Some(&os.name), &["linux"], &at, findings);
+    }
+}
+
+/// This machine's architecture in Go's words, as `kubernetes.io/arch` has it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
