@@ -26,11 +26,17 @@ pub struct PathError {
 }
 
 fn error(action: &'static str, path: &Path) -> impl Fn(Errno) -> PathError {
-    move |errno| PathError { action, path: path.to_owned(), source: errno.into() }
+    move |errno| PathError {
+        action,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
 }
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Remove a directory and all beneath it. Not there: nothing happens. A mount beneath it is left as it is, and is an
 /// error: what lies behind it is not ours.
@@ -59,7 +65,11 @@ struct Level {
 fn remove_contents(directory: OwnedFd, path: &Path) -> Result<(), PathError> {
     let level = |directory: OwnedFd, path: PathBuf| -> Result<Level, PathError> {
         let entries = Dir::read_from(&directory).map_err(error("list", &path))?;
-        Ok(Level { directory, entries, path })
+        Ok(Level {
+            directory,
+            entries,
+            path,
+        })
     };
     let mut levels = vec![level(directory, path.to_owned())?];
     while let Some(top) = levels.last_mut() {
@@ -123,7 +133,11 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), PathEr
     if std::fs::read(path).is_ok_and(|now| now == content) {
         return Ok(());
     }
-    let failed = |action, source| PathError { action, path: path.to_owned(), source };
+    let failed = |action, source| PathError {
+        action,
+        path: path.to_owned(),
+        source,
+    };
     let temporary = path.with_extension("new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode)).map_err(error("make", &temporary))?;
@@ -137,8 +151,11 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), PathEr
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), PathError> {
     let fail = error("make", path);
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|source| PathError { action: "make", path: parent.to_owned(), source })?;
+        std::fs::create_dir_all(parent).map_err(|source| PathError {
+            action: "make",
+            path: parent.to_owned(),
+            source,
+        })?;
     }
     match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
         Ok(()) => rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail),
@@ -158,8 +175,7 @@ pub fn kind(path: &Path) -> Result<Option<FileType>, PathError> {
 
 /// True when a file system of its own begins at this path.
 pub fn is_mounted(path: &Path) -> Result<bool, PathError> {
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| error("look at", path)(Errno::INVAL))?;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| error("look at", path)(Errno::INVAL))?;
     match is_mount_point(CWD, &name) {
         Err(Errno::NOENT) => Ok(false),
         other => other.map_err(error("look at", path)),

@@ -43,7 +43,11 @@ pub(super) fn hosts(pod: &PodSpec, context: &EtcContext) -> String {
 }
 
 pub(super) fn hostname(pod: &PodSpec, context: &EtcContext) -> String {
-    let name = if pod.host_network { &context.node_name } else { &pod.hostname };
+    let name = if pod.host_network {
+        &context.node_name
+    } else {
+        &pod.hostname
+    };
     format!("{name}\n")
 }
 
@@ -125,7 +129,8 @@ mod tests {
     fn context() -> EtcContext {
         EtcContext {
             ip: Some("10.0.0.7".parse().unwrap()),
-            resolv_conf: "# of the machine\nnameserver 9.9.9.9\nsearch a.example b.example.\noptions edns0 ndots:1\n".to_owned(),
+            resolv_conf: "# of the machine\nnameserver 9.9.9.9\nsearch a.example b.example.\noptions edns0 ndots:1\n"
+                .to_owned(),
             hosts: "127.0.0.1 localhost\n1.1.1.1 machine".to_owned(),
             node_name: "node-1".to_owned(),
         }
@@ -135,8 +140,10 @@ mod tests {
     fn hosts_is_a_kubelets() {
         let mut pod = testing::pod(crate::model::RestartPolicy::Always, &["c"]);
         pod.hostname = "web".to_owned();
-        pod.host_aliases =
-            vec![HostAlias { ip: "1.2.3.4".parse().unwrap(), hostnames: vec!["foo".to_owned(), "bar".to_owned()] }];
+        pod.host_aliases = vec![HostAlias {
+            ip: "1.2.3.4".parse().unwrap(),
+            hostnames: vec!["foo".to_owned(), "bar".to_owned()],
+        }];
         assert_eq!(
             hosts(&pod, &context()),
             "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\

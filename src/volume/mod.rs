@@ -46,7 +46,12 @@ impl EtcContext {
     /// As the machine's files are now.
     pub fn of_node(ip: Option<IpAddr>, node_name: String) -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        Self { ip, resolv_conf: read("/etc/resolv.conf"), hosts: read("/etc/hosts"), node_name }
+        Self {
+            ip,
+            resolv_conf: read("/etc/resolv.conf"),
+            hosts: read("/etc/hosts"),
+            node_name,
+        }
     }
 }
 
@@ -102,7 +107,10 @@ impl Volumes {
         let dir = self.root.join(pod.uid.as_str());
         let mut sources = BTreeMap::new();
         for volume in &pod.volumes {
-            let made = |source| VolumeError::Make { volume: volume.name.clone(), source };
+            let made = |source| VolumeError::Make {
+                volume: volume.name.clone(),
+                source,
+            };
             let source = match &volume.source {
                 VolumeSource::EmptyDir { medium, size_limit } => {
                     let path = dir.join("volumes").join(&volume.name);
@@ -124,10 +132,15 @@ impl Volumes {
             let path = etc.join(name);
             path::write_atomic(&path, text.as_bytes(), FILE_MODE)
                 .map(|()| path)
-                .map_err(|source| VolumeError::Etc { uid: pod.uid.clone(), source })
+                .map_err(|source| VolumeError::Etc {
+                    uid: pod.uid.clone(),
+                    source,
+                })
         };
-        path::make_directory(&etc, DIRECTORY_MODE)
-            .map_err(|source| VolumeError::Etc { uid: pod.uid.clone(), source })?;
+        path::make_directory(&etc, DIRECTORY_MODE).map_err(|source| VolumeError::Etc {
+            uid: pod.uid.clone(),
+            source,
+        })?;
         Ok(Prepared {
             sources,
             hosts: write("hosts", &etc::hosts(pod, context))?,
@@ -138,7 +151,10 @@ impl Volumes {
 
     /// Remove everything beneath the pod's directory. Nothing there: nothing happens.
     pub fn remove(&self, uid: &Uid) -> Result<(), VolumeError> {
-        let failed = |source| VolumeError::Remove { uid: uid.clone(), source };
+        let failed = |source| VolumeError::Remove {
+            uid: uid.clone(),
+            source,
+        };
         let dir = self.root.join(uid.as_str());
         for volume in names(&dir.join("volumes"))? {
             let path = dir.join("volumes").join(volume);
@@ -166,19 +182,18 @@ fn host_path(
         if found == Some(wanted) {
             Ok(())
         } else {
-            Err(VolumeError::HostPathType { path: path.to_owned(), problem })
+            Err(VolumeError::HostPathType {
+                path: path.to_owned(),
+                problem,
+            })
         }
     };
     match kind {
         // Nothing is checked; where nothing is, a directory is what can be mounted (the runtime makes one in Kubernetes).
         HostPathType::Unset if found.is_none() => path::make_directory(path, DIRECTORY_MODE).map_err(made),
         HostPathType::Unset => Ok(()),
-        HostPathType::DirectoryOrCreate if found.is_none() => {
-            path::make_directory(path, DIRECTORY_MODE).map_err(made)
-        }
-        HostPathType::DirectoryOrCreate | HostPathType::Directory => {
-            expect(FileType::Directory, "is not a directory")
-        }
+        HostPathType::DirectoryOrCreate if found.is_none() => path::make_directory(path, DIRECTORY_MODE).map_err(made),
+        HostPathType::DirectoryOrCreate | HostPathType::Directory => expect(FileType::Directory, "is not a directory"),
         HostPathType::FileOrCreate if found.is_none() => path::write_new(path, FILE_MODE).map_err(made),
         HostPathType::FileOrCreate | HostPathType::File => expect(FileType::RegularFile, "is not a file"),
         HostPathType::Socket => expect(FileType::Socket, "is not a socket file"),
@@ -188,14 +203,21 @@ fn host_path(
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, VolumeError> {
-    let failed = |source| VolumeError::List { path: dir.to_owned(), source };
+    let failed = |source| VolumeError::List {
+        path: dir.to_owned(),
+        source,
+    };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
     entries
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
+        .map(|entry| {
+            entry
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .map_err(failed)
+        })
         .collect()
 }
 
@@ -204,7 +226,11 @@ mod tests {
     use super::*;
 
     fn check(path: &Path, kind: HostPathType) -> Result<(), String> {
-        host_path(path, kind, |source| VolumeError::Make { volume: "v".to_owned(), source }).map_err(|e| e.to_string())
+        host_path(path, kind, |source| VolumeError::Make {
+            volume: "v".to_owned(),
+            source,
+        })
+        .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -228,8 +254,9 @@ mod tests {
             (&file, HostPathType::CharDevice, Some("is not a character device")),
             (&file, HostPathType::BlockDevice, Some("is not a block device")),
         ] {
-            let expected =
-                problem.map_or(Ok(()), |problem| Err(format!("hostPath type check failed: {} {problem}", path.display())));
+            let expected = problem.map_or(Ok(()), |problem| {
+                Err(format!("hostPath type check failed: {} {problem}", path.display()))
+            });
             assert_eq!(check(path, kind), expected);
         }
         assert!(!missing.exists(), "a check makes nothing");
