@@ -16,7 +16,11 @@ use crate::model::Timestamp;
 pub(crate) fn json_response<T: Serialize + ?Sized>(code: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(bytes) => response(code, "application/json", bytes),
-        Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", Vec::new()),
+        Err(_) => response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "text/plain; charset=utf-8",
+            Vec::new(),
+        ),
     }
 }
 
@@ -27,6 +31,12 @@ pub(crate) fn response(code: StatusCode, content_type: &'static str, body: impl 
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 /// `PartialObjectMetadata` of an object.
@@ -74,7 +84,15 @@ impl Answer {
             View::Table(version) => {
                 let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
                 let one = std::iter::once(object);
-                Some(table(self.kind, version, &metadata, one, self.include, headed, self.now))
+                Some(table(
+                    self.kind,
+                    version,
+                    &metadata,
+                    one,
+                    self.include,
+                    headed,
+                    self.now,
+                ))
             }
         }
     }

@@ -49,7 +49,10 @@ impl Selector {
         let labels = Parser { text: labels, at: 0 }
             .requirements()
             .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?;
-        Ok(Self { labels, fields: parse_fields(kind, fields)? })
+        Ok(Self {
+            labels,
+            fields: parse_fields(kind, fields)?,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -58,8 +61,13 @@ impl Selector {
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
-        self.labels.iter().all(|r| r.matches(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str)))
-            && self.fields.iter().all(|term| (field(object, &term.path, term.absent) == term.value) == term.equal)
+        self.labels
+            .iter()
+            .all(|r| r.matches(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str)))
+            && self
+                .fields
+                .iter()
+                .all(|term| (field(object, &term.path, term.absent) == term.value) == term.equal)
     }
 }
 
@@ -106,7 +114,12 @@ fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
             .iter()
             .find(|f| f.path == path)
             .ok_or_else(|| ApiError::bad_request(format!("field label not supported: {path}")))?;
-        terms.push(FieldTerm { path: known.path.to_owned(), absent: known.absent, value, equal });
+        terms.push(FieldTerm {
+            path: known.path.to_owned(),
+            absent: known.absent,
+            value,
+            equal,
+        });
     }
     Ok(terms)
 }
@@ -167,50 +180,35 @@ fn unescape(value: &str) -> Option<String> {
     Some(out)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token<'a> {
-    Word(&'a str),
-    Sign(&'static str),
-    End,
-}
-
-impl std::fmt::Display for Token<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Word(text) => f.write_str(text),
-            Self::Sign(text) => f.write_str(text),
-            Self::End => Ok(()),
-        }
-    }
-}
-
 struct Parser<'a> {
     text: &'a str,
     at: usize,
 }
 
+/// What stands for itself; anything else is a word. The longer ones first.
 const SIGNS: [&str; 9] = ["!=", "==", "=", "!", ",", "(", ")", ">", "<"];
 
+fn is_word(token: &str) -> bool {
+    !token.is_empty() && !SIGNS.contains(&token)
+}
+
 impl<'a> Parser<'a> {
-    fn next(&mut self) -> Token<'a> {
+    /// The next word or sign; empty at the end.
+    fn next(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
         let trimmed = rest.trim_start();
         self.at += rest.len() - trimmed.len();
-        if trimmed.is_empty() {
-            return Token::End;
-        }
-        if let Some(sign) = SIGNS.iter().find(|s| trimmed.starts_with(**s)) {
-            self.at += sign.len();
-            return Token::Sign(sign);
-        }
-        let end = trimmed
-            .find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<'))
-            .unwrap_or(trimmed.len());
-        self.at += end;
-        Token::Word(&trimmed[..end])
+        let length = match SIGNS.iter().find(|s| trimmed.starts_with(**s)) {
+            Some(sign) => sign.len(),
+            None => trimmed
+                .find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<'))
+                .unwrap_or(trimmed.len()),
+        };
+        self.at += length;
+        &trimmed[..length]
     }
 
-    fn peek(&mut self) -> Token<'a> {
+    fn peek(&mut self) -> &'a str {
         let at = self.at;
         let token = self.next();
         self.at = at;
@@ -219,16 +217,17 @@ impl<'a> Parser<'a> {
 
     fn requirements(mut self) -> Result<Vec<Requirement>, String> {
         let mut all = Vec::new();
-        if self.peek() == Token::End {
+        if self.peek().is_empty() {
             return Ok(all);
         }
         loop {
             all.push(self.requirement()?);
             match self.next() {
-                Token::End => return Ok(all),
-                Token::Sign(",") => {
-                    if !matches!(self.peek(), Token::Word(_) | Token::Sign("!")) {
-                        return Err(format!("found '{}', expected: identifier after ','", self.peek()));
+                "" => return Ok(all),
+                "," => {
+                    let after = self.peek();
+                    if !is_word(after) && after != "!" {
+                        return Err(format!("found '{after}', expected: identifier after ','"));
                     }
                 }
                 other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
@@ -237,28 +236,35 @@ impl<'a> Parser<'a> {
     }
 
     fn requirement(&mut self) -> Result<Requirement, String> {
-        let absent = self.peek() == Token::Sign("!");
+        let absent = self.peek() == "!";
         if absent {
             self.next();
         }
-        let key = match self.next() {
-            Token::Word(word) => word.to_owned(),
-            other => return Err(format!("found '{other}', expected: identifier")),
-        };
-        check_key(&key)?;
-        if absent {
-            return Ok(Requirement { key, test: Test::Absent });
+        let key = self.next();
+        if !is_word(key) {
+            return Err(format!("found '{key}', expected: identifier"));
         }
-        if matches!(self.peek(), Token::End | Token::Sign(",")) {
-            return Ok(Requirement { key, test: Test::Exists });
+        check_key(key)?;
+        let key = key.to_owned();
+        if absent {
+            return Ok(Requirement {
+                key,
+                test: Test::Absent,
+            });
+        }
+        if matches!(self.peek(), "" | ",") {
+            return Ok(Requirement {
+                key,
+                test: Test::Exists,
+            });
         }
         let test = match self.next() {
-            Token::Sign("=" | "==") => Test::In(vec![self.exact_value()?]),
-            Token::Sign("!=") => Test::NotIn(vec![self.exact_value()?]),
-            Token::Sign(">") => Test::Above(self.number()?),
-            Token::Sign("<") => Test::Below(self.number()?),
-            Token::Word("in") => Test::In(self.values()?),
-            Token::Word("notin") => Test::NotIn(self.values()?),
+            "=" | "==" => Test::In(vec![self.exact_value()?]),
+            "!=" => Test::NotIn(vec![self.exact_value()?]),
+            ">" => Test::Above(self.number()?),
+            "<" => Test::Below(self.number()?),
+            "in" => Test::In(self.values()?),
+            "notin" => Test::NotIn(self.values()?),
             other => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
         };
         if let Test::In(values) | Test::NotIn(values) = &test {
@@ -270,45 +276,41 @@ impl<'a> Parser<'a> {
     /// A value, or nothing: `key=` asks for the empty value.
     fn exact_value(&mut self) -> Result<String, String> {
         match self.peek() {
-            Token::Word(word) => {
+            "" | "," => Ok(String::new()),
+            word if is_word(word) => {
                 self.next();
                 Ok(word.to_owned())
             }
-            Token::End | Token::Sign(",") => Ok(String::new()),
-            other @ Token::Sign(_) => Err(format!("found '{other}', expected: identifier")),
+            sign => Err(format!("found '{sign}', expected: identifier")),
         }
     }
 
     fn number(&mut self) -> Result<i64, String> {
         let text = self.exact_value()?;
-        text.parse().map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer: '{text}'"))
+        text.parse()
+            .map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer: '{text}'"))
     }
 
+    /// `(a, b)`; between two commas, and in `()`, stands the empty value.
     fn values(&mut self) -> Result<Vec<String>, String> {
         match self.next() {
-            Token::Sign("(") => {}
+            "(" => {}
             other => return Err(format!("found '{other}' expected: '('")),
         }
         let mut values = Vec::new();
         loop {
-            match self.next() {
-                Token::Word(word) => {
+            match self.peek() {
+                word if is_word(word) => {
+                    self.next();
                     values.push(word.to_owned());
-                    match self.next() {
-                        Token::Sign(")") => return Ok(values),
-                        Token::Sign(",") if self.peek() == Token::Sign(")") => values.push(String::new()),
-                        Token::Sign(",") => {}
-                        other => return Err(format!("found '{other}', expected: ',' or ')'")),
-                    }
                 }
-                Token::Sign(",") => values.push(String::new()),
-                Token::Sign(")") => {
-                    if values.is_empty() {
-                        values.push(String::new());
-                    }
-                    return Ok(values);
-                }
+                "," | ")" => values.push(String::new()),
                 other => return Err(format!("found '{other}', expected: ',', ')' or identifier")),
+            }
+            match self.next() {
+                ")" => return Ok(values),
+                "," => {}
+                other => return Err(format!("found '{other}', expected: ',' or ')'")),
             }
         }
     }
@@ -319,7 +321,9 @@ fn is_name(text: &str) -> bool {
     text.len() <= 63
         && edge(text.chars().next())
         && edge(text.chars().next_back())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn check_key(key: &str) -> Result<(), String> {
@@ -327,9 +331,14 @@ fn check_key(key: &str) -> Result<(), String> {
     let prefix_ok = prefix.is_none_or(|p| {
         !p.is_empty()
             && p.len() <= 253
-            && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+            && p.chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
     });
-    if prefix_ok && is_name(name) { Ok(()) } else { Err(format!("key: Invalid value: \"{key}\": not a label name")) }
+    if prefix_ok && is_name(name) {
+        Ok(())
+    } else {
+        Err(format!("key: Invalid value: \"{key}\": not a label name"))
+    }
 }
 
 fn check_value(value: &str) -> Result<(), String> {
@@ -365,21 +374,47 @@ mod tests {
     #[test]
     fn label_selectors_match_as_kubernetes_matches() {
         for text in [
-            "", "app", "app=web", "app==web", "app = web", "app!=db", "other!=x", "!other", "app in (web,db)",
-            "app in (db, web), tier", "tier notin (back)", "other notin (x)", "app,!other,tier=front", "rev>6",
-            "rev<8", "empty=", "empty in ()", "podd.dev/x!=1",
+            "",
+            "app",
+            "app=web",
+            "app==web",
+            "app = web",
+            "app!=db",
+            "other!=x",
+            "!other",
+            "app in (web,db)",
+            "app in (db, web), tier",
+            "tier notin (back)",
+            "other notin (x)",
+            "app,!other,tier=front",
+            "rev>6",
+            "rev<8",
+            "empty=",
+            "empty in ()",
+            "podd.dev/x!=1",
         ] {
             assert!(by_label(text), "{text} should match");
         }
-        for text in ["app=db", "other", "!app", "app!=web", "app in (db)", "app notin (web)", "app=web,tier=back", "rev>7", "app="]
-        {
+        for text in [
+            "app=db",
+            "other",
+            "!app",
+            "app!=web",
+            "app in (db)",
+            "app notin (web)",
+            "app=web,tier=back",
+            "rev>7",
+            "app=",
+        ] {
             assert!(!by_label(text), "{text} should not match");
         }
     }
 
     #[test]
     fn a_label_selector_that_cannot_be_read_is_a_bad_request() {
-        for text in ["a b", "a=b=c", ",", "a,", "a in", "a in (b", "a in b", "=x", "a==!", "!", "-a=b", "a=b/c", "rev>x"] {
+        for text in [
+            "a b", "a=b=c", ",", "a,", "a in", "a in (b", "a in b", "=x", "a==!", "!", "-a=b", "a=b/c", "rev>x",
+        ] {
             let error = Selector::parse(&POD, text, "").unwrap_err();
             assert_eq!(error.status()["code"], 400, "{text}");
         }
@@ -388,9 +423,15 @@ mod tests {
     #[test]
     fn field_selectors_match_as_kubernetes_matches() {
         for text in [
-            "", "metadata.name=web", "metadata.name==web,metadata.namespace=shop", "status.phase!=Failed",
-            "spec.nodeName=here,status.phase!=Succeeded,status.phase!=Failed", "status.podIP=10.244.0.3",
-            "spec.restartPolicy=Always", "spec.hostNetwork=false", "status.nominatedNodeName=",
+            "",
+            "metadata.name=web",
+            "metadata.name==web,metadata.namespace=shop",
+            "status.phase!=Failed",
+            "spec.nodeName=here,status.phase!=Succeeded,status.phase!=Failed",
+            "status.podIP=10.244.0.3",
+            "spec.restartPolicy=Always",
+            "spec.hostNetwork=false",
+            "status.nominatedNodeName=",
         ] {
             assert!(by_field(text), "{text} should match");
         }
@@ -404,7 +445,10 @@ mod tests {
         let error = Selector::parse(&POD, "", "spec.shoeSize=43").unwrap_err();
         assert_eq!(error.to_string(), "field label not supported: spec.shoeSize");
         let error = Selector::parse(&POD, "", "metadata.name").unwrap_err();
-        assert_eq!(error.to_string(), "invalid selector: 'metadata.name'; can't understand 'metadata.name'");
+        assert_eq!(
+            error.to_string(),
+            "invalid selector: 'metadata.name'; can't understand 'metadata.name'"
+        );
         assert!(Selector::parse(&POD, "", "metadata.name=a\\xb").is_err());
     }
 }
