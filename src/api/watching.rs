@@ -82,7 +82,7 @@ impl Start {
     }
 }
 
-pub(crate) fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+pub(crate) async fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let params = &head.params;
     let start = Start::parse(params)?;
@@ -103,7 +103,7 @@ pub(crate) fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Res
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         interval
     });
-    let watcher = Watcher {
+    let mut watcher = Watcher {
         state: state.clone(),
         filter: Filter {
             namespace: head.namespace.clone(),
@@ -114,12 +114,14 @@ pub(crate) fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Res
         receiver,
         queue: VecDeque::new(),
         cursor: 0,
-        phase: Phase::Begin(start),
+        phase: Phase::Replay,
         bookmarks,
         deadline: Instant::now() + lifetime,
         stopping: head.stopping.clone(),
         _permit: permit,
     };
+    // Begun before the answer is: whatever happens once the client has that is in the stream.
+    watcher.begin(start).await;
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let bytes = watcher.next().await?;
         Some((Ok::<_, Infallible>(bytes), watcher))
@@ -196,7 +198,6 @@ impl Event {
 
 #[derive(Debug)]
 enum Phase {
-    Begin(Start),
     /// Reading the store's log after `cursor`.
     Replay,
     /// Following the broadcast.
@@ -229,7 +230,6 @@ impl Watcher {
                 return Some(self.encode(&event));
             }
             match self.phase {
-                Phase::Begin(start) => self.begin(start).await,
                 Phase::Replay => self.replay().await,
                 Phase::Live => self.follow().await,
                 Phase::End => return None,
