@@ -1,1 +1,228 @@
-//! (skeleton)
+//! The agent: every room put together. The only place that sees them all.
+//!
+//! Goes in: a [`Config`]. Comes out: nothing, until it is told to stop; pods go on without it.
+//!
+//! **Invariant:** nothing is decided here. What is made first is removed last.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::api::{self, ApiState};
+use crate::config::Config;
+use crate::controller::Controller;
+use crate::image::{ImageStore, Limits as ImageLimits};
+use crate::linux::cgroup::Cgroups;
+use crate::linux::host;
+use crate::linux::lock::{self, Holder, Lock};
+use crate::linux::privilege;
+use crate::model::Timestamp;
+use crate::network::{Network, NetworkConfig};
+use crate::reconcile::Limits;
+use crate::runtime::{Machine, Parts, Settings, Shims};
+use crate::status::NodeFacts;
+use crate::store::Store;
+use crate::volume::Volumes;
+
+/// Processes a container may have when nothing else limits it: enough for a large server, too few for a fork bomb to
+/// hurt its neighbours.
+const PIDS_LIMIT: i64 = 4096;
+
+/// Where the kernel mounts its control groups.
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+
+/// Serve until SIGTERM or SIGINT. Pods are left as they are.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let _root_lock = lock_directory(&config.root, "state")?;
+    let _run_lock = lock_directory(&config.run_dir, "run")?;
+    directory(&config.log_dir, 0o755)?;
+    directory(&config.root.join("pods"), 0o711)?;
+    directory(&config.run_dir.join("pods"), 0o700)?;
+
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("cannot read the boot id of this machine")?
+        .trim()
+        .to_owned();
+    let store = Store::open(&config.root.join("podd.db"))
+        .await
+        .context("cannot open the state database")?;
+    let images = ImageStore::open(
+        &config.root.join("images"),
+        store.clone(),
+        ImageLimits::default(),
+        clock,
+    )
+    .await
+    .context("cannot open the image store")?;
+    let network = Network::open(NetworkConfig {
+        bridge: config.bridge.clone(),
+        cidr: config.pod_cidr.parse()?,
+    })
+    .await
+    .context("cannot set up the pods' network")?;
+    let pool = network.pool();
+    let host_ip = network.gateway();
+    let (hint, hints) = mpsc::unbounded_channel();
+    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint));
+    shims.warm().context("cannot make the process that shims come from")?;
+    let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
+    let volumes = Volumes::new(config.root.join("pods"));
+
+    let machine = Machine::new(
+        Parts {
+            shims,
+            images: images.clone(),
+            network,
+            volumes,
+            cgroups,
+            hints,
+        },
+        Settings {
+            pods: config.root.join("pods"),
+            log_dir: config.log_dir.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+            node_name: config.node_name.clone(),
+            memory: host::memory_total().context("cannot read how much memory this machine has")?,
+            pids_limit: PIDS_LIMIT,
+            capabilities: privilege::capabilities(Path::new("/proc/self/status"))
+                .context("cannot read the capabilities of this process")?,
+        },
+    );
+    let (stop, stopped) = watch::channel(false);
+    let (ready, readiness) = watch::channel(false);
+    let controller = Controller {
+        store: store.clone(),
+        runtime: Arc::new(machine),
+        limits: Limits {
+            max_backoff: config.max_restart_backoff,
+        },
+        node: NodeFacts {
+            name: config.node_name.clone(),
+            host_ips: vec![IpAddr::V4(host_ip)],
+        },
+        boot_id,
+        pool,
+        clock,
+    };
+
+    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen, clock())
+        .context("cannot make or read the certificates")?;
+    let tcp = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listening = tcp.local_addr().context("cannot tell the address listened on")?;
+    pki.write_kubeconfig(&config.root.join("admin.kubeconfig"), listening)
+        .context("cannot write admin.kubeconfig")?;
+    let unix = unix_listener(&config.socket)?;
+    let state = ApiState {
+        store,
+        node_name: config.node_name.clone(),
+        log_dir: config.log_dir.clone(),
+        ready: readiness.clone(),
+        clock,
+    };
+    let router = api::router(state).merge(api::images::router(images));
+
+    let controller = tokio::spawn(controller.run(stopped.clone(), ready));
+    let https = tokio::spawn(api::serve_tls(
+        tcp,
+        pki.server_config()?,
+        router.clone(),
+        stopped.clone(),
+    ));
+    let http = tokio::spawn(api::serve_unix(unix, router, stopped.clone()));
+    tokio::spawn(announce(readiness, config.clone(), listening));
+
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    tokio::select! {
+        // Cancel-safe: a signal stream keeps what it has not given out.
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping; pods go on"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping; pods go on"),
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stop.send_replace(true);
+    controller.await.context("the controller panicked")?;
+    https.await.context("the HTTPS listener panicked")?;
+    http.await.context("the socket listener panicked")?;
+    let _ = std::fs::remove_file(&config.socket);
+    Ok(())
+}
+
+/// Say that the agent is ready: to systemd, and with one line in the log.
+async fn announce(mut readiness: watch::Receiver<bool>, config: Config, listening: SocketAddr) {
+    if readiness.wait_for(|ready| *ready).await.is_err() {
+        return;
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        node = %config.node_name,
+        root = %config.root.display(),
+        socket = %config.socket.display(),
+        listen = %listening,
+        "podd is ready"
+    );
+    // Without NOTIFY_SOCKET this does nothing.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell the service manager that the agent is ready");
+    }
+}
+
+/// Take a directory for this agent alone.
+fn lock_directory(dir: &Path, what: &str) -> anyhow::Result<Lock> {
+    directory(dir, 0o711)?;
+    let path = dir.join("lock");
+    let cannot = || format!("cannot lock {}", path.display());
+    if let Some(lock) = lock::take(&path).with_context(cannot)? {
+        return Ok(lock);
+    }
+    match lock::holder(&path).with_context(cannot)? {
+        Holder::Pid(pid) => bail!(
+            "another agent (pid {pid}) is using the {what} directory {}",
+            dir.display()
+        ),
+        Holder::Free => bail!(
+            "another agent was using the {what} directory {} a moment ago",
+            dir.display()
+        ),
+    }
+}
+
+fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .with_context(|| format!("cannot make the directory {}", path.display()))
+}
+
+/// The socket for root alone: made under a name of its own, so that nobody can connect before its mode is set.
+fn unix_listener(path: &PathBuf) -> anyhow::Result<tokio::net::UnixListener> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    directory(parent, 0o711)?;
+    let new = path.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let listener =
+        std::os::unix::net::UnixListener::bind(&new).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| std::fs::rename(&new, path))
+        .and_then(|()| listener.set_nonblocking(true))
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    tokio::net::UnixListener::from_std(listener).context("cannot wait on the socket")
+}
+
+/// The one clock of the agent.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock itself: everything else gets the time from here"
+)]
+fn clock() -> Timestamp {
+    Timestamp::now()
+}

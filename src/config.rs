@@ -1,10 +1,95 @@
-//! The agent's settings. (skeleton)
+//! The agent's settings: flags win over `PODD_*` variables, these over the file, the file over the defaults.
+//!
+//! Goes in: what the command line said ([`Settings`]) and a TOML file with the same names. Comes out: a [`Config`] in
+//! which every value was checked, or an error that names the setting and what was expected.
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Everything `podd serve` can be told. Flags win over `PODD_*`, these over the file.
-#[derive(Debug, Clone)]
+use serde::Deserialize;
+
+/// Everything `podd serve` can be told, as it was told: each may be absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// State: database, images, volumes, certificates [default: /var/lib/podd]
+    #[arg(long, env = "PODD_ROOT", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// What dies with the boot: sockets and journals of running pods [default: /run/podd]
+    #[arg(long, env = "PODD_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Containers' output, as a kubelet lays it out [default: /var/log/pods]
+    #[arg(long, env = "PODD_LOG_DIR", value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+    /// HTTPS address of the API [default: 127.0.0.1:7443]
+    #[arg(long, env = "PODD_LISTEN", value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Unix socket of the API, for root alone [default: RUN_DIR/podd.sock]
+    #[arg(long, env = "PODD_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Addresses of pods; the first is the bridge's [default: 10.244.0.0/22]
+    #[arg(long, env = "PODD_POD_CIDR", value_name = "CIDR")]
+    pub pod_cidr: Option<String>,
+    /// The bridge that pods are attached to [default: podd0]
+    #[arg(long, env = "PODD_BRIDGE", value_name = "NAME")]
+    pub bridge: Option<String>,
+    /// The cgroup that holds every pod, in each hierarchy [default: podd]
+    #[arg(long, env = "PODD_CGROUP_ROOT", value_name = "NAME")]
+    pub cgroup_root: Option<String>,
+    /// The name of the node in the API [default: the host's name]
+    #[arg(long, env = "PODD_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The longest wait before a failing container is started again, 1s to 300s [default: 300s]
+    #[arg(long, env = "PODD_MAX_RESTART_BACKOFF", value_name = "DURATION")]
+    pub max_restart_backoff: Option<String>,
+}
+
+impl Settings {
+    /// Where `self` says nothing, take what `below` says.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        let Self {
+            root,
+            run_dir,
+            log_dir,
+            listen,
+            socket,
+            pod_cidr,
+            bridge,
+            cgroup_root,
+            node_name,
+            max_restart_backoff,
+        } = self;
+        Self {
+            root: root.or(below.root),
+            run_dir: run_dir.or(below.run_dir),
+            log_dir: log_dir.or(below.log_dir),
+            listen: listen.or(below.listen),
+            socket: socket.or(below.socket),
+            pod_cidr: pod_cidr.or(below.pod_cidr),
+            bridge: bridge.or(below.bridge),
+            cgroup_root: cgroup_root.or(below.cgroup_root),
+            node_name: node_name.or(below.node_name),
+            max_restart_backoff: max_restart_backoff.or(below.max_restart_backoff),
+        }
+    }
+
+    /// Read the file of `--config`.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}
+
+/// The settings of one agent, each of them valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub root: PathBuf,
     pub run_dir: PathBuf,
@@ -16,4 +101,257 @@ pub struct Config {
     pub cgroup_root: String,
     pub node_name: String,
     pub max_restart_backoff: Duration,
+}
+
+/// Where the agent's state lies when nothing else is said.
+pub const DEFAULT_ROOT: &str = "/var/lib/podd";
+/// Where the agent's socket lies when nothing else is said.
+pub const DEFAULT_RUN_DIR: &str = "/run/podd";
+/// The name of the agent's socket in its run directory.
+pub const SOCKET_NAME: &str = "podd.sock";
+
+/// Linux `IFNAMSIZ` less the final NUL.
+const INTERFACE_NAME_MAX: usize = 15;
+
+impl Config {
+    /// Fill in the defaults and check every value.
+    pub fn new(settings: Settings, host_name: &str) -> Result<Self, ConfigError> {
+        let Settings {
+            root,
+            run_dir,
+            log_dir,
+            listen,
+            socket,
+            pod_cidr,
+            bridge,
+            cgroup_root,
+            node_name,
+            max_restart_backoff,
+        } = settings;
+        let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
+        let run_dir = absolute("run-dir", run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)))?;
+        let log_dir = absolute("log-dir", log_dir.unwrap_or_else(|| PathBuf::from("/var/log/pods")))?;
+        let socket = absolute("socket", socket.unwrap_or_else(|| run_dir.join(SOCKET_NAME)))?;
+        let listen = listen.unwrap_or_else(|| "127.0.0.1:7443".to_owned());
+        let listen = listen.parse().map_err(|_| {
+            invalid(
+                "listen",
+                &listen,
+                "an address and port such as 127.0.0.1:7443 or [::1]:7443",
+            )
+        })?;
+        let bridge = bridge.unwrap_or_else(|| "podd0".to_owned());
+        if bridge.is_empty()
+            || bridge.len() > INTERFACE_NAME_MAX
+            || !bridge
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.')
+            || bridge.starts_with('.')
+        {
+            return Err(invalid(
+                "bridge",
+                &bridge,
+                "an interface name of 1 to 15 letters, digits, '-', '_' or '.'",
+            ));
+        }
+        let cgroup_root = cgroup_root.unwrap_or_else(|| "podd".to_owned());
+        if cgroup_root.is_empty()
+            || !cgroup_root
+                .split('/')
+                .all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_whitespace))
+        {
+            return Err(invalid(
+                "cgroup-root",
+                &cgroup_root,
+                "a relative cgroup path such as podd or podd.slice/pods",
+            ));
+        }
+        let node_name = node_name.unwrap_or_else(|| host_name.to_lowercase());
+        if !is_dns_subdomain(&node_name) {
+            return Err(invalid(
+                "node-name",
+                &node_name,
+                "an RFC 1123 subdomain: lower-case letters, digits, '-' and '.', at most 253 characters",
+            ));
+        }
+        let max_restart_backoff = match max_restart_backoff {
+            None => Duration::from_secs(300),
+            Some(text) => parse_duration(&text)
+                .filter(|d| (1..=300).contains(&d.as_secs()))
+                .ok_or_else(|| {
+                    invalid(
+                        "max-restart-backoff",
+                        &text,
+                        "a duration of 1s to 300s such as 30s or 5m",
+                    )
+                })?,
+        };
+        let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
+        Ok(Self {
+            root,
+            run_dir,
+            log_dir,
+            listen,
+            socket,
+            pod_cidr,
+            bridge,
+            cgroup_root,
+            node_name,
+            max_restart_backoff,
+        })
+    }
+}
+
+fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    std::path::absolute(&path).map_err(|_| invalid(setting, &path.display().to_string(), "a path"))
+}
+
+fn invalid(setting: &'static str, value: &str, expected: &'static str) -> ConfigError {
+    ConfigError::Invalid {
+        setting,
+        value: value.to_owned(),
+        expected,
+    }
+}
+
+/// Whole seconds, with `s` or `m`, or `m` and `s`: `90`, `90s`, `1m30s`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (minutes, rest) = match text.split_once('m') {
+        Some((minutes, rest)) => (minutes.parse::<u64>().ok()?, rest),
+        None => (0, text),
+    };
+    let rest = rest.strip_suffix('s').unwrap_or(rest);
+    let seconds = if rest.is_empty() && text.contains('m') {
+        0
+    } else {
+        rest.parse::<u64>().ok()?
+    };
+    minutes.checked_mul(60)?.checked_add(seconds).map(Duration::from_secs)
+}
+
+/// RFC 1123 subdomain, as Kubernetes checks names of objects (`apimachinery/pkg/util/validation`).
+fn is_dns_subdomain(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        })
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the configuration file {} cannot be understood", path.display())]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error("{setting}: {value:?} is not {expected}")]
+    Invalid {
+        setting: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_manual() {
+        let config = Config::new(Settings::default(), "Host-1").unwrap();
+        assert_eq!(config.socket, Path::new("/run/podd/podd.sock"));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7443");
+        assert_eq!(config.node_name, "host-1");
+        assert_eq!(config.max_restart_backoff, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn the_nearer_word_wins() {
+        let flags = Settings {
+            bridge: Some("flag0".to_owned()),
+            ..Settings::default()
+        };
+        let file: Settings = toml::from_str("bridge = \"file0\"\npod-cidr = \"10.9.0.0/24\"").unwrap();
+        let config = Config::new(flags.over(file), "h").unwrap();
+        assert_eq!(config.bridge, "flag0");
+        assert_eq!(config.pod_cidr, "10.9.0.0/24");
+    }
+
+    #[test]
+    fn a_misspelt_setting_in_the_file_is_named() {
+        let error = toml::from_str::<Settings>("brigde = \"x\"").unwrap_err();
+        assert!(error.to_string().contains("brigde"), "{error}");
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_setting() {
+        let wrong: [(Settings, &str); 5] = [
+            (
+                Settings {
+                    listen: Some("localhost".to_owned()),
+                    ..Settings::default()
+                },
+                "listen",
+            ),
+            (
+                Settings {
+                    bridge: Some("much-too-long-a-name".to_owned()),
+                    ..Settings::default()
+                },
+                "bridge",
+            ),
+            (
+                Settings {
+                    cgroup_root: Some("../x".to_owned()),
+                    ..Settings::default()
+                },
+                "cgroup-root",
+            ),
+            (
+                Settings {
+                    node_name: Some("Not_A_Name".to_owned()),
+                    ..Settings::default()
+                },
+                "node-name",
+            ),
+            (
+                Settings {
+                    max_restart_backoff: Some("301s".to_owned()),
+                    ..Settings::default()
+                },
+                "max-restart-backoff",
+            ),
+        ];
+        for (settings, name) in wrong {
+            let error = Config::new(settings, "h").unwrap_err();
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_seconds_or_minutes() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("1m30s", 90), ("5m", 300)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "1h", "-3", "m"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
 }

@@ -1,4 +1,47 @@
-//! podd: a pod host for one Linux machine. (map to be written)
+//! podd: a pod host for one Linux machine.
+//!
+//! One binary takes Kubernetes Pods over HTTP, keeps what is wanted and what is seen in SQLite, and reconciles.
+//!
+//! ```text
+//! podd serve            the agent: HTTP API, SQLite, controller, images, network   (tokio)
+//!  └─ podd shim         the zygote: the agent's program in a sealed memfd; shims are forked from it
+//!      └─ shim          one per sandbox; its own session; outlives the agent       (one thread)
+//!          ├─ infra     holds net, ipc, uts (and pid, when shared)
+//!          └─ containers each joins infra's namespaces; own mount and pid namespace; the shim is their parent
+//! ```
+//!
+//! # The way of the data
+//!
+//! ```text
+//! POST ── wire (k8s-openapi) ── admit (pure) ── store (one transaction) ── 201
+//!                                                └─ wake(uid), a hint without data
+//! controller:  desired  = store's pod, as `model` means it
+//!              observed = record(store.observed, runtime.observe)        record before you decide
+//!              plan     = reconcile(now, desired, observed)              pure
+//!              each step: recorded, then carried out; then look again
+//!              status(now, desired, observed)                            one write per real change
+//! shim:        a child exits ── journal ── hint ──────────┘
+//! GET/WATCH ── store
+//! ```
+//!
+//! # The rooms
+//!
+//! Arrows point down only; `tests/layers.rs` fails on one that points up.
+//!
+//! | layer | room | what it is |
+//! | --- | --- | --- |
+//! | top | [`agent`], [`cli`], [`config`], [`telemetry`] | everything put together; what is said to it |
+//! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
+//! | drivers | [`controller`] | the loop and its queue |
+//! | effects | [`runtime`] | what can be done to the machine for a pod |
+//! | | [`image`], [`network`], [`volume`] | content store; bridge and addresses; what a pod mounts |
+//! | | [`store`] | all the SQL |
+//! | | [`shim`] | the other process: protocol, journal, reaper, output |
+//! | | [`linux`] | all of `nix` and `unsafe` |
+//! | pure core | [`admit`], [`reconcile`], [`status`], [`model`] | refusals, the decision, the report, the words |
+//!
+//! Wire types are k8s-openapi's, model types podd's own, stored rows a third kind; each is turned into the next by
+//! exhaustive destructuring, so that a new field breaks the build.
 
 pub mod admit;
 pub mod agent;

@@ -17,9 +17,13 @@ pub(super) const MAX_DEPTH: usize = 64;
 const MAX_GROWTH: usize = 4;
 /// ... and what any document may weigh (one for each value, one for each byte of text).
 const FREE_WEIGHT: usize = 64 * 1024;
+/// How many keys and values a document may hold; each of them may become a wire struct of a kilobyte and more.
+const MAX_VALUES: usize = 100_000;
+/// The largest YAML document, in bytes: more than etcd lets any object of Kubernetes have.
+const MAX_YAML: usize = 3 * 512 * 1024;
 /// libyaml looks at each level of open brackets for each token, so brackets times bytes bounds its work:
-/// 2^35 is some tenths of a second.
-const MAX_YAML_WORK: usize = 1 << 35;
+/// 2^33 is some tenths of a second.
+const MAX_YAML_WORK: usize = 1 << 33;
 
 /// A document as it was sent.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(super) enum TreeError {
     Yaml(#[source] serde_yaml_ng::Error),
     #[error("yaml parse error: more than one document was sent; send one object a request")]
     ManyDocuments,
+    #[error("yaml parse error: larger than {MAX_YAML} bytes; send it as JSON")]
+    TooLarge,
     #[error("yaml parse error: too many brackets for a document of this size; send it as JSON")]
     TooManyBrackets,
 }
@@ -56,6 +62,9 @@ pub(super) fn json(bytes: &[u8]) -> Result<Document, TreeError> {
 
 /// Reads YAML: one document, or one beside empty ones (a manifest may begin or end with `---`).
 pub(super) fn yaml(bytes: &[u8]) -> Result<Document, TreeError> {
+    if bytes.len() > MAX_YAML {
+        return Err(TreeError::TooLarge);
+    }
     let brackets = bytes.iter().filter(|b| matches!(b, b'[' | b'{')).count();
     if brackets.saturating_mul(bytes.len()) > MAX_YAML_WORK {
         return Err(TreeError::TooManyBrackets);
@@ -80,6 +89,7 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Document, TreeError> {
 
 struct State {
     budget: Cell<usize>,
+    values: Cell<usize>,
     duplicates: RefCell<Bounded>,
     path: RefCell<String>,
     yaml: bool,
@@ -89,6 +99,7 @@ impl State {
     fn new(bytes: usize, yaml: bool) -> Self {
         Self {
             budget: Cell::new(bytes.saturating_mul(MAX_GROWTH).saturating_add(FREE_WEIGHT)),
+            values: Cell::new(MAX_VALUES),
             duplicates: RefCell::default(),
             path: RefCell::default(),
             yaml,
@@ -108,7 +119,11 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// One value more, of this weight.
     fn spend<E: Error>(&self, weight: usize) -> Result<(), E> {
+        let left = self.state.values.get().checked_sub(1);
+        let too_many = || E::custom(format_args!("more than {MAX_VALUES} keys and values"));
+        self.state.values.set(left.ok_or_else(too_many)?);
         let left = self.state.budget.get().checked_sub(weight);
         self.state
             .budget
@@ -345,7 +360,11 @@ mod tests {
             assert!(as_json.contains("nested deeper than 64 levels"), "{as_json}");
             assert!(as_yaml.contains("nested deeper than 64 levels"), "{as_yaml}");
         }
-        assert!(text(yaml("[".repeat(3 << 20).as_bytes())).contains("too many brackets"));
+        assert!(text(yaml("[".repeat(1 << 20).as_bytes())).contains("too many brackets"));
+        assert!(text(yaml("a".repeat(3 << 20).as_bytes())).contains("larger than"));
+        assert!(
+            text(json(format!("[{}1]", "1,".repeat(100_000)).as_bytes())).contains("more than 100000 keys and values")
+        );
         assert!(text(yaml("- ".repeat(100_000).as_bytes())).contains("nested deeper"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The image's id: the digest of its config, `sha256:<64 hex>` (OCI image spec, "ImageID").
+/// The image's id: the digest of its config, `sha256:<64 hex>` (OCI image spec, `ImageID`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageId(pub String);
 

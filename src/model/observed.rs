@@ -192,7 +192,7 @@ pub struct Failure {
 pub enum FailedStep {
     /// Making the sandbox, its network or the pod's volumes.
     Sandbox,
-    /// Anything before a container's process exists.
+    /// Anything before a container's process exists, and its stop signal.
     Container(String),
     /// Stopping the sandbox or removing what the pod left.
     Teardown,

@@ -27,11 +27,12 @@ pub enum Step {
     },
     /// Send the image's stop signal (default SIGTERM), once; record `stop_signalled_at`.
     StopContainer { container: String, attempt: u32 },
-    /// Send SIGKILL to everything in the container; record `killed_at`.
+    /// Send SIGKILL to everything in the container; record `killed_at` before.
     KillContainer { container: String, attempt: u32 },
     /// The pod has ended: release its address and, when it is being deleted, remove its volumes, logs and directories.
     /// Recorded as `torn_down`.
     TearDown,
-    /// Nothing of a deleted pod is left: remove the object itself.
+    /// Nothing of a deleted pod is left but what a finished one keeps (its directories and logs): remove that, then the
+    /// object itself.
     Forget,
 }

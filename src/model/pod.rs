@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use super::Timestamp;
 
 /// The `metadata.uid` of a pod: the one name under which anything of the pod is found on the machine.
@@ -22,6 +24,17 @@ impl fmt::Display for Uid {
 impl Uid {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The id of one life of one of this pod's containers, 64 lower-case hex digits: `containerID` on the wire is
+    /// `podd://<id>`.
+    pub fn container_id(&self, container: &str, attempt: u32) -> String {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digest = Sha256::digest(format!("{}/{container}/{attempt}", self.0));
+        let digits = digest
+            .iter()
+            .flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        digits.map(char::from).collect()
     }
 }
 
@@ -232,6 +245,10 @@ pub struct PodSecurity {
 
 /// The effective security context of a container: pod-level values folded in, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of Kubernetes' securityContext"
+)]
 pub struct ContainerSecurity {
     pub run_as_user: Option<u32>,
     pub run_as_group: Option<u32>,

@@ -1,1 +1,239 @@
-//! The decision. (skeleton)
+//! The decision: what is to be done next for one pod.
+//!
+//! Goes in: the time, the pod as it is wanted, the record of what is. Comes out: a [`Plan`].
+//!
+//! **Invariants:** everything here is pure, total and infallible: no clock, no I/O, same input, same plan. Only what is
+//! recorded counts, so the decision and the reported status cannot disagree, and a decision made again after a crash is
+//! the same one.
+//!
+//! ## The order of one round
+//!
+//! Whoever drives this keeps to the following order; the simulation beside it crashes at every arrow. Each save is
+//! durable before what follows it. Steps of one plan are independent: they begin in one save and act side by side.
+//!
+//! ```text
+//! look:   snapshot = observe ──▶ now = clock ──▶ observed = record(now, ..) ──▶ save
+//! round:  look ──▶ plan = reconcile(now, ..) ──▶ status(now, ..)
+//!         no steps: sleep until `wake_at` or a hint
+//!         steps:    begin ──▶ save ──▶ act ──▶ look ──▶ outcome ──▶ save ──▶ next round at once
+//!
+//!                 begin                     act                             outcome
+//! CreateSandbox   address, begin_sandbox    create_sandbox                  sandbox_ready
+//! StartContainer  image, begin_attempt      start_container                 (record finds it)
+//! StopContainer                             stop_container                  (record finds it: the shim writes it down)
+//! KillContainer   begin_kill                kill_container                  (record finds it)
+//! StopSandbox                               stop_sandbox                    remove_sandbox ──▶ sandbox_stopped
+//! TearDown                                  remove_pod, release address     torn_down
+//! Forget                                    remove_pod with its logs        the object and all its rows go
+//! what fails                                                                failed(step, ..)
+//! ```
+//!
+//! * `now` is read after the machine was observed. When observing fails nothing is planned: unknown is not absent.
+//! * `failed` is told `Sandbox` for `CreateSandbox`; `Container` for a container's image, start and stop; `Teardown` for
+//!   `StopSandbox`, `TearDown` and `Forget`. Not told: a start that failed and that the journal has (`record` makes it a
+//!   `StartError`, which has its own back-off), and `KillContainer`, which is due again soon anyway.
+//! * A sandbox is removed only once every end in it is saved, and recorded as stopped only once it is removed: a crash
+//!   between the two stops it again, which does nothing.
+//! * A finished pod is torn down before it is deleted, and its logs stay: so `Forget` removes what is left, too.
+
+mod backoff;
+mod outcome;
+mod record;
+mod shutdown;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod tests_any;
+#[cfg(test)]
+mod tests_record;
+
+use std::time::Duration;
+
+pub use outcome::{
+    Start, begin_attempt, begin_kill, begin_sandbox, failed, sandbox_ready, sandbox_stopped, succeeded, torn_down,
+};
+pub use record::record;
+
+use backoff::failure_due;
+pub(crate) use backoff::{is_pull_error_fresh, restart_due};
+
+use crate::model::{
+    AttemptState, Backoff, ContainerSpec, Exit, FailedStep, FailureReason, Observed, Plan, PodSpec, RestartPolicy,
+    Sandbox, SandboxState, Step, Timestamp,
+};
+
+/// What the operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest crash-loop delay, 1 s to 300 s (`--max-restart-backoff`; Kubernetes
+    /// `crashLoopBackOff.maxContainerRestartPeriod`). Below 10 s it is the first delay too.
+    pub max_backoff: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_backoff: Duration::from_mins(5),
+        }
+    }
+}
+
+/// A sandbox is not made sooner than this after the one before it: an infra process that dies at once must not spin.
+/// (A kubelet finds out at its next relist, 1 s.)
+const SANDBOX_SPACING: Duration = Duration::from_secs(1);
+
+/// What to do next.
+pub fn reconcile(now: Timestamp, desired: &PodSpec, observed: &Observed, limits: &Limits) -> Plan {
+    let mut planner = Planner {
+        now,
+        desired,
+        observed,
+        limits,
+        plan: Plan::default(),
+    };
+    match desired.deletion {
+        Some(deletion) => planner.delete(deletion),
+        None if observed.torn_down => {}
+        None if is_finished(desired, observed) => planner.end(),
+        None => planner.run(),
+    }
+    planner.plan
+}
+
+/// The container has ended and its restart policy leaves it so.
+pub(crate) fn is_done(policy: RestartPolicy, exit: &Exit) -> bool {
+    match policy {
+        RestartPolicy::Always => false,
+        RestartPolicy::OnFailure => exit.status.is_success(),
+        RestartPolicy::Never => true,
+    }
+}
+
+/// Nothing of this pod will ever be started again: every container is done, or the sandbox of a pod that must never
+/// restart anything is dead (Kubernetes `kuberuntime_manager.go computePodActions`).
+pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
+    let all_done = desired.containers.iter().all(|container| {
+        let exit = observed.newest(&container.name).and_then(|attempt| attempt.exit());
+        exit.is_some_and(|exit| is_done(desired.restart_policy, exit))
+    });
+    let sandbox_is_over = observed.sandbox.as_ref().is_some_and(|sandbox| match &sandbox.state {
+        SandboxState::Creating | SandboxState::Ready { .. } => false,
+        SandboxState::Dead { .. } | SandboxState::Stopped { .. } => true,
+    });
+    all_done || (desired.restart_policy == RestartPolicy::Never && sandbox_is_over && !observed.attempts.is_empty())
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    now: Timestamp,
+    desired: &'a PodSpec,
+    observed: &'a Observed,
+    limits: &'a Limits,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// Look again at `at`, or sooner.
+    fn wake(&mut self, at: Timestamp) {
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn step(&mut self, step: Step) {
+        self.plan.steps.push(step);
+    }
+
+    /// Whether something must rest until `due`; if so, look again then.
+    fn rests(&mut self, due: Option<Timestamp>) -> bool {
+        if let Some(due) = due {
+            self.wake(due);
+        }
+        due.is_some()
+    }
+
+    /// Whether a step that failed must rest; if so, look again then.
+    fn rests_after_failure(&mut self, step: &FailedStep) -> bool {
+        let due = self
+            .observed
+            .failure(step)
+            .and_then(|failure| failure_due(self.now, failure));
+        self.rests(due)
+    }
+
+    /// The pod is wanted and something of it is to run.
+    fn run(&mut self) {
+        let Some(sandbox) = &self.observed.sandbox else {
+            self.create_sandbox(0);
+            return;
+        };
+        match &sandbox.state {
+            SandboxState::Creating => self.create_sandbox(sandbox.attempt),
+            SandboxState::Ready { .. } => {
+                for container in &self.desired.containers {
+                    self.run_container(sandbox, container);
+                }
+            }
+            SandboxState::Dead { .. } => self.stop_sandbox(sandbox.attempt),
+            SandboxState::Stopped { .. } => {
+                if !self.rests(backoff::wait(self.now, sandbox.created_at, SANDBOX_SPACING)) {
+                    self.create_sandbox(sandbox.attempt.saturating_add(1));
+                }
+            }
+        }
+    }
+
+    fn create_sandbox(&mut self, attempt: u32) {
+        if !self.rests_after_failure(&FailedStep::Sandbox) {
+            self.step(Step::CreateSandbox { attempt });
+        }
+    }
+
+    fn run_container(&mut self, sandbox: &Sandbox, container: &ContainerSpec) {
+        let (attempt, backoff) = match self.observed.newest(&container.name) {
+            None => (0, Backoff::default()),
+            Some(newest) => match &newest.state {
+                AttemptState::Running { .. } => return,
+                AttemptState::Starting if newest.sandbox != sandbox.attempt => return,
+                AttemptState::Starting => (newest.attempt, newest.backoff),
+                AttemptState::Exited(exit) => {
+                    if is_done(self.desired.restart_policy, exit) {
+                        return;
+                    }
+                    let cap = self.limits.max_backoff;
+                    if self.rests(restart_due(self.now, newest, exit, &container.image, cap)) {
+                        return;
+                    }
+                    (
+                        newest.attempt.saturating_add(1),
+                        backoff::next(self.now, newest, exit, &container.image, cap),
+                    )
+                }
+            },
+        };
+        let step = FailedStep::Container(container.name.clone());
+        if self.rests_after_failure(&step) {
+            self.wake_for_pull_status(&step);
+            return;
+        }
+        let container = container.name.clone();
+        self.step(Step::StartContainer {
+            container,
+            attempt,
+            sandbox: sandbox.attempt,
+            backoff,
+        });
+    }
+
+    /// `ErrImagePull` becomes `ImagePullBackOff` with nothing but time: look again then, so that the status says it.
+    fn wake_for_pull_status(&mut self, step: &FailedStep) {
+        let Some(failure) = self.observed.failure(step) else {
+            return;
+        };
+        if failure.reason == FailureReason::ErrImagePull {
+            self.rests(backoff::pull_error_shown_until(self.now, failure));
+        }
+    }
+}

@@ -4,10 +4,18 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+mod journal;
+mod machine;
+mod shims;
+pub mod spec;
+
 use std::future::Future;
 use std::net::IpAddr;
 
 use tokio::sync::mpsc;
+
+pub use machine::{Machine, Parts, Settings};
+pub use shims::{ShimError, Shims};
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Snapshot, Uid};
 
@@ -50,18 +58,26 @@ pub trait Runtime: Send + Sync + 'static {
         ip: Option<IpAddr>,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Send the stop signal (`signal` as the image config names it, empty: SIGTERM) to the first process.
+    /// Send the stop signal of its image (default SIGTERM) to the first process.
     fn stop_container(
         &self,
         uid: &Uid,
         sandbox: u32,
         container: &str,
         attempt: u32,
-        signal: &str,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
     /// SIGKILL everything in the container.
     fn kill_container(
+        &self,
+        uid: &Uid,
+        sandbox: u32,
+        container: &str,
+        attempt: u32,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Remove what an ended attempt wrote to its root file system. Its log stays.
+    fn remove_old_attempt(
         &self,
         uid: &Uid,
         sandbox: u32,
@@ -87,22 +103,15 @@ impl LogDirName {
     }
 }
 
-/// The machine could not be asked.
+/// The machine could not be asked: what it has is unknown, which is not the same as nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    #[error("cannot read {path}")]
-    Read {
-        path: std::path::PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("journal {path} line {line} cannot be understood")]
-    Journal {
-        path: std::path::PathBuf,
-        line: usize,
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    #[error(transparent)]
+    Volume(#[from] crate::volume::VolumeError),
+    #[error(transparent)]
+    Cgroup(#[from] crate::linux::cgroup::CgroupError),
 }
 
 /// A step failed: what Kubernetes calls it, and why, in words for a user.

@@ -12,6 +12,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::StoreError;
+use super::writer::{SQLITE_FULL, has_code};
 
 /// The oldest `SQLite` without the WAL reset bug, which can corrupt a database (sqlite.org/wal.html, "The WAL reset bug").
 pub(super) const OLDEST_SQLITE: &str = "3.51.3";
@@ -82,10 +83,17 @@ pub(super) async fn open(path: &Path) -> Result<(SqliteConnection, SqlitePool), 
 
     // Whatever the last process left in the log is written into the database again and synced: after an fsync that
     // failed, the kernel may hold pages that it says are clean and that never reached the disk.
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+    match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(&mut writer)
         .await
-        .map_err(failed)?;
+    {
+        Ok(_done) => {}
+        // On a full disk the log stays as it is, and pods can be looked at and deleted all the same.
+        Err(error) if has_code(&error, SQLITE_FULL) => {
+            tracing::warn!(path = %path.display(), "the disk is full: the database's log could not be written back");
+        }
+        Err(error) => return Err(failed(error)),
+    }
 
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)

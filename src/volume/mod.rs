@@ -1,1 +1,268 @@
-//! (skeleton)
+//! What a pod mounts: made before its first container, removed with the pod.
+//!
+//! Goes in: the pod and where the pods' directories lie (`ROOT/pods`). Comes out: for each volume the path to mount,
+//! and the pod's three files of `/etc`.
+//!
+//! ```text
+//! ROOT/pods/<uid>/volumes/<name>/                      an emptyDir, mode 0777; with medium Memory a tmpfs on it
+//! ROOT/pods/<uid>/etc/{hosts,hostname,resolv.conf}
+//! ```
+//!
+//! * A tmpfs is mounted on the host, so that it survives containers and infra. It does not survive the boot: then it
+//!   is made again, empty, as with a kubelet.
+//! * `sizeLimit` of a Memory emptyDir is kept by the kernel. On disk it is not enforced yet: a kubelet measures such
+//!   volumes from time to time and evicts the pod.
+//! * The files of `/etc` are put in place as new files, and only when their content differs: containers that run keep
+//!   the ones they have mounted. The pod's address, the one thing in them that could matter to a running container,
+//!   stays the same over sandboxes.
+//!
+//! **Invariant:** everything is done already or is done now; nothing outside `ROOT/pods/<uid>` is ever removed, and no
+//! mount but our own tmpfs is taken away.
+
+pub mod etc;
+mod host_path;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+pub use self::etc::EtcContext;
+use crate::linux::mounts;
+use crate::linux::path::{self, Durability, PathError};
+use crate::model::{EmptyDirMedium, PodSpec, Uid, VolumeSource};
+
+/// The word by which our tmpfs mounts are known in the mount table.
+const TMPFS_SOURCE: &str = "podd-empty-dir";
+
+/// The volumes of every pod of one agent.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    /// `ROOT/pods`
+    pods: PathBuf,
+}
+
+/// What a pod's containers mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// By the volume's name.
+    pub sources: BTreeMap<String, PathBuf>,
+    pub hosts: PathBuf,
+    pub hostname: PathBuf,
+    pub resolv_conf: PathBuf,
+}
+
+/// What went wrong, and where. The words are for the pod's owner.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Kubernetes' own words.
+    #[error("hostPath type check failed: {} is not {expected}", path.display())]
+    HostPathType { path: PathBuf, expected: &'static str },
+    #[error("cannot use hostPath {}", path.display())]
+    HostPath {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It would lead out of the pods' directory.
+    #[error("{name:?} is not a plain name")]
+    Name { name: String },
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error("cannot make directory {}", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount a tmpfs on {}", path.display())]
+    Mount {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot unmount {}", path.display())]
+    Unmount {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Volumes {
+    /// `pods` is `ROOT/pods`, which need not exist yet.
+    pub fn new(pods: PathBuf) -> Self {
+        Self { pods }
+    }
+
+    /// Make what the pod mounts. Done already: nothing happens.
+    pub fn prepare(&self, pod: &PodSpec, context: &EtcContext) -> Result<Prepared, VolumeError> {
+        let directory = self.pods.join(plain(pod.uid.as_str())?);
+        let volumes = directory.join("volumes");
+        let etc = directory.join("etc");
+        for path in [&volumes, &etc] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|source| VolumeError::Directory {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let mut sources = BTreeMap::new();
+        for volume in &pod.volumes {
+            let source = match &volume.source {
+                VolumeSource::EmptyDir { medium, size_limit } => {
+                    let path = volumes.join(plain(&volume.name)?);
+                    path::make_directory(&path, 0o777)?;
+                    match medium {
+                        EmptyDirMedium::Disk => {}
+                        EmptyDirMedium::Memory => mount_memory(&path, memory_size(pod, *size_limit))?,
+                    }
+                    path
+                }
+                VolumeSource::HostPath { path, kind } => {
+                    host_path::check(path, *kind)?;
+                    path.clone()
+                }
+            };
+            sources.insert(volume.name.clone(), source);
+        }
+        let prepared = Prepared {
+            sources,
+            hosts: etc.join("hosts"),
+            hostname: etc.join("hostname"),
+            resolv_conf: etc.join("resolv.conf"),
+        };
+        put(&prepared.hosts, &etc::hosts(pod, context))?;
+        put(&prepared.hostname, &etc::hostname(pod, context))?;
+        put(&prepared.resolv_conf, &etc::resolv_conf(&pod.dns, context))?;
+        Ok(prepared)
+    }
+
+    /// Remove everything of the pod. Not there: nothing happens.
+    ///
+    /// A mount that is not ours stays, with what it shows, and is the error.
+    pub fn remove(&self, uid: &Uid) -> Result<(), VolumeError> {
+        let directory = self.pods.join(plain(uid.as_str())?);
+        let volumes = directory.join("volumes");
+        let mounted = match fs::read_dir(&volumes) {
+            Ok(entries) => entries
+                .map_while(Result::ok)
+                .any(|e| mounts::is_mount_point(&e.path()).unwrap_or(false)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(VolumeError::Read { path: volumes, source }),
+        };
+        // The mount table is long on a busy machine: it is read only when there is something to find.
+        if mounted {
+            let read_error = |source| VolumeError::Read {
+                path: volumes.clone(),
+                source,
+            };
+            let volumes = volumes.canonicalize().map_err(read_error)?;
+            for mount in mounts::beneath(&volumes).map_err(read_error)?.iter().rev() {
+                let ours = mount.kind == "tmpfs" && mount.source == TMPFS_SOURCE && mount.root == Path::new("/");
+                if ours && mount.path.parent() == Some(&*volumes) {
+                    mounts::unmount_now_or_later(&mount.path).map_err(|source| VolumeError::Unmount {
+                        path: mount.path.clone(),
+                        source,
+                    })?;
+                }
+            }
+        }
+        Ok(path::remove_tree(&directory)?)
+    }
+
+    /// Every pod that has a directory.
+    pub fn list(&self) -> Result<Vec<Uid>, VolumeError> {
+        let read_error = |source| VolumeError::Read {
+            path: self.pods.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&self.pods) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read_error(error)),
+        };
+        let mut uids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(read_error)?.file_name();
+            // What podd did not make (`lost+found`) is none of its business.
+            uids.extend(
+                name.to_str()
+                    .filter(|name| is_uuid(name))
+                    .map(|name| Uid(name.to_owned())),
+            );
+        }
+        uids.sort_unstable();
+        Ok(uids)
+    }
+}
+
+/// A name that is one component of a path.
+fn plain(name: &str) -> Result<&str, VolumeError> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(part)), None) if part == name => Ok(name),
+        _ => Err(VolumeError::Name { name: name.to_owned() }),
+    }
+}
+
+/// RFC 4122's text form, in lower case.
+fn is_uuid(name: &str) -> bool {
+    name.len() == 36
+        && name.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+        })
+}
+
+/// How large a Memory emptyDir may grow: its own limit or, if that is less, the memory that the pod's containers may
+/// have (Kubernetes `emptydir/empty_dir.go calculateEmptyDirMemorySize`). `None`: half of the machine's memory, the
+/// kernel's default.
+fn memory_size(pod: &PodSpec, size_limit: Option<u64>) -> Option<u64> {
+    let containers: Option<u64> = pod
+        .containers
+        .iter()
+        .map(|c| c.resources.memory_limit.filter(|limit| *limit > 0))
+        .sum();
+    [size_limit.filter(|limit| *limit > 0), containers]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+fn mount_memory(path: &Path, size: Option<u64>) -> Result<(), VolumeError> {
+    let mount_error = |source| VolumeError::Mount {
+        path: path.to_owned(),
+        source,
+    };
+    if mounts::is_mount_point(path).map_err(mount_error)? {
+        return Ok(());
+    }
+    mounts::mount_tmpfs(path, TMPFS_SOURCE, size, 0o777).map_err(mount_error)
+}
+
+/// Put a file in place, unless it is as it should be. It can be made again, so the disk is not waited for.
+fn put(path: &Path, text: &str) -> Result<(), VolumeError> {
+    let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    // A container may have written much into it: its length tells enough then.
+    let same = fs::symlink_metadata(path).is_ok_and(|there| there.is_file() && there.len() == length)
+        && fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes());
+    if same {
+        return Ok(());
+    }
+    Ok(path::write_file_atomic(
+        path,
+        text.as_bytes(),
+        0o644,
+        Durability::Memory,
+    )?)
+}

@@ -674,6 +674,43 @@ fn security_contexts() {
     ]);
 }
 
+/// A few lines can stand for more text than there is memory; Linux would not execute it anyway.
+#[test]
+fn what_grows_too_long_is_refused() {
+    let mut env = vec![json!({"name": "A0", "value": "yyyyyyyy"})];
+    env.extend((1..20).map(|i| json!({"name": format!("A{i}"), "value": format!("$(A{0})$(A{0})", i - 1)})));
+    let pod = with(small_pod(), "/spec/containers/0/env", json!(env));
+    assert_eq!(
+        faults(pod),
+        ["spec.containers[0].env[14].value: Too long: may not be more than 131071 bytes"],
+        "what refers to it stays as it is, and is short"
+    );
+    let pod = with(
+        small_pod(),
+        "/spec/containers/0/env",
+        json!([{"name": "A", "value": "y".repeat(100_000)}]),
+    );
+    assert_eq!(faults(pod.clone()), Vec::<String>::new());
+    let long = with(pod.clone(), "/spec/containers/0/args", json!(["x", "$(A)$(A)"]));
+    assert_eq!(
+        faults(long),
+        ["spec.containers[0].args[1]: Too long: may not be more than 131071 bytes"]
+    );
+    let many = with(pod, "/spec/containers/0/args", json!(vec!["$(A)"; 83]));
+    assert_eq!(
+        faults(many),
+        [
+            "spec.containers[0].args[82]: Forbidden: arguments and variables of a pod may not be more than 8388608 bytes \
+          in all"
+        ]
+    );
+    check(vec![(
+        "/spec/containers/0/workingDir",
+        json!(format!("/{}", "a".repeat(4095))),
+        one("spec.containers[0].workingDir: Too long: may not be more than 4095 bytes"),
+    )]);
+}
+
 /// Everything Kubernetes knows and podd cannot do: refused by the name of the field.
 #[test]
 fn what_podd_cannot_do_is_refused_by_name() {

@@ -164,7 +164,8 @@ async fn child() {
     let store = Store::open(Path::new(&path)).await.unwrap();
     let said = |line: String| {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{line}").unwrap();
+        // The harness has begun a line of its own.
+        writeln!(out, "\n{line}").unwrap();
         out.flush().unwrap();
     };
     join_all((0..4).map(|task| {
@@ -184,7 +185,8 @@ async fn child() {
                 match written.await {
                     Ok(_) => said(format!("ack {n}")),
                     Err(error) => {
-                        said(format!("refused {}", matches!(error, StoreError::Failed { .. })));
+                        let failed = matches!(error, StoreError::Failed { .. });
+                        said(format!("{} {n}", if failed { "failed" } else { "refused" }));
                         errors += 1;
                         if errors == 2 {
                             break;
@@ -198,8 +200,8 @@ async fn child() {
     said("end".to_owned());
 }
 
-/// Runs [`child`] on a database, under another program or not.
-fn start_child(wrapper: &[&str], path: &Path, pods: u32) -> std::process::Child {
+/// Runs one of the children on a database, under another program or not.
+fn start_child(wrapper: &[&str], child: &str, path: &Path, pods: u32) -> std::process::Child {
     let this = std::env::current_exe().unwrap();
     let mut command = match wrapper {
         [] => Command::new(&this),
@@ -209,14 +211,9 @@ fn start_child(wrapper: &[&str], path: &Path, pods: u32) -> std::process::Child 
             command
         }
     };
+    let name = format!("{}::{child}", module_path!().split_once("::").unwrap().1);
     command
-        .args([
-            "--exact",
-            "store::tests::durable::child",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", &name, "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD, path)
         .env(PODS, pods.to_string())
         .stdout(Stdio::piped())
@@ -249,7 +246,7 @@ async fn assert_acknowledged_are_there(scratch: &Scratch, acknowledged: &[u32]) 
 async fn killed_at_any_moment_what_was_acknowledged_is_there() {
     for enough in [1, 37, 150, 400] {
         let scratch = Scratch::new();
-        let mut child = start_child(&[], &scratch.path, 100_000);
+        let mut child = start_child(&[], "child", &scratch.path, 100_000);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let number = |line: String| line.strip_prefix("ack ").and_then(|n| n.parse::<u32>().ok());
         let mut acknowledged: Vec<_> = lines.by_ref().filter_map(number).take(enough).collect();
@@ -262,8 +259,9 @@ async fn killed_at_any_moment_what_was_acknowledged_is_there() {
     }
 }
 
-/// What the child said, run under strace with a fault at one of its system calls. `None` when strace cannot be used here.
-fn under_strace(scratch: &Scratch, fault: &str) -> Option<(Vec<u32>, Vec<String>)> {
+/// What each of the child's tasks said in turn (`ack`, `refused`, `failed`, and of which pod), run under strace with a
+/// fault at one of its system calls. `None` when strace cannot be used here.
+fn under_strace(scratch: &Scratch, fault: &str) -> Option<[Vec<(String, u32)>; 4]> {
     let probe = Command::new("strace")
         .args(["-o", "/dev/null", "true"])
         .stderr(Stdio::null())
@@ -273,19 +271,45 @@ fn under_strace(scratch: &Scratch, fault: &str) -> Option<(Vec<u32>, Vec<String>
         return None;
     }
     let inject = format!("inject={fault}");
-    let child = start_child(&["strace", "-f", "-o", "/dev/null", "-e", &inject], &scratch.path, 200);
+    let child = start_child(
+        &["strace", "-f", "-o", "/dev/null", "-e", &inject],
+        "child",
+        &scratch.path,
+        200,
+    );
     let output = child.wait_with_output().unwrap();
-    let lines: Vec<String> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    assert!(lines.iter().any(|line| line == "end"), "{lines:?}");
-    let acknowledged = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("ack ")?.parse().ok())
-        .collect();
-    Some((acknowledged, lines))
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.lines().any(|line| line == "end"), "{output}");
+    let mut said: [Vec<_>; 4] = Default::default();
+    for line in output.lines() {
+        if let Some((word, n)) = line.split_once(' ')
+            && ["ack", "refused", "failed"].contains(&word)
+        {
+            let n: u32 = n.parse().unwrap();
+            said[usize::try_from(n % 4).unwrap()].push((word.to_owned(), n));
+        }
+    }
+    Some(said)
+}
+
+fn acknowledged(said: &[Vec<(String, u32)>]) -> Vec<u32> {
+    said.iter()
+        .flatten()
+        .filter(|(word, _)| word == "ack")
+        .map(|(_, n)| *n)
+        .collect()
+}
+
+/// Once somebody was told that it failed, nothing else is ever said to them.
+fn assert_failed_for_good(said: &[Vec<(String, u32)>]) {
+    for task in said {
+        let words: Vec<_> = task.iter().map(|(word, _)| word.as_str()).collect();
+        let first = words
+            .iter()
+            .position(|word| *word != "ack")
+            .expect("the fault was noticed");
+        assert_eq!(words[first..], ["failed", "failed"], "{words:?}");
+    }
 }
 
 #[tokio::test]
@@ -294,59 +318,91 @@ async fn when_the_disk_fails_to_sync_nothing_more_is_acknowledged() {
         let scratch = Scratch::new();
         // From this call on, for ever.
         let fault = format!("fsync,fdatasync:error=EIO:when={when}+");
-        let Some((acknowledged, lines)) = under_strace(&scratch, &fault) else {
+        let Some(said) = under_strace(&scratch, &fault) else {
             return;
         };
-        let refused = lines
-            .iter()
-            .position(|line| line.starts_with("refused"))
-            .expect("the fault was noticed");
-        assert!(
-            lines[refused..].iter().all(|line| !line.starts_with("ack")),
-            "{lines:?}"
-        );
-        assert!(
-            lines[refused..]
-                .iter()
-                .all(|line| line == "refused true" || !line.starts_with("refused")),
-            "{lines:?}"
-        );
-        assert!(!acknowledged.is_empty());
-        assert_acknowledged_are_there(&scratch, &acknowledged).await;
+        assert_failed_for_good(&said);
+        assert!(!acknowledged(&said).is_empty());
+        assert_acknowledged_are_there(&scratch, &acknowledged(&said)).await;
     }
 }
 
 #[tokio::test]
 async fn a_sync_that_fails_once_is_not_believed_the_next_time() {
     let scratch = Scratch::new();
-    let Some((acknowledged, lines)) = under_strace(&scratch, "fsync,fdatasync:error=EIO:when=60") else {
+    let Some(said) = under_strace(&scratch, "fsync,fdatasync:error=EIO:when=60") else {
         return;
     };
-    let refused = lines
-        .iter()
-        .position(|line| line.starts_with("refused"))
-        .expect("the fault was noticed");
-    assert!(
-        lines[refused..].iter().all(|line| !line.starts_with("ack")),
-        "{lines:?}"
-    );
-    assert_acknowledged_are_there(&scratch, &acknowledged).await;
+    assert_failed_for_good(&said);
+    assert_acknowledged_are_there(&scratch, &acknowledged(&said)).await;
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_requests_and_then_goes_on() {
+async fn a_write_that_finds_the_disk_full_is_refused_and_the_next_one_goes_on() {
     let scratch = Scratch::new();
-    let Some((acknowledged, lines)) = under_strace(&scratch, "pwrite64:error=ENOSPC:when=300") else {
+    let Some(said) = under_strace(&scratch, "pwrite64:error=ENOSPC:when=300") else {
         return;
     };
-    let refused = lines
-        .iter()
-        .position(|line| line.starts_with("refused"))
-        .expect("the fault was noticed");
-    assert!(lines.iter().all(|line| line != "refused true"), "the store has failed");
-    assert!(
-        lines[refused..].iter().any(|line| line.starts_with("ack")),
-        "nothing was written any more"
+    let refused = said.iter().flatten().filter(|(word, _)| word == "refused").count();
+    assert!(refused > 0, "the fault was not noticed");
+    // Everybody goes on to the end of the work.
+    for (task, n) in said.iter().zip(196..) {
+        assert_eq!(task.last().unwrap(), &("ack".to_owned(), n));
+    }
+    assert_acknowledged_are_there(&scratch, &acknowledged(&said)).await;
+}
+
+/// Not a test of its own: runs where the database's directory is a file system of 3 MB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs inside another test"]
+async fn child_on_a_small_disk() {
+    let path = std::env::var_os(CHILD).expect("set by the test that runs it");
+    let (path, filler) = (Path::new(&path), Path::new(&path).with_file_name("filler"));
+    let store = Store::open(path).await.unwrap();
+    for n in 0..20 {
+        make(&store, n).await;
+    }
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+
+    let mut refused = 0;
+    for n in 0..50 {
+        match store
+            .set_status(&uid(1), json!({ "n": n, "text": "x".repeat(9_000) }))
+            .await
+        {
+            Ok(_) => {}
+            Err(StoreError::Database { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0, "the disk was never full");
+    assert_eq!(store.list("Pod", None, None, None).await.unwrap().objects.len(), 20);
+    drop(store);
+
+    // Started on the full disk.
+    let store = Store::open(path).await.unwrap();
+    assert_eq!(store.list("Pod", None, None, None).await.unwrap().objects.len(), 20);
+    let version = store.resource_version().await.unwrap();
+    std::fs::remove_file(filler).unwrap();
+    make(&store, 20).await;
+    assert_eq!(store.resource_version().await.unwrap(), version + 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_survived_and_a_start_on_it_too() {
+    let scratch = Scratch::new();
+    let directory = scratch.path.parent().unwrap().to_str().unwrap();
+    // The file system is gone with the child's mount namespace.
+    let mount = format!("mount -t tmpfs -o size=3m tmpfs {directory} && exec \"$0\" \"$@\"");
+    let child = start_child(
+        &["unshare", "-m", "sh", "-c", &mount],
+        "child_on_a_small_disk",
+        &scratch.path,
+        0,
     );
-    assert_acknowledged_are_there(&scratch, &acknowledged).await;
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

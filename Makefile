@@ -1,0 +1,39 @@
+# The targets that README names; continuous integration runs the same `make test`.
+SHELL := /bin/bash
+KILLS ?= 200
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: demo test test-v2 lint bench soak sqlx
+
+demo:
+	@deploy/setup.sh demo
+	@cargo build --quiet
+	@deploy/demo.sh $(if $(KEEP),--keep)
+
+test:
+	@deploy/setup.sh test
+	@$(MAKE) --no-print-directory lint
+	cargo nextest run --no-fail-fast
+
+# The same tests of the real binary in an emulated guest with systemd and cgroup v2.
+test-v2:
+	tests/vm/run.sh $(FILTER)
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@deploy/deny.sh
+
+bench:
+	@deploy/setup.sh bench
+	cargo build --release
+	benches/bench.py
+
+soak:
+	@deploy/setup.sh demo
+	cargo build --release
+	benches/soak.py --kills $(KILLS)
+
+# Write .sqlx/ anew after a change of a query or a migration.
+sqlx:
+	deploy/sqlx-prepare.sh

@@ -1,0 +1,295 @@
+#!/usr/bin/env python3
+"""Kill the agent, again and again, at random moments under a churn of pods; then count what is wrong.
+
+Pods come and go all the time: some run until they are deleted, some end by themselves with an exit code known
+beforehand, some crash and are started again. The agent gets SIGKILL at random moments, 200 times unless told otherwise,
+and now and then a shim, an infra process or a container gets it too. Each container writes (attempt marker, boot, pid)
+with O_APPEND into a file of its own, and holds a lock while it lives, so that two lives of one container at once, or
+one attempt run twice, are seen from outside. In the end everything is deleted, and nothing may be left.
+
+    make soak KILLS=200
+    benches/soak.py --kills 20 --seed 7
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+PODS = "/api/v1/namespaces/default/pods"
+PATIENCE = 90
+
+
+class Wrong(Exception):
+    """Something that must never be."""
+
+
+class Unix(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(20)
+        self.sock.connect(self.path)
+
+
+class Agent:
+    def __init__(self, binary, work):
+        self.binary, self.dir = binary, work
+        self.bridge, self.cgroup = "podd-soak", "podd-soak"
+        self.log = open(work / "agent.log", "a")
+        self.child = None
+
+    def start(self):
+        self.child = subprocess.Popen(
+            [self.binary, "serve", "--root", self.dir / "root", "--run-dir", self.dir / "run", "--log-dir", self.dir / "log",
+             "--listen", "127.0.0.1:7446", "--bridge", self.bridge, "--pod-cidr", "10.244.240.0/22",
+             "--cgroup-root", self.cgroup, "--node-name", "soak", "--max-restart-backoff", "1s"],
+            stdout=self.log, stderr=self.log)
+
+    def ask(self, method, path, body=None):
+        connection = Unix(self.dir / "run/podd.sock")
+        with contextlib.closing(connection):
+            data = json.dumps(body).encode() if body is not None else None
+            connection.request(method, path, body=data, headers={"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text.startswith(b"{") else text
+
+    def try_ask(self, method, path, body=None):
+        """None when the agent is not there to answer."""
+        try:
+            return self.ask(method, path, body)
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def wait_ready(self):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            answer = self.try_ask("GET", "/readyz")
+            if answer and answer[0] == 200:
+                return
+            if self.child.poll() is not None or time.monotonic() > deadline:
+                raise Wrong("the agent does not come back: " + (self.dir / "agent.log").read_text()[-3000:])
+            time.sleep(0.005)
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+
+def pod(name, kind, code, out):
+    # The lock is held by a descriptor that ends with the life; each life appends one line.
+    life = (f'exec 9>>/out/{name}.lock; flock -n 9 || echo "{name} TWICE" >> /out/wrong; '
+            f'echo "$HOSTNAME $(cat /proc/sys/kernel/random/uuid)" >> /out/{name}.lives; ')
+    script = {
+        "runs": life + "trap 'exit 0' TERM; while true; do sleep 0.2; done",
+        "ends": life + f"sleep 0.{random.randint(1, 9)}; exit {code}",
+        "crashes": life + f"sleep 0.{random.randint(1, 9)}; exit {code}",
+    }[kind]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"kind": kind, "code": str(code)}}, "spec": {
+        "restartPolicy": "Never" if kind == "ends" else "Always", "terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "out", "hostPath": {"path": str(out)}}, {"name": "empty", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": "soak/busybox:1", "command": ["sh", "-c", script],
+                        "volumeMounts": [{"name": "out", "mountPath": "/out"}, {"name": "empty", "mountPath": "/empty"}]},
+                       {"name": "side", "image": "soak/busybox:1",
+                        "command": ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"] if kind != "ends"
+                        else ["true"]}]}}
+
+
+def processes(cgroup):
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                if f"/{cgroup}/" in pathlib.Path(f"/proc/{entry}/cgroup").read_text():
+                    found.append(int(entry))
+    return found
+
+
+def shims(run):
+    found = []
+    for journal in (run / "pods").glob("*/*/journal"):
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            found.append(json.loads(journal.read_text().split("\n", 1)[0])["fact"]["Shim"]["pid"])
+    return [pid for pid in found if os.path.exists(f"/proc/{pid}")]
+
+
+def check(item, wrong, disturbed):
+    """One pod as the API tells it, against what it was told to do."""
+    labels = item["metadata"]["labels"]
+    name = item["metadata"]["name"]
+    for status in item.get("status", {}).get("containerStatuses", []):
+        for state in (status.get("state", {}), status.get("lastState", {})):
+            ended = state.get("terminated")
+            if not ended or status["name"] != "c":
+                continue
+            code, reason = ended["exitCode"], ended.get("reason")
+            lost = reason == "ContainerStatusUnknown"
+            if lost and name not in disturbed:
+                wrong.append(f"{name}: an exit was lost although nobody killed its shim")
+            killed = code == 137 and (name in disturbed or item["metadata"].get("deletionTimestamp"))
+            expected = int(labels["code"]) if labels["kind"] != "runs" else 0
+            if not lost and not killed and code != expected:
+                wrong.append(f"{name}: exit code {code} ({reason}), not {expected}")
+
+
+def left(agent):
+    found = [f"process {p}" for p in processes(agent.cgroup)]
+    found += [f"shim {p}" for p in shims(agent.dir / "run")]
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    found += [f"mount {line}" for line in mounts if f" {agent.dir}/" in line]
+    links = subprocess.run(["ip", "-o", "link", "show", "master", agent.bridge], capture_output=True, text=True).stdout
+    found += [f"link {line}" for line in links.splitlines()]
+    for part in ("root/pods", "run/pods", "log"):
+        found += [f"directory {path}" for path in (agent.dir / part).glob("*")]
+    cgroups = subprocess.run(["find", "/sys/fs/cgroup", "-type", "d", "-path", f"*/{agent.cgroup}/*pod*"],
+                             capture_output=True, text=True).stdout
+    found += [f"cgroup {line}" for line in cgroups.splitlines()]
+    rows = subprocess.run(["sqlite3", agent.dir / "root/podd.db", "select count(*) from address"], capture_output=True, text=True)
+    if rows.returncode == 0 and rows.stdout.strip() != "0":
+        found.append(f"{rows.stdout.strip()} addresses")
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--pods", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--binary", default=str(HERE.parent / "target/release/podd"))
+    options = parser.parse_args()
+    random.seed(options.seed)
+    print(f"soak: seed {options.seed}, {options.kills} kills, {options.pods} pods")
+    work = pathlib.Path(tempfile.mkdtemp(prefix="podd-soak-"))
+    out = work / "out"
+    out.mkdir()
+    tree = work / "tree"
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", tree / "bin/busybox")
+    for applet in subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True).stdout.split():
+        if applet != "busybox":
+            (tree / "bin" / applet).symlink_to("busybox")
+    subprocess.run(["tar", "-C", tree, "-cf", work / "rootfs.tar", "."], check=True)
+
+    agent = Agent(options.binary, work)
+    wrong, disturbed, alive = [], set(), {}
+    counts = {"created": 0, "deleted": 0, "agent": 0, "shim": 0, "infra or container": 0, "ends seen": 0}
+    try:
+        agent.start()
+        agent.wait_ready()
+        subprocess.run([options.binary, "image", "import", work / "rootfs.tar", "--name", "soak/busybox:1", "--socket",
+                        work / "run/podd.sock"], check=True, capture_output=True)
+        begun = time.monotonic()
+        serial = 0
+        while counts["agent"] < options.kills:
+            until = time.monotonic() + random.uniform(0.01, 1.5)
+            while time.monotonic() < until:
+                if len(alive) < options.pods:
+                    kind = random.choice(["runs", "ends", "crashes"])
+                    code = 0 if kind == "runs" else random.choice([0, 1, 3, 42, 255])
+                    name = f"{kind}-{serial}"
+                    serial += 1
+                    made = agent.try_ask("POST", PODS, pod(name, kind, code, out))
+                    if made is None:
+                        break
+                    if made[0] != 201:
+                        wrong.append(f"{name} was refused: {made}")
+                    alive[name] = kind
+                    counts["created"] += 1
+                elif random.random() < 0.5:
+                    name = random.choice(list(alive))
+                    answer = agent.try_ask("DELETE", f"{PODS}/{name}?gracePeriodSeconds={random.choice([0, 0, 1])}")
+                    if answer is None:
+                        break
+                    if answer[0] not in (200, 404):
+                        wrong.append(f"{name} is not deleted: {answer}")
+                    del alive[name]
+                    counts["deleted"] += 1
+                else:
+                    listed = agent.try_ask("GET", PODS)
+                    if listed is None:
+                        break
+                    for item in listed[1]["items"]:
+                        check(item, wrong, disturbed)
+                        counts["ends seen"] += item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+                if random.random() < 0.02:
+                    victims = [(p, "shim") for p in shims(work / "run")]
+                    victims += [(p, "infra or container") for p in processes(agent.cgroup)]
+                    if victims:
+                        pid, what = random.choice(victims)
+                        # Whose it is cannot be told for sure once it is dead: any pod may have been meant.
+                        disturbed.update(alive)
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                            counts[what] += 1
+            agent.kill()
+            counts["agent"] += 1
+            agent.start()
+            agent.wait_ready()
+            if counts["agent"] % 20 == 0:
+                print(f"  {counts['agent']} kills, {counts['created']} pods made, {len(wrong)} wrong", file=sys.stderr)
+
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            code, listed = agent.ask("GET", PODS)
+            for item in listed["items"]:
+                check(item, wrong, disturbed)
+            if not listed["items"]:
+                break
+            if time.monotonic() > deadline:
+                wrong.append(f"pods that do not go: {[i['metadata']['name'] for i in listed['items']]}")
+                break
+            agent.ask("DELETE", PODS + "?gracePeriodSeconds=0")
+            time.sleep(0.1)
+        while remains := left(agent):
+            if time.monotonic() > deadline:
+                wrong += remains
+                break
+            time.sleep(0.1)
+        if (out / "wrong").exists():
+            wrong += (out / "wrong").read_text().splitlines()
+        took = time.monotonic() - begun
+        print(f"soak: {took:.0f} s, " + ", ".join(f"{key} {value}" for key, value in counts.items()))
+        agent.child.terminate()
+        agent.child.wait()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            agent.kill()
+        for pid in shims(work / "run") + processes(agent.cgroup):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        subprocess.run(["ip", "link", "del", agent.bridge], capture_output=True)
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+        for line in tables.splitlines():
+            words = line.split()
+            if len(words) == 3 and words[2].endswith(agent.bridge):
+                subprocess.run(["nft", "delete", *words], capture_output=True)
+        subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path", f"*/{agent.cgroup}*", "-exec", "rmdir", "{}", "+"],
+                       capture_output=True)
+    if wrong:
+        print("soak: WRONG:\n  " + "\n  ".join(sorted(set(wrong))[:50]))
+        print(f"soak: state is kept in {work}, seed {options.seed}")
+        sys.exit(1)
+    shutil.rmtree(work, ignore_errors=True)
+    print("soak: nothing doubled, no exit code wrong, nothing left")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()

@@ -1,0 +1,404 @@
+//! One look at one pod: observe, record, decide, act, and again until there is nothing to do but wait.
+//!
+//! The order of every round is the one that `reconcile`'s doc prescribes and its simulation crashes at every arrow of.
+//! Steps of one plan are independent: their beginnings are recorded in one save, their effects run side by side, and
+//! one look records what came of them. The status is written beside the effects: it is told, never believed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+use super::{Controller, POD};
+use crate::admit::{self, ModelError};
+use crate::model::{ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Step, Timestamp, Uid};
+use crate::reconcile::{self, reconcile};
+use crate::runtime::{LogDirName, ObserveError, Runtime, StepError};
+use crate::status::status;
+use crate::store::{StoreError, StoredObject};
+
+/// After so many rounds a look is ended and the pod queued again, so that one pod cannot keep the others waiting.
+const ROUNDS: usize = 64;
+
+/// A look could not be finished; it is repeated soon.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PassError {
+    #[error("the store failed: {0}")]
+    Store(#[from] StoreError),
+    #[error("the machine could not be observed: {0}")]
+    Observe(#[from] ObserveError),
+    #[error("the stored pod cannot be understood: {0}")]
+    Model(#[from] ModelError),
+    #[error("the stored pod is not a Pod: {0}")]
+    Wire(#[source] serde_json::Error),
+    #[error("the status could not be written as JSON: {0}")]
+    Status(#[source] serde_json::Error),
+    #[error("step of an orphan failed: {0}")]
+    Orphan(#[source] StepError),
+}
+
+pub(super) struct Pass<R> {
+    controller: Arc<Controller<R>>,
+    uid: Uid,
+}
+
+/// A container start whose image is known.
+struct Start<'a> {
+    container: &'a ContainerSpec,
+    attempt: u32,
+    sandbox: u32,
+    image: ResolvedImage,
+}
+
+/// What became of a step.
+enum Outcome {
+    /// Nothing to record beyond what the machine tells when it is looked at.
+    Observable,
+    Failed(FailedStep, StepError),
+    SandboxReady(u32),
+    /// To be removed and recorded as stopped, once every end in it is recorded.
+    SandboxStopped(u32),
+    TornDown,
+    /// The last step: the object may go.
+    Removed,
+}
+
+impl<R: Runtime> Pass<R> {
+    pub(super) fn new(controller: Arc<Controller<R>>, uid: Uid) -> Self {
+        Self { controller, uid }
+    }
+
+    /// When to look again, if not on a hint.
+    #[tracing::instrument(name = "reconcile", skip_all, fields(pod.uid = %self.uid))]
+    pub(super) async fn run(self) -> Result<Option<Timestamp>, PassError> {
+        for _ in 0..ROUNDS {
+            let Some(object) = self.controller.store.get_by_uid(POD, &self.uid).await? else {
+                return self.remove_orphan().await;
+            };
+            let (pod, previous) = wire(&object)?;
+            let desired = admit::to_model(&pod)?;
+            match self.round(&desired, previous).await? {
+                Round::Again => {}
+                Round::Wait(wake_at) => return Ok(wake_at),
+                Round::Forgotten => return Ok(None),
+            }
+        }
+        Ok(Some(self.now()))
+    }
+
+    async fn round(&self, desired: &PodSpec, previous: Option<PodStatus>) -> Result<Round, PassError> {
+        let store = &self.controller.store;
+        let recorded = store.observed(&self.uid).await?;
+        let mut observed = self.look(&recorded).await?;
+
+        let now = self.now();
+        let plan = reconcile(now, desired, &observed, &self.controller.limits);
+        let told = status(now, &self.controller.node, desired, &observed, previous.as_ref());
+        let told = serde_json::to_value(told).map_err(PassError::Status)?;
+        if plan.steps.is_empty() {
+            store.set_status(&self.uid, told).await?;
+            return Ok(Round::Wait(plan.wake_at));
+        }
+        let (written, acted) = tokio::join!(
+            store.set_status(&self.uid, told),
+            self.execute(desired, &mut observed, &plan.steps)
+        );
+        match written {
+            // Deleted and forgotten by these very steps.
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if acted? {
+            tracing::info!(pod.name = %desired.name, pod.namespace = %desired.namespace, "pod removed");
+            return Ok(Round::Forgotten);
+        }
+        Ok(Round::Again)
+    }
+
+    /// Observe, record, save.
+    async fn look(&self, recorded: &Observed) -> Result<Observed, PassError> {
+        let snapshot = self.controller.runtime.observe(&self.uid).await?;
+        let observed = reconcile::record(self.now(), &self.controller.boot_id, recorded, &snapshot);
+        self.save(recorded, &observed).await?;
+        Ok(observed)
+    }
+
+    /// Carry out the steps of one plan. True when the pod is forgotten.
+    async fn execute(&self, desired: &PodSpec, observed: &mut Observed, steps: &[Step]) -> Result<bool, PassError> {
+        let before = observed.clone();
+        let starts = self.resolve(desired, observed, steps).await;
+        let address = self.begin(desired, observed, steps, &starts).await?;
+        self.save(&before, observed).await?;
+
+        let acts = join_all(steps.iter().map(|step| self.act(desired, observed, step, address)));
+        let starts = join_all(starts.into_iter().map(|start| self.start(desired, start, address)));
+        let (acts, starts) = tokio::join!(acts, starts);
+
+        *observed = self.look(observed).await?;
+        let looked = observed.clone();
+        let mut forgotten = false;
+        for outcome in acts.into_iter().chain(starts) {
+            match outcome {
+                Outcome::Observable => {}
+                Outcome::Failed(step, error) => self.fail(observed, step, &error),
+                Outcome::SandboxReady(attempt) => {
+                    *observed = reconcile::sandbox_ready(self.now(), observed, attempt);
+                }
+                // Its ends are saved: now its journal is of no further use.
+                Outcome::SandboxStopped(attempt) => {
+                    match self.controller.runtime.remove_sandbox(&self.uid, attempt).await {
+                        Ok(()) => *observed = reconcile::sandbox_stopped(self.now(), observed, attempt),
+                        Err(error) => self.fail(observed, FailedStep::Teardown, &error),
+                    }
+                }
+                Outcome::TornDown => *observed = reconcile::torn_down(observed),
+                Outcome::Removed => forgotten = true,
+            }
+        }
+        if forgotten {
+            self.controller.store.forget_pod(&self.uid).await?;
+        } else {
+            self.save(&looked, observed).await?;
+        }
+        Ok(forgotten)
+    }
+
+    fn fail(&self, observed: &mut Observed, step: FailedStep, error: &StepError) {
+        tracing::warn!(?step, reason = error.reason.as_str(), error = %error.message, "a step failed");
+        *observed = reconcile::failed(self.now(), observed, step, error.reason, error.message.clone());
+    }
+
+    /// Find the images of the containers to be started; a start without one is recorded as failed here and now.
+    async fn resolve<'a>(&self, desired: &'a PodSpec, observed: &mut Observed, steps: &[Step]) -> Vec<Start<'a>> {
+        let mut starts = Vec::new();
+        for step in steps {
+            let Step::StartContainer {
+                container,
+                attempt,
+                sandbox,
+                backoff: _,
+            } = step
+            else {
+                continue;
+            };
+            let Some(container) = desired.container(container) else {
+                continue;
+            };
+            match self.controller.runtime.image(container).await {
+                Ok(image) => starts.push(Start {
+                    container,
+                    attempt: *attempt,
+                    sandbox: *sandbox,
+                    image,
+                }),
+                Err(error) => self.fail(observed, FailedStep::Container(container.name.clone()), &error),
+            }
+        }
+        starts
+    }
+
+    /// Record what is about to be done. Returns the pod's address.
+    async fn begin(
+        &self,
+        desired: &PodSpec,
+        observed: &mut Observed,
+        steps: &[Step],
+        starts: &[Start<'_>],
+    ) -> Result<Option<IpAddr>, PassError> {
+        let now = self.now();
+        for step in steps {
+            match step {
+                Step::CreateSandbox { attempt } => {
+                    let ip = if desired.host_network {
+                        None
+                    } else {
+                        let (first, last) = self.controller.pool;
+                        match self.controller.store.address(&self.uid, first, last).await {
+                            Ok(ip) => Some(IpAddr::V4(ip)),
+                            Err(error @ StoreError::NoAddress { .. }) => {
+                                let error = StepError {
+                                    reason: FailureReason::CreatePodSandboxError,
+                                    message: error.to_string(),
+                                };
+                                self.fail(observed, FailedStep::Sandbox, &error);
+                                continue;
+                            }
+                            Err(error) => return Err(error.into()),
+                        }
+                    };
+                    *observed = reconcile::begin_sandbox(now, &self.controller.boot_id, observed, *attempt, ip);
+                }
+                Step::StartContainer {
+                    container,
+                    attempt,
+                    sandbox,
+                    backoff,
+                } => {
+                    let start = starts.iter().find(|start| start.container.name == *container);
+                    if let Some(start) = start {
+                        let begun = reconcile::Start {
+                            container,
+                            attempt: *attempt,
+                            sandbox: *sandbox,
+                            backoff: *backoff,
+                        };
+                        let image = &start.image.id;
+                        *observed = reconcile::begin_attempt(observed, begun, &start.container.image, image.clone());
+                    }
+                }
+                Step::KillContainer { container, attempt } => {
+                    *observed = reconcile::begin_kill(now, observed, container, *attempt);
+                }
+                Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => {}
+            }
+        }
+        Ok(observed.sandbox.as_ref().and_then(|sandbox| sandbox.ip))
+    }
+
+    async fn start(&self, desired: &PodSpec, start: Start<'_>, ip: Option<IpAddr>) -> Outcome {
+        let Start {
+            container,
+            attempt,
+            sandbox,
+            image,
+        } = start;
+        let runtime = &self.controller.runtime;
+        let step = FailedStep::Container(container.name.clone());
+        match runtime
+            .start_container(desired, container, attempt, sandbox, &image, ip)
+            .await
+        {
+            Ok(()) => {
+                tracing::info!(pod.name = %desired.name, container = %container.name, attempt, "container started");
+                if let Some(old) = attempt.checked_sub(2) {
+                    // What `lastState` and `logs --previous` need of the attempt before is not in its root file system.
+                    if let Err(error) = runtime
+                        .remove_old_attempt(&self.uid, sandbox, &container.name, old)
+                        .await
+                    {
+                        tracing::warn!(container = %container.name, attempt = old, error = %error.message, "cannot remove an old attempt yet");
+                    }
+                }
+                Outcome::Observable
+            }
+            // The attempt itself says so (StartError): its back-off is the container's.
+            Err(error) if error.reason == FailureReason::RunContainerError => {
+                tracing::warn!(pod.name = %desired.name, container = %container.name, attempt, error = %error.message, "container could not be executed");
+                Outcome::Observable
+            }
+            Err(error) => Outcome::Failed(step, error),
+        }
+    }
+
+    /// Carry out one step other than a start.
+    async fn act(&self, desired: &PodSpec, observed: &Observed, step: &Step, ip: Option<IpAddr>) -> Outcome {
+        let runtime = &self.controller.runtime;
+        let uid = &self.uid;
+        match step {
+            Step::StartContainer { .. } => Outcome::Observable,
+            // Without an address there is nothing to begin with: `begin` has recorded why.
+            Step::CreateSandbox { .. } if ip.is_none() && !desired.host_network => Outcome::Observable,
+            Step::CreateSandbox { attempt } => match runtime.create_sandbox(desired, *attempt, ip).await {
+                Ok(()) => Outcome::SandboxReady(*attempt),
+                Err(error) => Outcome::Failed(FailedStep::Sandbox, error),
+            },
+            Step::StopSandbox { attempt } => match runtime.stop_sandbox(uid, *attempt).await {
+                Ok(()) => Outcome::SandboxStopped(*attempt),
+                Err(error) => Outcome::Failed(FailedStep::Teardown, error),
+            },
+            Step::StopContainer { container, attempt } => {
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else {
+                    return Outcome::Observable;
+                };
+                match runtime.stop_container(uid, sandbox, container, *attempt).await {
+                    Ok(()) => Outcome::Observable,
+                    Err(error) => Outcome::Failed(FailedStep::Container(container.clone()), error),
+                }
+            }
+            Step::KillContainer { container, attempt } => {
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else {
+                    return Outcome::Observable;
+                };
+                if let Err(error) = runtime.kill_container(uid, sandbox, container, *attempt).await {
+                    // It is due again soon anyway.
+                    tracing::warn!(container, attempt, error = %error.message, "cannot kill a container");
+                }
+                Outcome::Observable
+            }
+            Step::TearDown => self.tear_down(desired).await,
+            Step::Forget => match runtime.remove_pod(uid, Some(&LogDirName::of(desired))).await {
+                Ok(()) => Outcome::Removed,
+                Err(error) => Outcome::Failed(FailedStep::Teardown, error),
+            },
+        }
+    }
+
+    async fn tear_down(&self, desired: &PodSpec) -> Outcome {
+        let logs = desired.deletion.map(|_| LogDirName::of(desired));
+        if let Err(error) = self.controller.runtime.remove_pod(&self.uid, logs.as_ref()).await {
+            return Outcome::Failed(FailedStep::Teardown, error);
+        }
+        match self.controller.store.release_address(&self.uid).await {
+            Ok(()) => Outcome::TornDown,
+            Err(error) => Outcome::Failed(
+                FailedStep::Teardown,
+                StepError {
+                    reason: FailureReason::KillPodSandboxError,
+                    message: error.to_string(),
+                },
+            ),
+        }
+    }
+
+    /// The machine has something of a pod that the store does not know: the ordinary end, without a record.
+    async fn remove_orphan(&self) -> Result<Option<Timestamp>, PassError> {
+        let runtime = &self.controller.runtime;
+        let snapshot = runtime.observe(&self.uid).await?;
+        for sandbox in &snapshot.sandboxes {
+            tracing::warn!(sandbox = sandbox.attempt, "removing a sandbox that belongs to no pod");
+            runtime
+                .stop_sandbox(&self.uid, sandbox.attempt)
+                .await
+                .map_err(PassError::Orphan)?;
+            runtime
+                .remove_sandbox(&self.uid, sandbox.attempt)
+                .await
+                .map_err(PassError::Orphan)?;
+        }
+        runtime.remove_pod(&self.uid, None).await.map_err(PassError::Orphan)?;
+        Ok(None)
+    }
+
+    async fn save(&self, before: &Observed, after: &Observed) -> Result<(), PassError> {
+        if before != after {
+            self.controller.store.save_observed(&self.uid, before, after).await?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.controller.clock)()
+    }
+}
+
+enum Round {
+    Again,
+    Wait(Option<Timestamp>),
+    Forgotten,
+}
+
+/// The sandbox an attempt runs in.
+fn sandbox_of(observed: &Observed, container: &str, attempt: u32) -> Option<u32> {
+    observed
+        .attempts
+        .iter()
+        .find(|a| a.container == container && a.attempt == attempt)
+        .map(|a| a.sandbox)
+}
+
+fn wire(object: &StoredObject) -> Result<(Pod, Option<PodStatus>), PassError> {
+    let mut pod: Pod = serde_json::from_value((*object.json).clone()).map_err(PassError::Wire)?;
+    let status = pod.status.take();
+    Ok((pod, status))
+}

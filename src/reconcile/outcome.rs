@@ -1,0 +1,169 @@
+//! What a step did, or is about to do, as a new record. The controller calls these, saves the result, then acts.
+//!
+//! Goes in: the record and the step's names. Comes out: the new record.
+//!
+//! **Invariant:** pure, and each does nothing the second time: carried out again after a crash, a step finds its own
+//! record and keeps the times in it.
+
+use std::net::IpAddr;
+
+use super::record::{lose, tidy};
+use crate::model::{
+    Attempt, AttemptState, Backoff, FailedStep, Failure, FailureReason, ImageId, Observed, Sandbox, SandboxState,
+    Timestamp,
+};
+
+/// Before `CreateSandbox` is carried out: it is `Creating` from now on. The address stays what it was when `ip` is
+/// `None`.
+pub fn begin_sandbox(now: Timestamp, boot_id: &str, observed: &Observed, attempt: u32, ip: Option<IpAddr>) -> Observed {
+    let mut new = observed.clone();
+    match &mut new.sandbox {
+        Some(sandbox) if sandbox.attempt == attempt => sandbox.ip = ip.or(sandbox.ip),
+        before => {
+            let ip = ip.or(before.as_ref().and_then(|sandbox| sandbox.ip));
+            *before = Some(Sandbox {
+                attempt,
+                state: SandboxState::Creating,
+                ip,
+                created_at: now,
+                boot_id: boot_id.to_owned(),
+            });
+        }
+    }
+    new
+}
+
+/// After `CreateSandbox` was carried out: `Ready`, and its failures are forgotten.
+pub fn sandbox_ready(now: Timestamp, observed: &Observed, attempt: u32) -> Observed {
+    let mut new = succeeded(observed, &FailedStep::Sandbox);
+    if let Some(sandbox) = &mut new.sandbox
+        && sandbox.attempt == attempt
+        && sandbox.state == SandboxState::Creating
+    {
+        sandbox.state = SandboxState::Ready { ready_at: now };
+    }
+    new
+}
+
+/// After `StopSandbox` was carried out, its ends were recorded and its remains were removed: `Stopped`. What is live in
+/// it still has an end that nobody saw; what never ran was dropped by `record`, which had the journal to prove it.
+pub fn sandbox_stopped(now: Timestamp, observed: &Observed, attempt: u32) -> Observed {
+    let mut new = succeeded(observed, &FailedStep::Teardown);
+    if let Some(sandbox) = &mut new.sandbox
+        && sandbox.attempt == attempt
+    {
+        match &sandbox.state {
+            SandboxState::Creating | SandboxState::Ready { .. } | SandboxState::Dead { .. } => {
+                sandbox.state = SandboxState::Stopped { at: now };
+            }
+            SandboxState::Stopped { .. } => {}
+        }
+    }
+    for ended in new.attempts.iter_mut().filter(|a| a.sandbox <= attempt) {
+        lose(now, ended);
+    }
+    new
+}
+
+/// The fields of `Step::StartContainer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start<'a> {
+    pub container: &'a str,
+    pub attempt: u32,
+    pub sandbox: u32,
+    pub backoff: Backoff,
+}
+
+/// Before `StartContainer` is carried out, with its image at hand: a new attempt is `Starting` from now on, and the
+/// container's failures are forgotten. One that is `Starting` already keeps them: it is being tried again.
+pub fn begin_attempt(observed: &Observed, start: Start<'_>, image: &str, image_id: ImageId) -> Observed {
+    let Start {
+        container,
+        attempt,
+        sandbox,
+        backoff,
+    } = start;
+    let mut new = observed.clone();
+    if let Some(known) = new
+        .attempts
+        .iter_mut()
+        .find(|a| a.container == container && a.attempt == attempt)
+    {
+        if known.state == AttemptState::Starting {
+            image.clone_into(&mut known.image);
+            known.image_id = Some(image_id);
+        }
+        return new;
+    }
+    new.failures
+        .retain(|failure| failure.step != FailedStep::Container(container.to_owned()));
+    new.attempts.push(Attempt {
+        container: container.to_owned(),
+        attempt,
+        sandbox,
+        image: image.to_owned(),
+        image_id: Some(image_id),
+        state: AttemptState::Starting,
+        backoff,
+        stop_signalled_at: None,
+        killed_at: None,
+    });
+    tidy(&mut new.attempts);
+    new
+}
+
+/// Before `KillContainer` is carried out: `killed_at` is now. It is set anew each time SIGKILL is sent, since the pause
+/// before the next one counts from it; if the agent dies before it is sent, it is sent after that pause.
+pub fn begin_kill(now: Timestamp, observed: &Observed, container: &str, attempt: u32) -> Observed {
+    let mut new = observed.clone();
+    let live = new
+        .attempts
+        .iter_mut()
+        .find(|a| a.container == container && a.attempt == attempt && a.is_live());
+    if let Some(live) = live {
+        live.killed_at = Some(now);
+    }
+    new
+}
+
+/// A step failed: it rests, longer each time, until it succeeds.
+pub fn failed(
+    now: Timestamp,
+    observed: &Observed,
+    step: FailedStep,
+    reason: FailureReason,
+    message: impl Into<String>,
+) -> Observed {
+    let mut new = observed.clone();
+    let message = message.into();
+    match new.failures.iter_mut().find(|failure| failure.step == step) {
+        Some(failure) => {
+            failure.reason = reason;
+            failure.message = message;
+            failure.count = failure.count.saturating_add(1);
+            failure.at = now;
+        }
+        None => new.failures.push(Failure {
+            step,
+            reason,
+            message,
+            count: 1,
+            at: now,
+        }),
+    }
+    new
+}
+
+/// A step succeeded: its failures are forgotten.
+pub fn succeeded(observed: &Observed, step: &FailedStep) -> Observed {
+    let mut new = observed.clone();
+    new.failures.retain(|failure| failure.step != *step);
+    new
+}
+
+/// After `TearDown` was carried out.
+pub fn torn_down(observed: &Observed) -> Observed {
+    let mut new = succeeded(observed, &FailedStep::Teardown);
+    new.torn_down = true;
+    new
+}

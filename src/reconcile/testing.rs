@@ -1,0 +1,179 @@
+//! Pods and records for tests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{
+    Attempt, AttemptState, Backoff, Capabilities, ContainerPhase, ContainerSecurity, ContainerSnapshot, ContainerSpec,
+    Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed, PodSecurity, PodSpec, PullPolicy,
+    Resources, RestartPolicy, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, SeccompProfile, Snapshot, Timestamp,
+    Uid,
+};
+
+pub(crate) const UID: &str = "6f1c9a52-3d0e-4b7a-9c55-0d6f8a1b2c3d";
+pub(crate) const BOOT: &str = "boot-1";
+
+/// `seconds` after 2026-08-01T00:00:00Z.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    at_ms(seconds * 1000)
+}
+
+/// `milliseconds` after 2026-08-01T00:00:00Z.
+pub(crate) fn at_ms(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_785_542_400_000 + milliseconds).unwrap()
+}
+
+pub(crate) fn container(name: &str) -> ContainerSpec {
+    ContainerSpec {
+        name: name.to_owned(),
+        image: "busybox".to_owned(),
+        pull_policy: PullPolicy::IfNotPresent,
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        working_dir: None,
+        mounts: Vec::new(),
+        resources: Resources::default(),
+        security: ContainerSecurity {
+            run_as_user: None,
+            run_as_group: None,
+            run_as_non_root: false,
+            privileged: false,
+            allow_privilege_escalation: true,
+            read_only_root: false,
+            capabilities: Capabilities::default(),
+            seccomp: SeccompProfile::RuntimeDefault,
+        },
+        stdin: false,
+        tty: false,
+        termination_message_path: PathBuf::from("/dev/termination-log"),
+    }
+}
+
+pub(crate) fn pod(policy: RestartPolicy, containers: &[&str]) -> PodSpec {
+    PodSpec {
+        uid: Uid(UID.to_owned()),
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+        generation: 1,
+        created_at: at(0),
+        restart_policy: policy,
+        termination_grace: Duration::from_secs(30),
+        host_network: false,
+        share_process_namespace: false,
+        hostname: "web".to_owned(),
+        subdomain: None,
+        host_aliases: Vec::new(),
+        dns: DnsSpec {
+            policy: DnsPolicy::Default,
+            nameservers: Vec::new(),
+            searches: Vec::new(),
+            options: Vec::new(),
+        },
+        security: PodSecurity::default(),
+        volumes: Vec::new(),
+        containers: containers.iter().map(|name| container(name)).collect(),
+        deletion: None,
+    }
+}
+
+pub(crate) fn deleted(mut pod: PodSpec, requested_at: Timestamp, grace: u64) -> PodSpec {
+    pod.deletion = Some(Deletion {
+        requested_at,
+        grace: Duration::from_secs(grace),
+    });
+    pod
+}
+
+pub(crate) fn sandbox(attempt: u32, state: SandboxState) -> Sandbox {
+    Sandbox {
+        attempt,
+        state,
+        ip: Some("10.244.0.2".parse().unwrap()),
+        created_at: at(0),
+        boot_id: BOOT.to_owned(),
+    }
+}
+
+pub(crate) fn attempt(container: &str, attempt: u32, state: AttemptState) -> Attempt {
+    Attempt {
+        container: container.to_owned(),
+        attempt,
+        sandbox: 0,
+        image: "busybox".to_owned(),
+        image_id: Some(ImageId("sha256:1234".to_owned())),
+        state,
+        backoff: Backoff::default(),
+        stop_signalled_at: None,
+        killed_at: None,
+    }
+}
+
+pub(crate) fn exited(status: ExitStatus, started_at: i64, finished_at: i64) -> AttemptState {
+    AttemptState::Exited(Exit {
+        status,
+        started_at: Some(at(started_at)),
+        finished_at: at(finished_at),
+        message: String::new(),
+    })
+}
+
+pub(crate) fn running(started_at: i64) -> AttemptState {
+    AttemptState::Running {
+        started_at: at(started_at),
+    }
+}
+
+/// A record with a ready sandbox 0.
+pub(crate) fn ready(attempts: Vec<Attempt>) -> Observed {
+    Observed {
+        sandbox: Some(sandbox(0, SandboxState::Ready { ready_at: at(0) })),
+        attempts,
+        failures: Vec::new(),
+        started_at: Some(at(0)),
+        torn_down: false,
+    }
+}
+
+pub(crate) fn with_sandbox(state: SandboxState, attempts: Vec<Attempt>) -> Observed {
+    Observed {
+        sandbox: Some(sandbox(0, state)),
+        ..ready(attempts)
+    }
+}
+
+pub(crate) fn dead() -> SandboxState {
+    SandboxState::Dead {
+        at: at(50),
+        end: SandboxEnd::InfraExited,
+    }
+}
+
+pub(crate) fn stopped() -> SandboxState {
+    SandboxState::Stopped { at: at(50) }
+}
+
+pub(crate) fn on_machine(shim_alive: bool, infra: InfraSnapshot, containers: Vec<ContainerSnapshot>) -> Snapshot {
+    Snapshot {
+        sandboxes: vec![SandboxSnapshot {
+            attempt: 0,
+            shim_alive,
+            infra,
+            containers,
+        }],
+    }
+}
+
+pub(crate) fn infra() -> InfraSnapshot {
+    InfraSnapshot::Running { pid: 7, since: at(0) }
+}
+
+pub(crate) fn fact(container: &str, attempt: u32, phase: ContainerPhase) -> ContainerSnapshot {
+    ContainerSnapshot {
+        container: container.to_owned(),
+        attempt,
+        phase,
+        stop_signalled_at: None,
+        killed_at: None,
+    }
+}

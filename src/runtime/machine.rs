@@ -1,0 +1,626 @@
+//! The machine itself as a [`Runtime`]: shims, images, network, volumes and cgroups put together.
+//!
+//! Goes in: one step of one pod. Comes out: the step done, or what Kubernetes calls its failure.
+//!
+//! **Invariant:** every step may have been done before, wholly or in part, by this agent or by one that was killed:
+//! each looks first and does what is missing.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use oci_spec::runtime::Capability;
+use tokio::sync::mpsc;
+
+use super::shims::{ShimError, Shims};
+use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
+use super::{LogDirName, ObserveError, Runtime, StepError};
+use crate::image::{ImageStore, ResolveError, user};
+use crate::linux::cgroup::Cgroups;
+use crate::linux::host;
+use crate::linux::path;
+use crate::linux::privilege;
+use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
+use crate::network::Network;
+use crate::shim::protocol::{Overlay, PROTOCOL, RequestBody, SandboxConfig, StartContainer};
+use crate::volume::{EtcContext, Prepared, Volumes};
+
+/// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
+const INFRA_OOM_SCORE_ADJ: i32 = -998;
+/// Kubernetes `containerLogMaxSize` and `containerLogMaxFiles`.
+const LOG_MAX_SIZE: u64 = 10 << 20;
+const LOG_MAX_FILES: u32 = 5;
+/// How long the processes of a killed cgroup may take to be gone.
+const DEATH: Duration = Duration::from_secs(20);
+
+/// What the machine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub shims: Arc<Shims>,
+    pub images: ImageStore,
+    pub network: Network,
+    pub volumes: Volumes,
+    pub cgroups: Cgroups,
+    pub hints: mpsc::UnboundedReceiver<Uid>,
+}
+
+/// Where things lie, and what is the same for every pod.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `ROOT/pods`.
+    pub pods: PathBuf,
+    pub log_dir: PathBuf,
+    pub cgroup_root: String,
+    pub node_name: String,
+    /// Bytes of memory the machine has, for `oom_score_adj`.
+    pub memory: u64,
+    /// Processes a container may have.
+    pub pids_limit: i64,
+    /// All that this agent can hand on.
+    pub capabilities: Vec<Capability>,
+}
+
+/// See the module's doc.
+#[derive(Debug)]
+pub struct Machine {
+    shims: Arc<Shims>,
+    images: ImageStore,
+    network: Network,
+    volumes: Arc<Volumes>,
+    cgroups: Arc<Cgroups>,
+    settings: Settings,
+    hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
+}
+
+impl Machine {
+    pub fn new(parts: Parts, settings: Settings) -> Self {
+        let Parts {
+            shims,
+            images,
+            network,
+            volumes,
+            cgroups,
+            hints,
+        } = parts;
+        Self {
+            shims,
+            images,
+            network,
+            volumes: Arc::new(volumes),
+            cgroups: Arc::new(cgroups),
+            settings,
+            hints: Mutex::new(Some(hints)),
+        }
+    }
+
+    /// Volumes and files of the pod, as they must be before anything of it runs.
+    async fn prepare(&self, pod: &PodSpec, ip: Option<IpAddr>) -> Result<Prepared, StepError> {
+        let volumes = Arc::clone(&self.volumes);
+        let pod = pod.clone();
+        let node_name = self.settings.node_name.clone();
+        blocking("prepare volumes", move || {
+            let context = EtcContext::of_node(ip, node_name);
+            volumes
+                .prepare(&pod, &context)
+                .map_err(|error| step(FailureReason::FailedMount, &error))
+        })
+        .await
+    }
+
+    /// Infra's pid, once the journal tells of it.
+    async fn infra(&self, uid: &Uid, attempt: u32) -> Result<i32, StepError> {
+        loop {
+            let seen = self.shims.journal_length(uid, attempt);
+            let journal = self.shims.journal(uid, attempt).await.map_err(|e| sandbox_error(&e))?;
+            if let Some(journal) = journal {
+                if let Some(message) = journal.infra_failure {
+                    return Err(StepError {
+                        reason: FailureReason::CreatePodSandboxError,
+                        message,
+                    });
+                }
+                match journal.sandbox.infra {
+                    InfraSnapshot::Running { pid, since: _ } if journal.sandbox.shim_alive => return Ok(pid),
+                    InfraSnapshot::Running { .. } | InfraSnapshot::Exited { .. } => {
+                        return Err(StepError {
+                            reason: FailureReason::CreatePodSandboxError,
+                            message: "the sandbox died while it was made".to_owned(),
+                        });
+                    }
+                    InfraSnapshot::Absent if journal.sandbox.shim_alive => {}
+                    InfraSnapshot::Absent => {
+                        return Err(StepError {
+                            reason: FailureReason::CreatePodSandboxError,
+                            message: "the shim died before it made the sandbox".to_owned(),
+                        });
+                    }
+                }
+            }
+            self.shims
+                .journal_grows(uid, attempt, seen)
+                .await
+                .map_err(|e| sandbox_error(&e))?;
+        }
+    }
+
+    /// The pod's cgroup under whichever quality-of-service class it was made.
+    fn pod_cgroups(&self, uid: &Uid) -> [String; 3] {
+        let root = &self.settings.cgroup_root;
+        [
+            format!("{root}/pod{uid}"),
+            format!("{root}/burstable/pod{uid}"),
+            format!("{root}/besteffort/pod{uid}"),
+        ]
+    }
+
+    /// Kill what is left in the pod's cgroups, wait until it is gone, remove them.
+    async fn clear_cgroups(&self, uid: &Uid) -> Result<(), StepError> {
+        let cgroups = Arc::clone(&self.cgroups);
+        let paths = self.pod_cgroups(uid);
+        let deadline = tokio::time::Instant::now() + DEATH;
+        let mut rounds = tokio::time::interval(Duration::from_millis(1));
+        loop {
+            rounds.tick().await;
+            let cgroups = Arc::clone(&cgroups);
+            let paths = paths.clone();
+            let clear = blocking("clear cgroups", move || {
+                let mut clear = true;
+                for path in &paths {
+                    if cgroups
+                        .kill(path)
+                        .map_err(|e| step(FailureReason::KillPodSandboxError, &e))?
+                        > 0
+                    {
+                        clear = false;
+                    } else {
+                        clear &= cgroups
+                            .remove(path)
+                            .map_err(|e| step(FailureReason::KillPodSandboxError, &e))?;
+                    }
+                }
+                Ok(clear)
+            })
+            .await?;
+            if clear {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(StepError {
+                    reason: FailureReason::KillPodSandboxError,
+                    message: format!(
+                        "processes of pod {uid} are still there {} s after SIGKILL",
+                        DEATH.as_secs()
+                    ),
+                });
+            }
+        }
+    }
+
+    fn container_dir(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> PathBuf {
+        self.shims
+            .sandbox_dir(uid, sandbox)
+            .join(format!("{container}-{attempt}"))
+    }
+
+    async fn signal(
+        &self,
+        uid: &Uid,
+        sandbox: u32,
+        container: &str,
+        attempt: u32,
+        signal: i32,
+        all: bool,
+    ) -> Result<(), StepError> {
+        let body = RequestBody::Signal {
+            container: container.to_owned(),
+            attempt,
+            signal,
+            all,
+        };
+        self.shims
+            .ask(uid, sandbox, body)
+            .await
+            .map_err(|error| step(FailureReason::KillPodSandboxError, &error))
+    }
+}
+
+impl Runtime for Machine {
+    async fn observe(&self, uid: &Uid) -> Result<Snapshot, ObserveError> {
+        let mut snapshot = Snapshot::default();
+        for attempt in self.shims.attempts(uid)? {
+            if let Some(journal) = self.shims.journal(uid, attempt).await? {
+                snapshot.sandboxes.push(journal.sandbox);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    async fn pods(&self) -> Result<Vec<Uid>, ObserveError> {
+        let mut uids = self.shims.pods()?;
+        let volumes = Arc::clone(&self.volumes);
+        uids.extend(volumes.list()?);
+        for class in ["", "/burstable", "/besteffort"] {
+            let path = format!("{}{class}", self.settings.cgroup_root);
+            let names = self.cgroups.list(&path)?;
+            uids.extend(
+                names
+                    .iter()
+                    .filter_map(|name| name.strip_prefix("pod"))
+                    .map(|uid| Uid(uid.to_owned())),
+            );
+        }
+        uids.sort_unstable();
+        uids.dedup();
+        Ok(uids)
+    }
+
+    async fn create_sandbox(&self, pod: &PodSpec, attempt: u32, ip: Option<IpAddr>) -> Result<(), StepError> {
+        self.prepare(pod, ip).await?;
+        let config = SandboxConfig {
+            protocol: PROTOCOL,
+            uid: pod.uid.0.clone(),
+            attempt,
+            boot_id: self.shims.boot_id().to_owned(),
+            hostname: pod.hostname.clone(),
+            host_network: pod.host_network,
+            share_pid: pod.share_process_namespace,
+            cgroup: spec::pod_cgroup(&self.settings.cgroup_root, pod),
+            resources: spec::pod_resources(pod),
+            oom_score_adj: INFRA_OOM_SCORE_ADJ,
+            log_max_size: LOG_MAX_SIZE,
+            log_max_files: LOG_MAX_FILES,
+        };
+        self.shims
+            .spawn(&pod.uid, config)
+            .await
+            .map_err(|e| sandbox_error(&e))?;
+        let infra = self.infra(&pod.uid, attempt).await?;
+        match ip {
+            Some(IpAddr::V4(ip)) => self
+                .network
+                .attach(&pod.uid, attempt, infra, ip)
+                .await
+                .map_err(|error| step(FailureReason::CreatePodSandboxError, &error)),
+            Some(IpAddr::V6(_)) | None => Ok(()),
+        }
+    }
+
+    async fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
+        let dir = self.shims.sandbox_dir(uid, attempt);
+        let holder = || {
+            self.shims
+                .holder(&dir)
+                .map_err(|e| step(FailureReason::KillPodSandboxError, &e))
+        };
+        if let Some(pid) = holder()? {
+            let asked = self.shims.ask(uid, attempt, RequestBody::Stop).await;
+            let ended = match asked {
+                Ok(()) => tokio::time::timeout(DEATH, self.shims.closed(uid, attempt))
+                    .await
+                    .is_ok(),
+                Err(ShimError::Gone { .. }) => true,
+                Err(error) => {
+                    tracing::warn!(pod.uid = %uid, sandbox = attempt, %error, "a shim does not stop: killing it");
+                    false
+                }
+            };
+            if !ended && holder()? == Some(pid) {
+                host::kill(pid, host::SIGKILL).map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
+            }
+            // Its connection ends a moment before its lock does.
+            let deadline = tokio::time::Instant::now() + DEATH;
+            let mut rounds = tokio::time::interval(Duration::from_millis(1));
+            while holder()?.is_some() {
+                if tokio::time::Instant::now() > deadline {
+                    return Err(StepError {
+                        reason: FailureReason::KillPodSandboxError,
+                        message: format!("the shim of pod {uid} (pid {pid}) does not die"),
+                    });
+                }
+                rounds.tick().await;
+            }
+        }
+        self.clear_cgroups(uid).await
+    }
+
+    async fn remove_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
+        let dir = self.shims.sandbox_dir(uid, attempt);
+        self.shims.forget(uid, attempt);
+        blocking("remove a sandbox", move || {
+            remove_tree(&dir)?;
+            if let Some(pod) = dir.parent() {
+                // Not empty: another attempt is there.
+                let _ = std::fs::remove_dir(pod);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn image(&self, container: &ContainerSpec) -> Result<ResolvedImage, StepError> {
+        match self.images.resolve(&container.image).await {
+            Ok(Some(image)) => Ok(image),
+            Ok(None) => Err(match container.pull_policy {
+                PullPolicy::Never => StepError {
+                    reason: FailureReason::ErrImageNeverPull,
+                    message: format!(
+                        "Container image {:?} is not present with pull policy of Never",
+                        container.image
+                    ),
+                },
+                PullPolicy::Always | PullPolicy::IfNotPresent => StepError {
+                    reason: FailureReason::ErrImagePull,
+                    message: format!(
+                        "image {:?} is not present, and podd does not pull from registries yet: bring it with `podd image import`",
+                        container.image
+                    ),
+                },
+            }),
+            Err(error @ ResolveError::InvalidName { .. }) => Err(step(FailureReason::InvalidImageName, &error)),
+            Err(error) => Err(step(FailureReason::CreateContainerError, &error)),
+        }
+    }
+
+    async fn start_container(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        sandbox: u32,
+        image: &ResolvedImage,
+        ip: Option<IpAddr>,
+    ) -> Result<(), StepError> {
+        let infra_pid = self.infra(&pod.uid, sandbox).await.map_err(|error| StepError {
+            reason: FailureReason::CreateContainerError,
+            message: error.message,
+        })?;
+        let prepared = self.prepare(pod, ip).await?;
+        let work = Work {
+            state: self
+                .settings
+                .pods
+                .join(pod.uid.as_str())
+                .join(&container.name)
+                .join(attempt.to_string()),
+            run: self.container_dir(&pod.uid, sandbox, &container.name, attempt),
+            log: self
+                .settings
+                .log_dir
+                .join(LogDirName::of(pod).0)
+                .join(&container.name)
+                .join(format!("{attempt}.log")),
+        };
+        let start = {
+            let pod = pod.clone();
+            let container = container.clone();
+            let image = image.clone();
+            let settings = self.settings.clone();
+            let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
+            blocking("prepare a container", move || {
+                work.prepare(&pod, &container, attempt, &image, &prepared, infra_pid, &settings, v2)
+            })
+            .await?
+        };
+        self.shims
+            .ask(&pod.uid, sandbox, RequestBody::Start(Box::new(start)))
+            .await
+            .map_err(|error| {
+                let reason = match &error {
+                    ShimError::Failed { .. } => FailureReason::RunContainerError,
+                    ShimError::Io { .. }
+                    | ShimError::Spawn { .. }
+                    | ShimError::Journal { .. }
+                    | ShimError::Gone { .. }
+                    | ShimError::Stuck { .. }
+                    | ShimError::Protocol { .. }
+                    | ShimError::Refused { .. } => FailureReason::CreateContainerError,
+                };
+                step(reason, &error)
+            })
+    }
+
+    async fn stop_container(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
+        let config = self.container_dir(uid, sandbox, container, attempt).join("config.json");
+        let signal = stop_signal(&config).unwrap_or(host::SIGTERM);
+        self.signal(uid, sandbox, container, attempt, signal, false).await
+    }
+
+    async fn kill_container(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
+        self.signal(uid, sandbox, container, attempt, host::SIGKILL, true).await
+    }
+
+    async fn remove_old_attempt(
+        &self,
+        uid: &Uid,
+        sandbox: u32,
+        container: &str,
+        attempt: u32,
+    ) -> Result<(), StepError> {
+        let state = self
+            .settings
+            .pods
+            .join(uid.as_str())
+            .join(container)
+            .join(attempt.to_string());
+        let run = self.container_dir(uid, sandbox, container, attempt);
+        blocking("remove an old attempt", move || {
+            remove_tree(&state)?;
+            remove_tree(&run)
+        })
+        .await
+    }
+
+    async fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> Result<(), StepError> {
+        self.clear_cgroups(uid).await?;
+        let volumes = Arc::clone(&self.volumes);
+        let run = self.shims.pod_dir(uid);
+        let logs = logs.map(|name| self.settings.log_dir.join(&name.0));
+        let uid = uid.clone();
+        blocking("remove a pod", move || {
+            volumes
+                .remove(&uid)
+                .map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
+            remove_tree(&run)?;
+            logs.as_deref().map_or(Ok(()), remove_tree)
+        })
+        .await
+    }
+
+    fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The directories of one attempt.
+struct Work {
+    /// `ROOT/pods/<uid>/<container>/<attempt>`: what it writes.
+    state: PathBuf,
+    /// `RUN_DIR/pods/<uid>/<sandbox>/<container>-<attempt>`: how it runs.
+    run: PathBuf,
+    log: PathBuf,
+}
+
+impl Work {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that one container is made of, used once"
+    )]
+    fn prepare(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        image: &ResolvedImage,
+        prepared: &Prepared,
+        infra_pid: i32,
+        settings: &Settings,
+        cgroup_v2: bool,
+    ) -> Result<StartContainer, StepError> {
+        let config_error = |message: String| StepError {
+            reason: FailureReason::CreateContainerConfigError,
+            message,
+        };
+        let create_error = |error: io::Error| StepError {
+            reason: FailureReason::CreateContainerError,
+            message: error.to_string(),
+        };
+        let security = &container.security;
+        let user = user::resolve_user(
+            &image.layers,
+            &image.config.user,
+            security.run_as_user,
+            security.run_as_group,
+            &pod.security.supplemental_groups,
+        )
+        .and_then(|ids| {
+            if security.run_as_non_root {
+                user::check_non_root(&image.config.user, security.run_as_user, &ids)?;
+            }
+            Ok(ids)
+        })
+        .map_err(|error| config_error(error.to_string()))?;
+
+        let upper = self.state.join("upper");
+        let work = self.state.join("work");
+        let target = self.run.join("rootfs");
+        for dir in [&upper, &work, &target] {
+            std::fs::create_dir_all(dir).map_err(create_error)?;
+        }
+        let termination_log = self.state.join("termination-log");
+        if !termination_log.exists() {
+            path::write_new(&termination_log, 0o666)
+                .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
+        }
+        // They come and go: a privileged container gets what is there now.
+        let devices = if security.privileged {
+            privilege::devices(Path::new("/dev"))
+        } else {
+            Ok(Vec::new())
+        }
+        .map_err(create_error)?;
+        let input = SpecInput {
+            pod,
+            container,
+            attempt,
+            image,
+            user: ResolvedUser {
+                uid: user.uid,
+                gid: user.gid,
+                additional_gids: user.additional_gids,
+            },
+            infra_pid,
+            cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
+            volumes: &prepared.sources,
+            etc: EtcFiles {
+                hosts: prepared.hosts.clone(),
+                hostname: prepared.hostname.clone(),
+                resolv_conf: prepared.resolv_conf.clone(),
+                termination_log,
+            },
+            memory: settings.memory,
+            pids_limit: settings.pids_limit,
+            cgroup_v2,
+            node_name: &settings.node_name,
+            capabilities: &settings.capabilities,
+            host_devices: &devices,
+        };
+        let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
+        let config = self.run.join("config.json");
+        let text = serde_json::to_vec(&built.spec).map_err(|error| config_error(error.to_string()))?;
+        std::fs::write(&config, text).map_err(create_error)?;
+        Ok(StartContainer {
+            container: container.name.clone(),
+            attempt,
+            spec: config,
+            rootfs: Overlay {
+                lower: image.layers.clone(),
+                upper,
+                work,
+                target,
+            },
+            sub_paths: built.sub_paths,
+            log: self.log.clone(),
+            stdin: container.stdin,
+        })
+    }
+}
+
+/// The stop signal that the image asked for, as kept in the container's configuration.
+fn stop_signal(config: &Path) -> Option<i32> {
+    let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
+    host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
+}
+
+fn remove_tree(path: &Path) -> Result<(), StepError> {
+    path::remove_tree(path).map_err(|error| step(FailureReason::KillPodSandboxError, &error))
+}
+
+fn sandbox_error(error: &ShimError) -> StepError {
+    step(FailureReason::CreatePodSandboxError, error)
+}
+
+/// A failure in a user's words: the error and all its causes, on one line.
+fn step(reason: FailureReason, error: &dyn std::error::Error) -> StepError {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        message = format!("{message}: {inner}");
+        cause = inner.source();
+    }
+    StepError { reason, message }
+}
+
+/// Run file-system work on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(StepError {
+            reason: FailureReason::CreateContainerError,
+            message: format!("{what}: the work panicked"),
+        })
+    })
+}

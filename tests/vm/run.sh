@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The tests of tests/linux on a machine with systemd and cgroup v2 alone: a Debian guest in QEMU, emulated (TCG), so it
+# needs no virtualisation of the host and is slow. `make test-v2` runs it; `make test` does not.
+#
+#   tests/vm/run.sh [FILTER]     FILTER: a part of the names of the tests to run
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+work=target/vm
+mkdir -p "$work"
+say() { printf 'vm: %s\n' "$*"; }
+
+packages=(qemu-system-x86 mmdebstrap e2fsprogs)
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ -n "${missing+x}" ]; then
+    say "installing ${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+cargo build --tests --quiet
+podd=$(realpath target/debug/podd)
+tests=$(cargo test --no-run --test linux --message-format json 2>/dev/null \
+    | jq -r 'select(.reason == "compiler-artifact" and .target.name == "linux") | .executable')
+
+if [ ! -d "$work/root" ]; then
+    say 'making a Debian guest (once)'
+    mmdebstrap --variant=minbase --include=systemd-sysv,linux-image-cloud-amd64,busybox-static,iproute2,nftables,runc,sqlite3,curl,procps,udev,dbus \
+        bookworm "$work/root.new" >"$work/mmdebstrap.log" 2>&1 || { tail -n 20 "$work/mmdebstrap.log"; exit 1; }
+    mv "$work/root.new" "$work/root"
+fi
+root=$work/root
+mkdir -p "$root$(dirname "$podd")" "$root/opt"
+cp "$podd" "$root$podd"
+cp "$tests" "$root/opt/linux-tests"
+# kubectl is too large to be worth its weight here.
+cat >"$root/opt/run" <<SCRIPT
+#!/bin/sh
+cat /proc/version; stat -fc %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.controllers
+mkdir -p /tmp; cd $(dirname "$podd")
+/opt/linux-tests --test-threads 2 --skip kubectl ${1:-}
+echo "vm-exit: \$?"
+poweroff -f
+SCRIPT
+chmod +x "$root/opt/run"
+cat >"$root/etc/systemd/system/run-tests.service" <<'UNIT'
+[Unit]
+Description=podd's tests
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/opt/run
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+Delegate=yes
+TasksMax=infinity
+[Install]
+WantedBy=multi-user.target
+UNIT
+mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+ln -sf ../run-tests.service "$root/etc/systemd/system/multi-user.target.wants/run-tests.service"
+
+rm -f "$work/disk.img"
+mke2fs -q -t ext4 -d "$root" -L root "$work/disk.img" 6G
+say 'booting the guest'
+timeout "${VM_TIMEOUT:-3600}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3G -nographic -no-reboot \
+    -kernel "$(ls "$root"/boot/vmlinuz-* | tail -1)" -initrd "$(ls "$root"/boot/initrd.img-* | tail -1)" \
+    -append 'root=LABEL=root rw console=ttyS0 quiet systemd.unified_cgroup_hierarchy=1 systemd.mask=serial-getty@ttyS0.service' \
+    -drive file="$work/disk.img",if=virtio,format=raw -nic none </dev/null | tee "$work/console.log"
+grep -q 'vm-exit: 0' "$work/console.log"
