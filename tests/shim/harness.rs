@@ -315,7 +315,7 @@ impl Sandbox {
     pub(crate) fn output(&self, container: &str, attempt: u32, stream: &str) -> String {
         let text = fs::read_to_string(self.log_path(container, attempt)).unwrap_or_default();
         let mut output = String::new();
-        for line in text.lines() {
+        for line in text.split_terminator('\n') {
             let mut fields = line.splitn(4, ' ').skip(1);
             let (name, tag, text) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
             if name == stream {
