@@ -16,7 +16,11 @@ use crate::model::Timestamp;
 pub(crate) fn json_response<T: Serialize + ?Sized>(code: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(bytes) => response(code, "application/json", bytes),
-        Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", Vec::new()),
+        Err(_) => response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "text/plain; charset=utf-8",
+            Vec::new(),
+        ),
     }
 }
 
@@ -74,7 +78,15 @@ impl Answer {
             View::Table(version) => {
                 let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
                 let one = std::iter::once(object);
-                Some(table(self.kind, version, &metadata, one, self.include, headed, self.now))
+                Some(table(
+                    self.kind,
+                    version,
+                    &metadata,
+                    one,
+                    self.include,
+                    headed,
+                    self.now,
+                ))
             }
         }
     }

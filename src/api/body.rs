@@ -30,7 +30,9 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 /// JSON or YAML by `Content-Type`; none at all means JSON. 415 for anything else, forms of browsers among them.
 pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     match media_type(headers).as_deref() {
-        None if headers.contains_key(header::CONTENT_TYPE) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
+        None if headers.contains_key(header::CONTENT_TYPE) => {
+            Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED })
+        }
         None | Some("application/json") => Ok(Encoding::Json),
         Some("application/yaml" | "application/x-yaml" | "text/yaml") => Ok(Encoding::Yaml),
         Some(_) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
@@ -44,7 +46,10 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, patience: Duration) ->
     if compressed {
         return Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED });
     }
-    let claimed = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let claimed = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
     if claimed.is_some_and(|n| usize::try_from(n).map_or(true, |n| n > BODY_LIMIT)) {
         return Err(too_large());
     }
@@ -52,7 +57,9 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, patience: Duration) ->
         Err(_elapsed) => Err(ApiError::BodyTimeout),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(error)) => Err(ApiError::bad_request(format!("the body of the request ended early: {error}"))),
+        Ok(Err(error)) => Err(ApiError::bad_request(format!(
+            "the body of the request ended early: {error}"
+        ))),
     }
 }
 
@@ -92,9 +99,17 @@ mod tests {
     #[test]
     fn only_json_and_yaml_are_read() {
         assert_eq!(encoding(&HeaderMap::new()).unwrap(), Encoding::Json);
-        assert_eq!(encoding(&typed("application/json; charset=utf-8")).unwrap(), Encoding::Json);
+        assert_eq!(
+            encoding(&typed("application/json; charset=utf-8")).unwrap(),
+            Encoding::Json
+        );
         assert_eq!(encoding(&typed("application/yaml")).unwrap(), Encoding::Yaml);
-        for refused in ["text/plain", "application/x-www-form-urlencoded", "application/vnd.kubernetes.protobuf", ";"] {
+        for refused in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/vnd.kubernetes.protobuf",
+            ";",
+        ] {
             let error = encoding(&typed(refused)).unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -107,7 +122,9 @@ mod tests {
     #[tokio::test]
     async fn a_body_beyond_the_limit_is_refused_without_being_held() {
         let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 65536])));
-        let error = read(&HeaderMap::new(), Body::from_stream(endless), Duration::from_mins(1)).await.unwrap_err();
+        let error = read(&HeaderMap::new(), Body::from_stream(endless), Duration::from_mins(1))
+            .await
+            .unwrap_err();
         assert_eq!(error.status()["code"], 413);
         assert_eq!(error.to_string(), "Request entity too large: limit is 3145728");
     }
@@ -115,13 +132,18 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_never_ends_is_given_up() {
         let stuck = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
-        let error = read(&HeaderMap::new(), Body::from_stream(stuck), Duration::from_millis(1)).await.unwrap_err();
+        let error = read(&HeaderMap::new(), Body::from_stream(stuck), Duration::from_millis(1))
+            .await
+            .unwrap_err();
         assert_eq!(error.status()["code"], 408);
     }
 
     #[test]
     fn depth_counts_brackets_outside_strings() {
-        assert!(check_depth(br#"{"a":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"[[["}"#).is_ok());
+        assert!(
+            check_depth(br#"{"a":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"[[["}"#)
+                .is_ok()
+        );
         assert!(check_depth("[".repeat(64).as_bytes()).is_ok());
         assert!(check_depth("[".repeat(65).as_bytes()).is_err());
     }

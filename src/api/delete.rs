@@ -57,7 +57,8 @@ impl Options {
         match body::encoding(&head.headers)? {
             Encoding::Json => {
                 body::check_depth(&bytes)?;
-                serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("DeleteOptions cannot be read: {e}")))
+                serde_json::from_slice(&bytes)
+                    .map_err(|e| ApiError::bad_request(format!("DeleteOptions cannot be read: {e}")))
             }
             Encoding::Yaml => serde_yaml_ng::from_slice(&bytes)
                 .map_err(|e| ApiError::bad_request(format!("DeleteOptions cannot be read: {e}"))),
@@ -72,7 +73,11 @@ impl Options {
         if let Some(policy) = &self.propagation_policy
             && !["Background", "Foreground", "Orphan"].contains(&policy.as_str())
         {
-            return Err(unsupported("propagationPolicy", policy, "\"Background\", \"Foreground\", \"Orphan\""));
+            return Err(unsupported(
+                "propagationPolicy",
+                policy,
+                "\"Background\", \"Foreground\", \"Orphan\"",
+            ));
         }
         match self.dry_run.iter().flatten().find(|v| *v != "All") {
             Some(other) => Err(unsupported("dryRun", other, "\"All\"")),
@@ -85,7 +90,9 @@ impl Options {
     }
 
     fn check_preconditions(&self, kind: &'static Kind, object: &StoredObject) -> Result<(), ApiError> {
-        let Some(wanted) = &self.preconditions else { return Ok(()) };
+        let Some(wanted) = &self.preconditions else {
+            return Ok(());
+        };
         let failed = |what: &str, asked: &str, found: &str| {
             Err(ApiError::Conflict {
                 kind,
@@ -104,12 +111,7 @@ impl Options {
     }
 }
 
-pub(crate) async fn delete(
-    state: &Api,
-    kind: &'static Kind,
-    head: &Head,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(crate) async fn delete(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let options = Options::read(state, head, body).await?;
     options.check()?;
@@ -154,7 +156,11 @@ pub(crate) async fn collection(
             Err(other) => return Err(other),
         }
     }
-    let version = state.store.resource_version().await.map_err(|e| ApiError::from_store(e, kind, ""))?;
+    let version = state
+        .store
+        .resource_version()
+        .await
+        .map_err(|e| ApiError::from_store(e, kind, ""))?;
     answer.list(&json!({ "resourceVersion": version.to_string() }), deleted.iter())
 }
 
@@ -181,13 +187,18 @@ async fn one(
                     return Ok(Deleted::Marked(marked));
                 }
                 let desired = without_status(marked);
-                let updated = state.store.update(kind.kind, namespace, name, object.resource_version, desired).await;
+                let updated = state
+                    .store
+                    .update(kind.kind, namespace, name, object.resource_version, desired)
+                    .await;
                 updated.map(|stored| Deleted::Marked(stored.json.as_ref().clone()))
             }
             Deletion::AtOnce if options.is_dry_run() => return Ok(Deleted::Gone(object)),
-            Deletion::AtOnce => {
-                state.store.delete(kind.kind, namespace, name, object.resource_version).await.map(Deleted::Gone)
-            }
+            Deletion::AtOnce => state
+                .store
+                .delete(kind.kind, namespace, name, object.resource_version)
+                .await
+                .map(Deleted::Gone),
         };
         match done {
             Ok(deleted) => return Ok(deleted),
@@ -195,7 +206,10 @@ async fn one(
                 let fresh = read::stored(state, kind, namespace, name).await?;
                 // A new object of the old name is not the one that was to be deleted.
                 if fresh.uid != object.uid {
-                    return Err(ApiError::NotFound { kind, name: object.name.as_ref().to_owned() });
+                    return Err(ApiError::NotFound {
+                        kind,
+                        name: object.name.as_ref().to_owned(),
+                    });
                 }
                 object = fresh;
             }
@@ -219,10 +233,19 @@ fn mark(object: &Value, asked: Option<i64>, now: Timestamp) -> Option<Value> {
         None => {
             let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
             let of_spec = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
-            (if ended { 0 } else { non_negative(asked.unwrap_or(of_spec)) }, now)
+            (
+                if ended {
+                    0
+                } else {
+                    non_negative(asked.unwrap_or(of_spec))
+                },
+                now,
+            )
         }
     };
-    let until = from.checked_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+    let until = from
+        .checked_add(SignedDuration::from_secs(grace))
+        .unwrap_or(Timestamp::MAX);
     let mut marked = object.clone();
     let generation = metadata["generation"].as_i64().unwrap_or(0) + 1;
     marked["metadata"]["deletionTimestamp"] = whole_seconds(until).into();
@@ -278,8 +301,14 @@ mod tests {
     fn an_ended_pod_needs_no_grace_and_a_negative_one_is_a_second() {
         let mut ended = pod();
         ended["status"]["phase"] = "Succeeded".into();
-        assert_eq!(mark(&ended, Some(30), at("2026-01-01T00:00:00Z")).unwrap()["metadata"]["deletionGracePeriodSeconds"], 0);
-        assert_eq!(mark(&pod(), Some(-5), at("2026-01-01T00:00:00Z")).unwrap()["metadata"]["deletionGracePeriodSeconds"], 1);
+        assert_eq!(
+            mark(&ended, Some(30), at("2026-01-01T00:00:00Z")).unwrap()["metadata"]["deletionGracePeriodSeconds"],
+            0
+        );
+        assert_eq!(
+            mark(&pod(), Some(-5), at("2026-01-01T00:00:00Z")).unwrap()["metadata"]["deletionGracePeriodSeconds"],
+            1
+        );
     }
 
     #[test]
@@ -291,7 +320,10 @@ mod tests {
     fn options_that_mean_nothing_are_refused() {
         let options = |text: &str| serde_json::from_str::<Options>(text).unwrap().check();
         assert!(options(r#"{"propagationPolicy":"Background","dryRun":["All"]}"#).is_ok());
-        assert_eq!(options(r#"{"propagationPolicy":"Later"}"#).unwrap_err().status()["code"], 422);
+        assert_eq!(
+            options(r#"{"propagationPolicy":"Later"}"#).unwrap_err().status()["code"],
+            422
+        );
         assert_eq!(options(r#"{"dryRun":["Some"]}"#).unwrap_err().status()["code"], 422);
     }
 }

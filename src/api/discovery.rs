@@ -25,15 +25,24 @@ pub(crate) fn router() -> Router<Api> {
         .route("/apis/", get(groups));
     for (group, version) in group_versions() {
         let (path, handler) = if group.is_empty() {
-            (format!("/api/{version}"), get(move || async move { resources(group, version) }))
+            (
+                format!("/api/{version}"),
+                get(move || async move { resources(group, version) }),
+            )
         } else {
-            (format!("/apis/{group}/{version}"), get(move || async move { resources(group, version) }))
+            (
+                format!("/apis/{group}/{version}"),
+                get(move || async move { resources(group, version) }),
+            )
         };
         router = router.route(&path, handler.clone()).route(&format!("{path}/"), handler);
     }
     for group in named_groups() {
-        let handler = get(move || async move { json_response(StatusCode::OK, &with_type(group_document(group), "APIGroup")) });
-        router = router.route(&format!("/apis/{group}"), handler.clone()).route(&format!("/apis/{group}/"), handler);
+        let handler =
+            get(move || async move { json_response(StatusCode::OK, &with_type(group_document(group), "APIGroup")) });
+        router = router
+            .route(&format!("/apis/{group}"), handler.clone())
+            .route(&format!("/apis/{group}/"), handler);
     }
     router
 }
@@ -95,7 +104,11 @@ async fn core_versions(headers: HeaderMap) -> Result<Response, ApiError> {
     match negotiate::discovery(&headers)? {
         Discovery::Aggregated(version) => Ok(aggregated(version, |group| group.is_empty())),
         Discovery::Legacy => {
-            let versions: Vec<&str> = group_versions().into_iter().filter(|(g, _)| g.is_empty()).map(|(_, v)| v).collect();
+            let versions: Vec<&str> = group_versions()
+                .into_iter()
+                .filter(|(g, _)| g.is_empty())
+                .map(|(_, v)| v)
+                .collect();
             Ok(json_response(
                 StatusCode::OK,
                 &json!({ "kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": [] }),
@@ -161,7 +174,11 @@ fn resources(group: &str, version: &str) -> Response {
             resources.push(resource);
         }
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     let list = json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources
     });
@@ -174,7 +191,8 @@ fn kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static &'stati
 
 /// `APIGroupDiscoveryList` in this version of `apidiscovery.k8s.io`.
 fn aggregated(version: &'static str, wanted: impl Fn(&str) -> bool) -> Response {
-    let kind_reference = |(group, version, kind): (&str, &str, &str)| json!({ "group": group, "version": version, "kind": kind });
+    let kind_reference =
+        |(group, version, kind): (&str, &str, &str)| json!({ "group": group, "version": version, "kind": kind });
     let resource = |kind: &Kind| {
         let subresources: Vec<Value> = kind
             .subresources
@@ -209,7 +227,11 @@ fn aggregated(version: &'static str, wanted: impl Fn(&str) -> bool) -> Response 
                     json!({ "version": v, "freshness": "Current", "resources": resources })
                 })
                 .collect();
-            let metadata = if group.is_empty() { json!({}) } else { json!({ "name": group }) };
+            let metadata = if group.is_empty() {
+                json!({})
+            } else {
+                json!({ "name": group })
+            };
             json!({ "metadata": metadata, "versions": versions })
         })
         .collect();

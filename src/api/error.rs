@@ -36,7 +36,11 @@ pub enum ApiError {
     #[error("{} \"{name}\" already exists", kind.plural)]
     AlreadyExists { kind: &'static Kind, name: String },
     #[error("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.plural)]
-    Conflict { kind: &'static Kind, name: String, why: String },
+    Conflict {
+        kind: &'static Kind,
+        name: String,
+        why: String,
+    },
     /// A resource version or a continue token from before what the store still knows.
     #[error("{message}")]
     Expired { message: String },
@@ -50,7 +54,12 @@ pub enum ApiError {
     Misdirected { message: String },
     /// An object, or the options of a request, with every fault it has. `kind` is in camel case.
     #[error("{kind} \"{name}\" is invalid: {}", joined(faults))]
-    Invalid { group: &'static str, kind: &'static str, name: String, faults: Vec<Fault> },
+    Invalid {
+        group: &'static str,
+        kind: &'static str,
+        name: String,
+        faults: Vec<Fault>,
+    },
     #[error("the server rejected our request due to an error in our request: {why}")]
     Unprocessable { why: String },
     #[error("too many requests at once, please try again")]
@@ -83,14 +92,16 @@ fn joined(faults: &[Fault]) -> String {
 
 impl ApiError {
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self::BadRequest { message: message.into() }
+        Self::BadRequest {
+            message: message.into(),
+        }
     }
 
-    pub(crate) fn internal(
-        what: &'static str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self::Internal { what, source: source.into() }
+    pub(crate) fn internal(what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal {
+            what,
+            source: source.into(),
+        }
     }
 
     /// `metav1.StatusReason` and the HTTP code that goes with it.
@@ -128,7 +139,12 @@ impl ApiError {
             Self::NotFound { kind, name } | Self::AlreadyExists { kind, name } | Self::Conflict { kind, name, .. } => {
                 Some(object(kind.group, kind.plural, name))
             }
-            Self::Invalid { group, kind, name, faults } => {
+            Self::Invalid {
+                group,
+                kind,
+                name,
+                faults,
+            } => {
                 let mut details = object(group, kind, name);
                 details["causes"] = faults
                     .iter()
@@ -202,7 +218,9 @@ impl ApiError {
     }
 
     pub(crate) fn too_old(asked: u64, oldest: u64) -> Self {
-        Self::Expired { message: format!("too old resource version: {asked} ({oldest})") }
+        Self::Expired {
+            message: format!("too old resource version: {asked} ({oldest})"),
+        }
     }
 }
 
@@ -225,7 +243,9 @@ impl IntoResponse for ApiError {
             _ => None,
         };
         if let Some(seconds) = retry {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -239,7 +259,11 @@ mod tests {
 
     #[test]
     fn not_found_is_worded_as_kubernetes_words_it() {
-        let status = ApiError::NotFound { kind: &POD, name: "x".to_owned() }.status();
+        let status = ApiError::NotFound {
+            kind: &POD,
+            name: "x".to_owned(),
+        }
+        .status();
         assert_eq!(
             status,
             json!({"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"pods \"x\" not found",
@@ -254,7 +278,12 @@ mod tests {
             reason: FaultReason::Required,
             detail: detail.to_owned(),
         };
-        let error = |faults| ApiError::Invalid { group: "", kind: "Pod", name: "x".to_owned(), faults };
+        let error = |faults| ApiError::Invalid {
+            group: "",
+            kind: "Pod",
+            name: "x".to_owned(),
+            faults,
+        };
         assert_eq!(
             error(vec![fault("spec.containers", "Required value")]).to_string(),
             "Pod \"x\" is invalid: spec.containers: Required value"
@@ -264,7 +293,10 @@ mod tests {
             fault("b", "Required value"),
             fault("b", "Required value"),
         ]);
-        assert_eq!(two.to_string(), "Pod \"x\" is invalid: [a: Required value, b: Required value]");
+        assert_eq!(
+            two.to_string(),
+            "Pod \"x\" is invalid: [a: Required value, b: Required value]"
+        );
         let status = two.status();
         assert_eq!(status["code"], 422);
         assert_eq!(

@@ -30,7 +30,10 @@ pub(crate) struct Identity {
 impl Identity {
     /// Root, on the unix socket.
     pub(crate) fn root() -> Self {
-        Self { user: "root".to_owned(), groups: vec![ADMINS.to_owned()] }
+        Self {
+            user: "root".to_owned(),
+            groups: vec![ADMINS.to_owned()],
+        }
     }
 }
 
@@ -91,16 +94,25 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
 
 fn check(request: &Request) -> Result<(), ApiError> {
     let peer = request.extensions().get::<Peer>();
-    if let Some(Peer { hosts: Some(hosts), local, .. }) = peer {
+    if let Some(Peer {
+        hosts: Some(hosts),
+        local,
+        ..
+    }) = peer
+    {
         // No page of any browser has business here, whatever certificate the browser may hold.
         if request.headers().contains_key(header::ORIGIN) {
-            return Err(ApiError::Forbidden { message: "requests from web pages are refused".to_owned() });
+            return Err(ApiError::Forbidden {
+                message: "requests from web pages are refused".to_owned(),
+            });
         }
         // A name that is not ours leads here only where someone bends DNS.
         match host(request.uri(), request.headers()) {
             Some(host) if hosts.allow(host, local.map(|l| l.to_canonical())) => {}
             Some(_) | None => {
-                return Err(ApiError::Misdirected { message: "this server is not the host that was asked for".to_owned() });
+                return Err(ApiError::Misdirected {
+                    message: "this server is not the host that was asked for".to_owned(),
+                });
             }
         }
     }
@@ -113,7 +125,11 @@ fn check(request: &Request) -> Result<(), ApiError> {
     }
     let (method, path) = (request.method(), request.uri().path());
     Err(ApiError::Forbidden {
-        message: format!("forbidden: User \"{}\" cannot {} path \"{path}\"", identity.user, method.as_str().to_lowercase()),
+        message: format!(
+            "forbidden: User \"{}\" cannot {} path \"{path}\"",
+            identity.user,
+            method.as_str().to_lowercase()
+        ),
     })
 }
 
@@ -134,7 +150,10 @@ async fn guard(State(requests): State<Arc<Semaphore>>, request: Request, next: N
     }
     // Held until the answer's head is there: what streams on has a permit of its own.
     let Ok(_permit) = requests.try_acquire() else {
-        return ApiError::TooManyRequests { retry_after: Duration::from_secs(1) }.into_response();
+        return ApiError::TooManyRequests {
+            retry_after: Duration::from_secs(1),
+        }
+        .into_response();
     };
     next.run(request).await
 }
@@ -172,12 +191,21 @@ mod tests {
 
     #[test]
     fn only_our_own_names_are_hosts() {
-        let hosts = Hosts { names: vec!["node-1".to_owned()], addresses: vec!["10.0.0.1".parse().unwrap()] };
+        let hosts = Hosts {
+            names: vec!["node-1".to_owned()],
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+        };
         let local = Some("192.0.2.7".parse().unwrap());
         for ours in ["127.0.0.1", "[::1]", "localhost", "NODE-1", "10.0.0.1", "192.0.2.7"] {
             assert!(hosts.allow(ours, local), "{ours}");
         }
-        for foreign in ["evil.example", "10.0.0.2", "node-1.evil.example", "", "localhost.evil.example"] {
+        for foreign in [
+            "evil.example",
+            "10.0.0.2",
+            "node-1.evil.example",
+            "",
+            "localhost.evil.example",
+        ] {
             assert!(!hosts.allow(foreign, local), "{foreign}");
         }
     }

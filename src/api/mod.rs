@@ -114,7 +114,13 @@ pub(crate) struct Api {
 
 impl Api {
     fn new(state: ApiState, limits: Limits) -> Self {
-        let ApiState { store, node_name, log_dir, ready, clock } = state;
+        let ApiState {
+            store,
+            node_name,
+            log_dir,
+            ready,
+            clock,
+        } = state;
         Self {
             store,
             node_name: node_name.into(),
@@ -135,7 +141,9 @@ impl Api {
     fn stream_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         Arc::clone(&self.streams)
             .try_acquire_owned()
-            .map_err(|_| ApiError::TooManyRequests { retry_after: Duration::from_secs(1) })
+            .map_err(|_| ApiError::TooManyRequests {
+                retry_after: Duration::from_secs(1),
+            })
     }
 }
 
@@ -162,24 +170,34 @@ fn routes(kind: &'static Kind) -> Router<Api> {
     let list = get(move |State(state): State<Api>, head: Head| async move { collection(&state, kind, &head).await });
     let in_collection = list
         .clone()
-        .post(move |State(state): State<Api>, head: Head, request: Request| async move {
-            write::create(&state, kind, &head, request.into_body()).await
-        })
-        .delete(move |State(state): State<Api>, head: Head, request: Request| async move {
-            delete::collection(&state, kind, &head, request.into_body()).await
-        });
+        .post(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::create(&state, kind, &head, request.into_body()).await
+            },
+        )
+        .delete(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                delete::collection(&state, kind, &head, request.into_body()).await
+            },
+        );
     let object = get(move |State(state): State<Api>, head: Head| async move { read::get(&state, kind, &head).await });
     let of_object = object
         .clone()
-        .put(move |State(state): State<Api>, head: Head, request: Request| async move {
-            write::replace(&state, kind, &head, request.into_body()).await
-        })
-        .merge(patch(move |State(state): State<Api>, head: Head, request: Request| async move {
-            write::patch(&state, kind, &head, request.into_body()).await
-        }))
-        .delete(move |State(state): State<Api>, head: Head, request: Request| async move {
-            delete::delete(&state, kind, &head, request.into_body()).await
-        });
+        .put(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::replace(&state, kind, &head, request.into_body()).await
+            },
+        )
+        .merge(patch(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::patch(&state, kind, &head, request.into_body()).await
+            },
+        ))
+        .delete(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                delete::delete(&state, kind, &head, request.into_body()).await
+            },
+        );
     let path = kind.collection_path();
     let mut router = Router::new()
         .route(&format!("{path}/{{name}}"), of_object)
@@ -196,7 +214,7 @@ fn routes(kind: &'static Kind) -> Router<Api> {
 /// LIST, or WATCH where the query says so.
 async fn collection(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     if head.params.flag("watch").unwrap_or(false) {
-        watching::watch(state, kind, head)
+        watching::watch(state, kind, head).await
     } else {
         read::list(state, kind, head).await
     }
@@ -208,8 +226,15 @@ fn health() -> Router<Api> {
         if *state.ready.borrow() {
             answer::response(StatusCode::OK, "text/plain; charset=utf-8", "ok")
         } else {
-            answer::response(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "not ready")
+            answer::response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain; charset=utf-8",
+                "not ready",
+            )
         }
     };
-    Router::new().route("/healthz", get(ok)).route("/livez", get(ok)).route("/readyz", get(ready))
+    Router::new()
+        .route("/healthz", get(ok))
+        .route("/livez", get(ok))
+        .route("/readyz", get(ready))
 }

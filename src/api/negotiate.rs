@@ -70,7 +70,10 @@ fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
                 .filter_map(|p| p.split_once('='))
                 .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"')))
                 .collect();
-            let weight = params.iter().find(|(n, _)| n == "q").map_or(1000, |(_, v)| thousandths(v));
+            let weight = params
+                .iter()
+                .find(|(n, _)| n == "q")
+                .map_or(1000, |(_, v)| thousandths(v));
             Some(Clause { media, params, weight })
         })
         .filter(|clause| clause.weight > 0)
@@ -108,7 +111,10 @@ fn accept_is_absent(headers: &HeaderMap) -> bool {
 
 /// The form of an object or a list.
 pub(crate) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
-    let plain = Form { view: View::Object, format: Format::Json };
+    let plain = Form {
+        view: View::Object,
+        format: Format::Json,
+    };
     if accept_is_absent(headers) {
         return Ok(plain);
     }
@@ -133,7 +139,9 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
         };
         return Ok(Form { view, format });
     }
-    Err(ApiError::NotAcceptable { accepted: "application/json, application/yaml" })
+    Err(ApiError::NotAcceptable {
+        accepted: "application/json, application/yaml",
+    })
 }
 
 /// The form of a discovery document. kubectl up to 1.29 knows `v2beta1` alone and must not get `v2`.
@@ -156,7 +164,9 @@ pub(crate) fn discovery(headers: &HeaderMap) -> Result<Discovery, ApiError> {
             (Some(_), _, _) => {}
         }
     }
-    Err(ApiError::NotAcceptable { accepted: "application/json" })
+    Err(ApiError::NotAcceptable {
+        accepted: "application/json",
+    })
 }
 
 #[cfg(test)]
@@ -177,14 +187,23 @@ mod tests {
     fn what_kubectl_get_sends_is_a_table_of_the_first_version() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(view(kubectl), View::Table("v1"));
-        assert_eq!(view("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json"), View::Table("v1beta1"));
+        assert_eq!(
+            view("application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json"),
+            View::Table("v1beta1")
+        );
     }
 
     #[test]
     fn a_form_unknown_here_falls_to_the_next_clause() {
-        assert_eq!(view("application/json;as=Table;v=v9;g=meta.k8s.io,application/json"), View::Object);
+        assert_eq!(
+            view("application/json;as=Table;v=v9;g=meta.k8s.io,application/json"),
+            View::Object
+        );
         assert_eq!(view("application/json;as=Carpet;v=v1;g=meta.k8s.io,*/*"), View::Object);
-        assert_eq!(view("application/vnd.kubernetes.protobuf,application/json"), View::Object);
+        assert_eq!(
+            view("application/vnd.kubernetes.protobuf,application/json"),
+            View::Object
+        );
         assert_eq!(view("application/vnd.kubernetes.protobuf, */*"), View::Object);
         assert_eq!(
             view("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
@@ -195,10 +214,15 @@ mod tests {
     #[test]
     fn weights_decide_before_order() {
         assert_eq!(
-            form(&accept("application/json;q=0.5, application/yaml;q=0.9")).unwrap().format,
+            form(&accept("application/json;q=0.5, application/yaml;q=0.9"))
+                .unwrap()
+                .format,
             Format::Yaml
         );
-        assert_eq!(form(&accept("application/json;q=0, application/yaml")).unwrap().format, Format::Yaml);
+        assert_eq!(
+            form(&accept("application/json;q=0, application/yaml")).unwrap().format,
+            Format::Yaml
+        );
     }
 
     #[test]

@@ -34,7 +34,9 @@ impl Params {
         self.text(name)
             .map(|v| {
                 v.parse().map_err(|_| {
-                    ApiError::bad_request(format!("invalid value for the parameter {name}: \"{v}\" is not an integer"))
+                    ApiError::bad_request(format!(
+                        "invalid value for the parameter {name}: \"{v}\" is not an integer"
+                    ))
                 })
             })
             .transpose()
@@ -42,17 +44,26 @@ impl Params {
 
     /// `resourceVersion`: `None` when absent, empty or `0`, which all mean "any".
     pub(crate) fn resource_version(&self) -> Result<Option<u64>, ApiError> {
-        let Some(text) = self.text("resourceVersion") else { return Ok(None) };
+        let Some(text) = self.text("resourceVersion") else {
+            return Ok(None);
+        };
         let version: u64 = text.parse().map_err(|_| {
-            invalid_option("ListOptions", "resourceVersion", FaultReason::Invalid, format!(
-                "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
-            ))
+            invalid_option(
+                "ListOptions",
+                "resourceVersion",
+                FaultReason::Invalid,
+                format!("Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"),
+            )
         })?;
         Ok(Some(version).filter(|v| *v != 0))
     }
 
     pub(crate) fn selector(&self, kind: &Kind) -> Result<Selector, ApiError> {
-        Selector::parse(kind, self.get("labelSelector").unwrap_or(""), self.get("fieldSelector").unwrap_or(""))
+        Selector::parse(
+            kind,
+            self.get("labelSelector").unwrap_or(""),
+            self.get("fieldSelector").unwrap_or(""),
+        )
     }
 
     /// `dryRun=All`; any other value is refused.
@@ -70,9 +81,12 @@ impl Params {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Strict") => Ok(FieldValidation::Strict),
             Some("Ignore") => Ok(FieldValidation::Ignore),
-            Some(other) => {
-                Err(unsupported(options, "fieldValidation", other, "\"\", \"Ignore\", \"Strict\", \"Warn\""))
-            }
+            Some(other) => Err(unsupported(
+                options,
+                "fieldValidation",
+                other,
+                "\"\", \"Ignore\", \"Strict\", \"Warn\"",
+            )),
         }
     }
 }
@@ -88,7 +102,11 @@ pub(crate) fn invalid_option(options: &'static str, field: &str, reason: FaultRe
         group: "meta.k8s.io",
         kind: options,
         name: String::new(),
-        faults: vec![Fault { field: field.to_owned(), reason, detail }],
+        faults: vec![Fault {
+            field: field.to_owned(),
+            reason,
+            detail,
+        }],
     }
 }
 
@@ -149,9 +167,10 @@ mod tests {
     #[test]
     fn flags_are_read_as_kubernetes_reads_them() {
         let p = params("&watch=true&a=1&b=0&c=FALSE&d&d=0");
-        assert_eq!(["watch", "a", "b", "c", "d", "e"].map(|n| p.flag(n)), [
-            Some(true), Some(true), Some(false), Some(false), Some(true), None
-        ]);
+        assert_eq!(
+            ["watch", "a", "b", "c", "d", "e"].map(|n| p.flag(n)),
+            [Some(true), Some(true), Some(false), Some(false), Some(true), None]
+        );
     }
 
     #[test]
@@ -159,7 +178,10 @@ mod tests {
         assert_eq!(params("resourceVersion=0").resource_version().unwrap(), None);
         assert_eq!(params("resourceVersion=").resource_version().unwrap(), None);
         assert_eq!(params("resourceVersion=7").resource_version().unwrap(), Some(7));
-        assert_eq!(params("resourceVersion=x").resource_version().unwrap_err().status()["code"], 422);
+        assert_eq!(
+            params("resourceVersion=x").resource_version().unwrap_err().status()["code"],
+            422
+        );
     }
 
     #[test]
@@ -170,6 +192,9 @@ mod tests {
             "CreateOptions \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
         );
         assert!(params("fieldValidation=Lax").field_validation("CreateOptions").is_err());
-        assert_eq!(params("").field_validation("CreateOptions").unwrap(), FieldValidation::Warn);
+        assert_eq!(
+            params("").field_validation("CreateOptions").unwrap(),
+            FieldValidation::Warn
+        );
     }
 }

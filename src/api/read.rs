@@ -45,7 +45,10 @@ pub(crate) async fn stored(
         .get(kind.kind, namespace, name)
         .await
         .map_err(|e| ApiError::from_store(e, kind, name))?
-        .ok_or_else(|| ApiError::NotFound { kind, name: name.to_owned() })
+        .ok_or_else(|| ApiError::NotFound {
+            kind,
+            name: name.to_owned(),
+        })
 }
 
 pub(crate) async fn get(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
@@ -97,7 +100,9 @@ pub(crate) async fn list(state: &Api, kind: &'static Kind, head: &Head) -> Resul
     };
     let token = params.text("continue").map(Continue::decode).transpose()?;
     if token.is_some() && params.resource_version()?.is_some() {
-        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        return Err(ApiError::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
     }
     if let Some(token) = &token {
         check_token(state, kind, token).await?;
@@ -121,14 +126,25 @@ pub(crate) async fn list(state: &Api, kind: &'static Kind, head: &Head) -> Resul
 
 /// A token is good as long as a watch from its version could replay everything since.
 async fn check_token(state: &Api, kind: &'static Kind, token: &Continue) -> Result<(), ApiError> {
-    let expired = || ApiError::Expired {
+    let expired = || {
+        ApiError::Expired {
         message: "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.".to_owned(),
+    }
     };
-    let current = state.store.resource_version().await.map_err(|e| ApiError::from_store(e, kind, ""))?;
+    let current = state
+        .store
+        .resource_version()
+        .await
+        .map_err(|e| ApiError::from_store(e, kind, ""))?;
     if token.rv > current {
         return Err(expired());
     }
-    match state.store.changes(kind.kind, token.rv, 1).await.map_err(|e| ApiError::from_store(e, kind, "")) {
+    match state
+        .store
+        .changes(kind.kind, token.rv, 1)
+        .await
+        .map_err(|e| ApiError::from_store(e, kind, ""))
+    {
         Ok(_) => Ok(()),
         Err(ApiError::Expired { .. }) => Err(expired()),
         Err(other) => Err(other),
@@ -149,10 +165,21 @@ async fn gather(
     let mut objects = Vec::new();
     loop {
         // One object more than is wanted tells whether there is a next page.
-        let chunk = limit.map(|l| if selector.is_empty() { l - objects.len() + 1 } else { CHUNK });
+        let chunk = limit.map(|l| {
+            if selector.is_empty() {
+                l - objects.len() + 1
+            } else {
+                CHUNK
+            }
+        });
         let page = state
             .store
-            .list(kind.kind, namespace, after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str())), chunk)
+            .list(
+                kind.kind,
+                namespace,
+                after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str())),
+                chunk,
+            )
             .await
             .map_err(|e| ApiError::from_store(e, kind, ""))?;
         let version = *resource_version.get_or_insert(page.resource_version);
@@ -160,15 +187,28 @@ async fn gather(
         for object in page.objects {
             if selector.matches(&object.json) {
                 if limit == Some(objects.len()) {
-                    let next = after.map(|(ns, name)| Continue { v: 1, rv: version, ns, name });
-                    return Ok(Gathered { objects, resource_version: version, next });
+                    let next = after.map(|(ns, name)| Continue {
+                        v: 1,
+                        rv: version,
+                        ns,
+                        name,
+                    });
+                    return Ok(Gathered {
+                        objects,
+                        resource_version: version,
+                        next,
+                    });
                 }
                 objects.push(Arc::clone(&object.json));
             }
             after = Some((object.namespace.as_ref().to_owned(), object.name.as_ref().to_owned()));
         }
         if last_page {
-            return Ok(Gathered { objects, resource_version: version, next: None });
+            return Ok(Gathered {
+                objects,
+                resource_version: version,
+                next: None,
+            });
         }
     }
 }
@@ -179,9 +219,17 @@ mod tests {
 
     #[test]
     fn continue_tokens_are_opaque_and_come_back_whole() {
-        let token = Continue { v: 1, rv: 7, ns: "n".to_owned(), name: "p/ü".to_owned() };
+        let token = Continue {
+            v: 1,
+            rv: 7,
+            ns: "n".to_owned(),
+            name: "p/ü".to_owned(),
+        };
         let text = token.encode();
-        assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        assert!(
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        );
         assert_eq!(Continue::decode(&text).unwrap(), token);
         for bad in ["", "x", "e30", "!!!"] {
             assert_eq!(Continue::decode(bad).unwrap_err().status()["code"], 400);

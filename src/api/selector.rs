@@ -49,7 +49,10 @@ impl Selector {
         let labels = Parser { text: labels, at: 0 }
             .requirements()
             .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?;
-        Ok(Self { labels, fields: parse_fields(kind, fields)? })
+        Ok(Self {
+            labels,
+            fields: parse_fields(kind, fields)?,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -58,8 +61,13 @@ impl Selector {
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
-        self.labels.iter().all(|r| r.matches(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str)))
-            && self.fields.iter().all(|term| (field(object, &term.path, term.absent) == term.value) == term.equal)
+        self.labels
+            .iter()
+            .all(|r| r.matches(labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str)))
+            && self
+                .fields
+                .iter()
+                .all(|term| (field(object, &term.path, term.absent) == term.value) == term.equal)
     }
 }
 
@@ -106,7 +114,12 @@ fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
             .iter()
             .find(|f| f.path == path)
             .ok_or_else(|| ApiError::bad_request(format!("field label not supported: {path}")))?;
-        terms.push(FieldTerm { path: known.path.to_owned(), absent: known.absent, value, equal });
+        terms.push(FieldTerm {
+            path: known.path.to_owned(),
+            absent: known.absent,
+            value,
+            equal,
+        });
     }
     Ok(terms)
 }
@@ -247,10 +260,16 @@ impl<'a> Parser<'a> {
         };
         check_key(&key)?;
         if absent {
-            return Ok(Requirement { key, test: Test::Absent });
+            return Ok(Requirement {
+                key,
+                test: Test::Absent,
+            });
         }
         if matches!(self.peek(), Token::End | Token::Sign(",")) {
-            return Ok(Requirement { key, test: Test::Exists });
+            return Ok(Requirement {
+                key,
+                test: Test::Exists,
+            });
         }
         let test = match self.next() {
             Token::Sign("=" | "==") => Test::In(vec![self.exact_value()?]),
@@ -281,7 +300,8 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self) -> Result<i64, String> {
         let text = self.exact_value()?;
-        text.parse().map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer: '{text}'"))
+        text.parse()
+            .map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer: '{text}'"))
     }
 
     fn values(&mut self) -> Result<Vec<String>, String> {
@@ -319,7 +339,9 @@ fn is_name(text: &str) -> bool {
     text.len() <= 63
         && edge(text.chars().next())
         && edge(text.chars().next_back())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn check_key(key: &str) -> Result<(), String> {
@@ -327,9 +349,14 @@ fn check_key(key: &str) -> Result<(), String> {
     let prefix_ok = prefix.is_none_or(|p| {
         !p.is_empty()
             && p.len() <= 253
-            && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+            && p.chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
     });
-    if prefix_ok && is_name(name) { Ok(()) } else { Err(format!("key: Invalid value: \"{key}\": not a label name")) }
+    if prefix_ok && is_name(name) {
+        Ok(())
+    } else {
+        Err(format!("key: Invalid value: \"{key}\": not a label name"))
+    }
 }
 
 fn check_value(value: &str) -> Result<(), String> {
@@ -365,21 +392,47 @@ mod tests {
     #[test]
     fn label_selectors_match_as_kubernetes_matches() {
         for text in [
-            "", "app", "app=web", "app==web", "app = web", "app!=db", "other!=x", "!other", "app in (web,db)",
-            "app in (db, web), tier", "tier notin (back)", "other notin (x)", "app,!other,tier=front", "rev>6",
-            "rev<8", "empty=", "empty in ()", "podd.dev/x!=1",
+            "",
+            "app",
+            "app=web",
+            "app==web",
+            "app = web",
+            "app!=db",
+            "other!=x",
+            "!other",
+            "app in (web,db)",
+            "app in (db, web), tier",
+            "tier notin (back)",
+            "other notin (x)",
+            "app,!other,tier=front",
+            "rev>6",
+            "rev<8",
+            "empty=",
+            "empty in ()",
+            "podd.dev/x!=1",
         ] {
             assert!(by_label(text), "{text} should match");
         }
-        for text in ["app=db", "other", "!app", "app!=web", "app in (db)", "app notin (web)", "app=web,tier=back", "rev>7", "app="]
-        {
+        for text in [
+            "app=db",
+            "other",
+            "!app",
+            "app!=web",
+            "app in (db)",
+            "app notin (web)",
+            "app=web,tier=back",
+            "rev>7",
+            "app=",
+        ] {
             assert!(!by_label(text), "{text} should not match");
         }
     }
 
     #[test]
     fn a_label_selector_that_cannot_be_read_is_a_bad_request() {
-        for text in ["a b", "a=b=c", ",", "a,", "a in", "a in (b", "a in b", "=x", "a==!", "!", "-a=b", "a=b/c", "rev>x"] {
+        for text in [
+            "a b", "a=b=c", ",", "a,", "a in", "a in (b", "a in b", "=x", "a==!", "!", "-a=b", "a=b/c", "rev>x",
+        ] {
             let error = Selector::parse(&POD, text, "").unwrap_err();
             assert_eq!(error.status()["code"], 400, "{text}");
         }
@@ -388,9 +441,15 @@ mod tests {
     #[test]
     fn field_selectors_match_as_kubernetes_matches() {
         for text in [
-            "", "metadata.name=web", "metadata.name==web,metadata.namespace=shop", "status.phase!=Failed",
-            "spec.nodeName=here,status.phase!=Succeeded,status.phase!=Failed", "status.podIP=10.244.0.3",
-            "spec.restartPolicy=Always", "spec.hostNetwork=false", "status.nominatedNodeName=",
+            "",
+            "metadata.name=web",
+            "metadata.name==web,metadata.namespace=shop",
+            "status.phase!=Failed",
+            "spec.nodeName=here,status.phase!=Succeeded,status.phase!=Failed",
+            "status.podIP=10.244.0.3",
+            "spec.restartPolicy=Always",
+            "spec.hostNetwork=false",
+            "status.nominatedNodeName=",
         ] {
             assert!(by_field(text), "{text} should match");
         }
@@ -404,7 +463,10 @@ mod tests {
         let error = Selector::parse(&POD, "", "spec.shoeSize=43").unwrap_err();
         assert_eq!(error.to_string(), "field label not supported: spec.shoeSize");
         let error = Selector::parse(&POD, "", "metadata.name").unwrap_err();
-        assert_eq!(error.to_string(), "invalid selector: 'metadata.name'; can't understand 'metadata.name'");
+        assert_eq!(
+            error.to_string(),
+            "invalid selector: 'metadata.name'; can't understand 'metadata.name'"
+        );
         assert!(Selector::parse(&POD, "", "metadata.name=a\\xb").is_err());
     }
 }

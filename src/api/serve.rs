@@ -54,7 +54,13 @@ impl Listening {
     fn new(router: Router, limits: Limits, stopping: watch::Receiver<bool>) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(limits.connections));
         let router = guarded(router, &limits);
-        Arc::new(Self { router, limits, stopping, connections, tasks: TaskTracker::new() })
+        Arc::new(Self {
+            router,
+            limits,
+            stopping,
+            connections,
+            tasks: TaskTracker::new(),
+        })
     }
 
     /// Completes once the agent stops.
@@ -127,7 +133,13 @@ pub(crate) async fn serve_tls_with(
                 local,
                 stopping: shared.stopping.clone(),
             };
-            connection(&shared, stream, peer, if http2 { Protocol::Http2 } else { Protocol::Http1 }).await;
+            connection(
+                &shared,
+                stream,
+                peer,
+                if http2 { Protocol::Http2 } else { Protocol::Http1 },
+            )
+            .await;
         });
     }
     drop(listener);
@@ -151,7 +163,12 @@ pub(crate) async fn serve_unix_with(
         // Root, and whoever the agent itself runs as.
         let trusted = stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == me);
         let identity = trusted.then(|| Arc::new(Identity::root()));
-        let peer = Peer { identity, hosts: None, local: None, stopping: listening.stopping.clone() };
+        let peer = Peer {
+            identity,
+            hosts: None,
+            local: None,
+            stopping: listening.stopping.clone(),
+        };
         let shared = Arc::clone(&listening);
         listening.tasks.spawn(async move {
             let _permit = permit;
@@ -194,7 +211,10 @@ where
     match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(HEAD_LIMIT);
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.head_timeout)
+                .max_buf_size(HEAD_LIMIT);
             let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
                 _ended = serving.as_mut() => return,

@@ -77,7 +77,11 @@ pub(crate) fn human_duration(since: Timestamp, now: Timestamp) -> String {
         return "<invalid>".to_owned();
     }
     let two = |big: i64, unit: char, small: i64, sub: char| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{sub}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{sub}")
+        }
     };
     if seconds < 0 {
         "0s".to_owned()
@@ -111,9 +115,24 @@ mod tests {
     fn durations_are_said_as_kubectl_says_them() {
         let then = Timestamp::UNIX_EPOCH;
         for (seconds, said) in [
-            (-5, "<invalid>"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (599, "9m59s"), (600, "10m"),
-            (10_799, "179m"), (10_800, "3h"), (10_860, "3h1m"), (28_800, "8h"), (172_799, "47h"), (172_800, "2d"),
-            (176_400, "2d1h"), (691_200, "8d"), (63_072_000, "2y"), (63_158_400, "2y1d"), (252_288_000, "8y"),
+            (-5, "<invalid>"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (10_860, "3h1m"),
+            (28_800, "8h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (176_400, "2d1h"),
+            (691_200, "8d"),
+            (63_072_000, "2y"),
+            (63_158_400, "2y1d"),
+            (252_288_000, "8y"),
         ] {
             let now = Timestamp::from_second(seconds).unwrap();
             assert_eq!(human_duration(then, now), said, "{seconds} s");
@@ -124,7 +143,15 @@ mod tests {
     fn rows_carry_what_was_asked_for() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": []}});
         let table = |include, headed| {
-            table(&POD, "v1", &json!({"resourceVersion": "7"}), [&pod].into_iter(), include, headed, Timestamp::UNIX_EPOCH)
+            table(
+                &POD,
+                "v1",
+                &json!({"resourceVersion": "7"}),
+                [&pod].into_iter(),
+                include,
+                headed,
+                Timestamp::UNIX_EPOCH,
+            )
         };
         let with_metadata = table(Include::Metadata, true);
         assert_eq!(with_metadata["metadata"]["resourceVersion"], "7");

@@ -7,12 +7,12 @@
 //! as its files are there they are used, and if they cannot be, that is an error, since a new authority would shut out
 //! everyone who holds a certificate of the old one.
 
-use std::{fmt, fs};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, fs};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -91,13 +91,26 @@ impl Pki {
             .recursive(true)
             .mode(0o700)
             .create(&directory)
-            .map_err(|source| PkiError::File { path: directory.clone(), source })?;
+            .map_err(|source| PkiError::File {
+                path: directory.clone(),
+                source,
+            })?;
         let ca = authority(&directory, node_name, now)?;
         let names = server_names(listen, node_name);
         let server = leaf(&directory, "server", &ca, now, &server_params(&names, now)?)?;
         let admin = leaf(&directory, "admin", &ca, now, &admin_params(now)?)?;
-        let addresses = if listen.ip().is_unspecified() { Vec::new() } else { vec![listen.ip()] };
-        Ok(Self { ca, server, admin, names: vec![node_name.to_owned()], addresses })
+        let addresses = if listen.ip().is_unspecified() {
+            Vec::new()
+        } else {
+            vec![listen.ip()]
+        };
+        Ok(Self {
+            ca,
+            server,
+            admin,
+            names: vec![node_name.to_owned()],
+            addresses,
+        })
     }
 
     /// Write the administrator's kubeconfig for the address that was bound; mode 0600.
@@ -108,8 +121,15 @@ impl Pki {
     /// What the listener needs.
     pub fn server_config(&self) -> Result<Tls, PkiError> {
         let (config, verifier) = tls(&self.ca, &self.server)?;
-        let hosts = Hosts { names: self.names.clone(), addresses: self.addresses.clone() };
-        Ok(Tls { config: Arc::new(config), hosts: Arc::new(hosts), verifier })
+        let hosts = Hosts {
+            names: self.names.clone(),
+            addresses: self.addresses.clone(),
+        };
+        Ok(Tls {
+            config: Arc::new(config),
+            hosts: Arc::new(hosts),
+            verifier,
+        })
     }
 }
 
@@ -121,7 +141,11 @@ impl Tls {
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
         let subject = certificate.subject();
         let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+        let groups = subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .map(str::to_owned)
+            .collect();
         Some(Identity { user, groups })
     }
 }
@@ -183,7 +207,9 @@ struct Pair {
 impl fmt::Debug for Pair {
     /// Never the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
+        f.debug_struct("Pair")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -201,17 +227,29 @@ fn authority(directory: &Path, node_name: &str, now: Timestamp) -> Result<Pair, 
         }
         return Ok(Pair { certificate, key });
     }
-    let make = |source| PkiError::Make { what: "the authority", source };
+    let make = |source| PkiError::Make {
+        what: "the authority",
+        source,
+    };
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     params.distinguished_name = DistinguishedName::new();
     // The time makes the name of each authority its own: a client knows by name whether its certificate is of this one.
-    params.distinguished_name.push(DnType::CommonName, format!("podd-ca-{node_name}-{}", now.as_second()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("podd-ca-{node_name}-{}", now.as_second()));
     lifetime(&mut params, now, CA_DAYS);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
     let certificate = params.self_signed(&key).map_err(make)?.pem();
-    let pair = Pair { certificate, key: key.serialize_pem() };
+    let pair = Pair {
+        certificate,
+        key: key.serialize_pem(),
+    };
     write_private(&key_path, pair.key.as_bytes())?;
     write_private(&certificate_path, pair.certificate.as_bytes())?;
     Ok(pair)
@@ -221,7 +259,11 @@ fn lifetime(params: &mut CertificateParams, now: Timestamp, days: i64) {
     let day = |offset: i64| {
         let at = now.checked_add(SignedDuration::from_hours(24 * offset)).unwrap_or(now);
         let date = at.to_zoned(TimeZone::UTC).date();
-        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
+        rcgen::date_time_ymd(
+            i32::from(date.year()),
+            date.month().unsigned_abs(),
+            date.day().unsigned_abs(),
+        )
     };
     // From yesterday: a client whose clock is late can use it at once.
     params.not_before = day(-1);
@@ -243,7 +285,10 @@ fn server_names(listen: SocketAddr, node_name: &str) -> Vec<String> {
 }
 
 fn server_params(names: &[String], now: Timestamp) -> Result<CertificateParams, PkiError> {
-    let make = |source| PkiError::Make { what: "the server", source };
+    let make = |source| PkiError::Make {
+        what: "the server",
+        source,
+    };
     let mut params = CertificateParams::new(names).map_err(make)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "podd");
@@ -255,7 +300,10 @@ fn server_params(names: &[String], now: Timestamp) -> Result<CertificateParams, 
 }
 
 fn admin_params(now: Timestamp) -> Result<CertificateParams, PkiError> {
-    let make = |source| PkiError::Make { what: "the administrator", source };
+    let make = |source| PkiError::Make {
+        what: "the administrator",
+        source,
+    };
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(make)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, ADMINS);
@@ -268,8 +316,17 @@ fn admin_params(now: Timestamp) -> Result<CertificateParams, PkiError> {
 }
 
 /// The certificate that is there, if it still serves; else a new one.
-fn leaf(directory: &Path, name: &'static str, ca: &Pair, now: Timestamp, params: &CertificateParams) -> Result<Pair, PkiError> {
-    let (certificate_path, key_path) = (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+fn leaf(
+    directory: &Path,
+    name: &'static str,
+    ca: &Pair,
+    now: Timestamp,
+    params: &CertificateParams,
+) -> Result<Pair, PkiError> {
+    let (certificate_path, key_path) = (
+        directory.join(format!("{name}.crt")),
+        directory.join(format!("{name}.key")),
+    );
     if let (Some(certificate), Some(key)) = (read(&certificate_path)?, read(&key_path)?) {
         let pair = Pair { certificate, key };
         if still_serves(&pair, ca, now, params) {
@@ -281,7 +338,10 @@ fn leaf(directory: &Path, name: &'static str, ca: &Pair, now: Timestamp, params:
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, ca_key).map_err(make)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
     let certificate = params.clone().signed_by(&key, &issuer).map_err(make)?.pem();
-    let pair = Pair { certificate, key: key.serialize_pem() };
+    let pair = Pair {
+        certificate,
+        key: key.serialize_pem(),
+    };
     write_private(&key_path, pair.key.as_bytes())?;
     write_private(&certificate_path, pair.certificate.as_bytes())?;
     Ok(pair)
@@ -335,7 +395,9 @@ fn alternative_name(name: &GeneralName<'_>) -> Option<String> {
 }
 
 fn tls(ca: &Pair, server: &Pair) -> Result<(ServerConfig, Arc<AnyClient>), PkiError> {
-    let unreadable = |name: &str| PkiError::Unreadable { path: PathBuf::from(name) };
+    let unreadable = |name: &str| PkiError::Unreadable {
+        path: PathBuf::from(name),
+    };
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).map_err(|_| unreadable("ca.crt"))?)
@@ -345,7 +407,8 @@ fn tls(ca: &Pair, server: &Pair) -> Result<(ServerConfig, Arc<AnyClient>), PkiEr
         .build()
         .map_err(PkiError::Verifier)?;
     let verifier = Arc::new(AnyClient { inner });
-    let chain = vec![CertificateDer::from_pem_slice(server.certificate.as_bytes()).map_err(|_| unreadable("server.crt"))?];
+    let chain =
+        vec![CertificateDer::from_pem_slice(server.certificate.as_bytes()).map_err(|_| unreadable("server.crt"))?];
     let key = PrivateKeyDer::from_pem_slice(server.key.as_bytes()).map_err(|_| unreadable("server.key"))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -360,7 +423,9 @@ fn tls(ca: &Pair, server: &Pair) -> Result<(ServerConfig, Arc<AnyClient>), PkiEr
 fn kubeconfig(listen: SocketAddr, ca: &Pair, admin: &Pair) -> String {
     let reachable = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listen.port()),
-        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), listen.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), listen.port())
+        }
         IpAddr::V4(_) | IpAddr::V6(_) => listen,
     };
     format!(
@@ -378,13 +443,19 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::File { path: path.to_owned(), source }),
+        Err(source) => Err(PkiError::File {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Write a file that its owner alone can read, all at once and durably; nothing is written where it has this content.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
-    let file_error = |source| PkiError::File { path: path.to_owned(), source };
+    let file_error = |source| PkiError::File {
+        path: path.to_owned(),
+        source,
+    };
     let same = fs::read(path).is_ok_and(|old| old == bytes)
         && fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o777 == 0o600);
     if same {
@@ -392,8 +463,15 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     }
     let temporary = path.with_extension("tmp");
     let _left_from_a_crash = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(file_error)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(file_error)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(file_error)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(file_error)?;
     fs::rename(&temporary, path).map_err(file_error)?;
     if let Some(parent) = path.parent() {
         fs::File::open(parent).and_then(|d| d.sync_all()).map_err(file_error)?;
@@ -433,8 +511,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         prepare(root.path(), listen(), "node-1", now()).unwrap();
         let contents = || {
-            ["pki/ca.crt", "pki/ca.key", "pki/server.crt", "pki/server.key", "pki/admin.crt", "pki/admin.key", "admin.kubeconfig"]
-                .map(|f| fs::read(root.path().join(f)).unwrap())
+            [
+                "pki/ca.crt",
+                "pki/ca.key",
+                "pki/server.crt",
+                "pki/server.key",
+                "pki/admin.crt",
+                "pki/admin.key",
+                "admin.kubeconfig",
+            ]
+            .map(|f| fs::read(root.path().join(f)).unwrap())
         };
         let first = contents();
         prepare(root.path(), listen(), "node-1", now()).unwrap();
@@ -443,7 +529,10 @@ mod tests {
             let mode = fs::metadata(root.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
-        assert_eq!(fs::metadata(root.path().join("pki")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(root.path().join("pki")).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
     }
 
     #[test]
@@ -452,12 +541,32 @@ mod tests {
         let pki = prepare(root.path(), listen(), "node-1", now()).unwrap();
         prepare(other.path(), listen(), "node-1", now()).unwrap();
         let admin = pki.identify(&chain(root.path(), "admin.crt"), unix(now())).unwrap();
-        assert_eq!(admin, Identity { user: "podd-admin".to_owned(), groups: vec![ADMINS.to_owned()] });
+        assert_eq!(
+            admin,
+            Identity {
+                user: "podd-admin".to_owned(),
+                groups: vec![ADMINS.to_owned()]
+            }
+        );
         assert_eq!(pki.identify(&[], unix(now())), None);
-        assert_eq!(pki.identify(&chain(other.path(), "admin.crt"), unix(now())), None, "of another authority");
-        assert_eq!(pki.identify(&chain(root.path(), "server.crt"), unix(now())), None, "not a client's");
-        let later = now().checked_add(SignedDuration::from_hours(24 * (LEAF_DAYS + 2))).unwrap();
-        assert_eq!(pki.identify(&chain(root.path(), "admin.crt"), unix(later)), None, "expired");
+        assert_eq!(
+            pki.identify(&chain(other.path(), "admin.crt"), unix(now())),
+            None,
+            "of another authority"
+        );
+        assert_eq!(
+            pki.identify(&chain(root.path(), "server.crt"), unix(now())),
+            None,
+            "not a client's"
+        );
+        let later = now()
+            .checked_add(SignedDuration::from_hours(24 * (LEAF_DAYS + 2)))
+            .unwrap();
+        assert_eq!(
+            pki.identify(&chain(root.path(), "admin.crt"), unix(later)),
+            None,
+            "expired"
+        );
     }
 
     #[test]
@@ -469,7 +578,9 @@ mod tests {
         prepare(root.path(), "10.1.2.3:7443".parse().unwrap(), "node-1", now()).unwrap();
         let second = server();
         assert_ne!(first, second);
-        let later = now().checked_add(SignedDuration::from_hours(24 * (LEAF_DAYS - RENEW_DAYS + 1))).unwrap();
+        let later = now()
+            .checked_add(SignedDuration::from_hours(24 * (LEAF_DAYS - RENEW_DAYS + 1)))
+            .unwrap();
         prepare(root.path(), "10.1.2.3:7443".parse().unwrap(), "node-1", later).unwrap();
         assert_ne!(second, server());
         assert_eq!(ca, fs::read(root.path().join("pki/ca.crt")).unwrap());
@@ -480,7 +591,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         prepare(root.path(), listen(), "node-1", now()).unwrap();
         fs::write(root.path().join("pki/ca.key"), "nonsense").unwrap();
-        assert!(matches!(prepare(root.path(), listen(), "node-1", now()), Err(PkiError::Unreadable { .. })));
+        assert!(matches!(
+            prepare(root.path(), listen(), "node-1", now()),
+            Err(PkiError::Unreadable { .. })
+        ));
     }
 
     #[test]

@@ -15,17 +15,17 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Api;
 use super::answer::{Answer, response};
 use super::error::ApiError;
+use super::guard::stopped;
 use super::kinds::Kind;
 use super::negotiate::View;
-use super::guard::stopped;
 use super::params::{Head, Params, invalid_option};
 use super::read;
 use super::selector::Selector;
@@ -52,7 +52,12 @@ impl Start {
     fn parse(params: &Params) -> Result<Self, ApiError> {
         let version = params.resource_version()?;
         let forbidden = |field: &str, detail: &str| {
-            invalid_option("ListOptions", field, FaultReason::Forbidden, format!("Forbidden: {detail}"))
+            invalid_option(
+                "ListOptions",
+                field,
+                FaultReason::Forbidden,
+                format!("Forbidden: {detail}"),
+            )
         };
         match (params.flag("sendInitialEvents"), params.text("resourceVersionMatch")) {
             (None, None) => Ok(version.map_or(Self::Everything { announce_end: false }, Self::After)),
@@ -77,7 +82,7 @@ impl Start {
     }
 }
 
-pub(crate) fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+pub(crate) async fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let params = &head.params;
     let start = Start::parse(params)?;
@@ -91,24 +96,32 @@ pub(crate) fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Res
     // Subscribed before anything is read: between the log and the broadcast nothing can fall through.
     let receiver = state.store.subscribe();
     let bookmarks = params.flag("allowWatchBookmarks").unwrap_or(false).then(|| {
-        let mut interval = tokio::time::interval_at(Instant::now() + state.limits.bookmark_every, state.limits.bookmark_every);
+        let mut interval = tokio::time::interval_at(
+            Instant::now() + state.limits.bookmark_every,
+            state.limits.bookmark_every,
+        );
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         interval
     });
-    let watcher = Watcher {
+    let mut watcher = Watcher {
         state: state.clone(),
-        filter: Filter { namespace: head.namespace.clone(), selector },
+        filter: Filter {
+            namespace: head.namespace.clone(),
+            selector,
+        },
         answer,
         headed: true,
         receiver,
         queue: VecDeque::new(),
         cursor: 0,
-        phase: Phase::Begin(start),
+        phase: Phase::Replay,
         bookmarks,
         deadline: Instant::now() + lifetime,
         stopping: head.stopping.clone(),
         _permit: permit,
     };
+    // Begun before the answer is: whatever happens once the client has that is in the stream.
+    watcher.begin(start).await;
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let bytes = watcher.next().await?;
         Some((Ok::<_, Infallible>(bytes), watcher))
@@ -143,9 +156,10 @@ impl Filter {
             }
             (None, true) => Some(Event::object("ADDED", Arc::clone(&object.json))),
             (Some(_), true) => Some(Event::object("MODIFIED", Arc::clone(&object.json))),
-            (Some(previous), false) => {
-                Some(Event::object("DELETED", at_version(&Arc::new(previous.clone()), object.resource_version)))
-            }
+            (Some(previous), false) => Some(Event::object(
+                "DELETED",
+                at_version(&Arc::new(previous.clone()), object.resource_version),
+            )),
             (None, false) => None,
         }
     }
@@ -164,9 +178,15 @@ fn at_version(object: &Arc<Value>, version: u64) -> Arc<Value> {
 
 #[derive(Debug, PartialEq)]
 enum Event {
-    Object { event_type: &'static str, object: Arc<Value> },
+    Object {
+        event_type: &'static str,
+        object: Arc<Value>,
+    },
     /// Everything up to this version was sent. `end_of_list`: and with it the first list.
-    Bookmark { version: u64, end_of_list: bool },
+    Bookmark {
+        version: u64,
+        end_of_list: bool,
+    },
     Error(Value),
 }
 
@@ -178,7 +198,6 @@ impl Event {
 
 #[derive(Debug)]
 enum Phase {
-    Begin(Start),
     /// Reading the store's log after `cursor`.
     Replay,
     /// Following the broadcast.
@@ -211,7 +230,6 @@ impl Watcher {
                 return Some(self.encode(&event));
             }
             match self.phase {
-                Phase::Begin(start) => self.begin(start).await,
                 Phase::Replay => self.replay().await,
                 Phase::Live => self.follow().await,
                 Phase::End => return None,
@@ -242,12 +260,24 @@ impl Watcher {
     }
 
     async fn list(&mut self, announce_end: bool) -> Result<(), StoreError> {
-        let page = self.state.store.list(self.answer.kind.kind, self.filter.namespace.as_deref(), None, None).await?;
+        let page = self
+            .state
+            .store
+            .list(self.answer.kind.kind, self.filter.namespace.as_deref(), None, None)
+            .await?;
         let added = |o: StoredObject| Event::object("ADDED", o.json);
-        self.queue.extend(page.objects.into_iter().filter(|o| self.filter.matches(&o.namespace, &o.json)).map(added));
+        self.queue.extend(
+            page.objects
+                .into_iter()
+                .filter(|o| self.filter.matches(&o.namespace, &o.json))
+                .map(added),
+        );
         self.cursor = page.resource_version;
         if announce_end && self.bookmarks.is_some() {
-            self.queue.push_back(Event::Bookmark { version: self.cursor, end_of_list: true });
+            self.queue.push_back(Event::Bookmark {
+                version: self.cursor,
+                end_of_list: true,
+            });
         }
         self.phase = Phase::Replay;
         Ok(())
@@ -306,7 +336,10 @@ impl Watcher {
         let line = match event {
             Event::Error(status) => json!({ "type": "ERROR", "object": status }).to_string(),
             Event::Object { event_type, object } => {
-                let answer = Answer { now: self.state.now(), ..self.answer };
+                let answer = Answer {
+                    now: self.state.now(),
+                    ..self.answer
+                };
                 let viewed = answer.view(object, self.headed);
                 self.headed = false;
                 let object = viewed.as_ref().unwrap_or(object);
@@ -356,9 +389,7 @@ mod tests {
     use crate::store::Origin;
 
     fn change(change_type: ChangeType, before: Option<&str>, after: &str) -> Change {
-        let object = |app: &str, version: u64| {
-            json!({"metadata": {"name": "p", "namespace": "n", "labels": {"app": app}, "resourceVersion": version.to_string()}})
-        };
+        let object = |app: &str, version: u64| json!({"metadata": {"name": "p", "namespace": "n", "labels": {"app": app}, "resourceVersion": version.to_string()}});
         Change {
             change_type,
             origin: Origin::Desired,
@@ -376,7 +407,10 @@ mod tests {
 
     fn seen(change: &Change, namespace: Option<&str>) -> Option<(&'static str, Value)> {
         let selector = Selector::parse(&POD, "app=web", "").unwrap();
-        let filter = Filter { namespace: namespace.map(str::to_owned), selector };
+        let filter = Filter {
+            namespace: namespace.map(str::to_owned),
+            selector,
+        };
         match filter.event(change)? {
             Event::Object { event_type, object } => Some((event_type, object.as_ref().clone())),
             Event::Bookmark { .. } | Event::Error(_) => None,
@@ -389,7 +423,10 @@ mod tests {
         assert_eq!(kinds(&change(ChangeType::Added, None, "web")), Some("ADDED"));
         assert_eq!(kinds(&change(ChangeType::Added, None, "db")), None);
         assert_eq!(kinds(&change(ChangeType::Modified, Some("db"), "web")), Some("ADDED"));
-        assert_eq!(kinds(&change(ChangeType::Modified, Some("web"), "web")), Some("MODIFIED"));
+        assert_eq!(
+            kinds(&change(ChangeType::Modified, Some("web"), "web")),
+            Some("MODIFIED")
+        );
         assert_eq!(kinds(&change(ChangeType::Modified, Some("db"), "db")), None);
         assert_eq!(kinds(&change(ChangeType::Deleted, Some("web"), "web")), Some("DELETED"));
         assert_eq!(kinds(&change(ChangeType::Deleted, Some("db"), "db")), None);

@@ -27,12 +27,7 @@ const CONFLICT_ATTEMPTS: u32 = 5;
 /// Operations of one JSON patch: each may copy, so their number times the body's size bounds the work.
 const PATCH_OPERATIONS: usize = 1000;
 
-pub(crate) async fn create(
-    state: &Api,
-    kind: &'static Kind,
-    head: &Head,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("CreateOptions")?;
     let validation = head.params.field_validation("CreateOptions")?;
@@ -59,12 +54,25 @@ pub(crate) async fn create(
         let admitted = (kind.admit)(&draft)?;
         let name = admitted.name.as_str();
         if dry_run {
-            if state.store.get(kind.kind, namespace, name).await.map_err(|e| ApiError::from_store(e, kind, name))?.is_some() {
-                return Err(ApiError::AlreadyExists { kind, name: name.to_owned() });
+            if state
+                .store
+                .get(kind.kind, namespace, name)
+                .await
+                .map_err(|e| ApiError::from_store(e, kind, name))?
+                .is_some()
+            {
+                return Err(ApiError::AlreadyExists {
+                    kind,
+                    name: name.to_owned(),
+                });
             }
             return answer.object(StatusCode::CREATED, &admitted.object, &admitted.warnings);
         }
-        match state.store.create(kind.kind, namespace, name, &uid, admitted.object).await {
+        match state
+            .store
+            .create(kind.kind, namespace, name, &uid, admitted.object)
+            .await
+        {
             Ok(stored) => return answer.object(StatusCode::CREATED, &stored.json, &admitted.warnings),
             Err(StoreError::AlreadyExists { .. }) if admitted.generated && attempt < NAME_ATTEMPTS => attempt += 1,
             Err(error) => return Err(ApiError::from_store(error, kind, name)),
@@ -75,7 +83,12 @@ pub(crate) async fn create(
 /// Five characters of Kubernetes' alphabet for made-up names (`apimachinery/pkg/util/rand`: no vowels, no look-alikes).
 fn name_suffix(random: Uuid) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    random.as_bytes().iter().take(5).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect()
+    random
+        .as_bytes()
+        .iter()
+        .take(5)
+        .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
+        .collect()
 }
 
 /// Store a changed object over the version it was made from.
@@ -86,7 +99,16 @@ async fn store_over(
     desired: Value,
 ) -> Result<StoredObject, StoreError> {
     let (namespace, name) = (&current.namespace, &current.name);
-    state.store.update(kind.kind, namespace, name, current.resource_version, without_status(desired)).await
+    state
+        .store
+        .update(
+            kind.kind,
+            namespace,
+            name,
+            current.resource_version,
+            without_status(desired),
+        )
+        .await
 }
 
 /// What the store takes as desired: the object without what the store itself adds.
@@ -121,19 +143,16 @@ fn parse(bytes: &Bytes, encoding: Encoding) -> Result<Value, ApiError> {
     }
 }
 
-pub(crate) async fn replace(
-    state: &Api,
-    kind: &'static Kind,
-    head: &Head,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("UpdateOptions")?;
     let validation = head.params.field_validation("UpdateOptions")?;
     let encoding = body::encoding(&head.headers)?;
     let bytes = body::read(&head.headers, body, state.limits.body_timeout).await?;
     let proposed = parse(&bytes, encoding)?;
-    let unconditional = proposed["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty);
+    let unconditional = proposed["metadata"]["resourceVersion"]
+        .as_str()
+        .is_none_or(str::is_empty);
     let mut attempt = 1;
     loop {
         let current = read::stored(state, kind, head.namespace(), head.name()?).await?;
@@ -170,14 +189,20 @@ impl Patch {
             Some("application/strategic-merge-patch+json") => {
                 let patch = parse(bytes, Encoding::Json)?;
                 // Where no list and no directive is in it, a strategic merge is a plain merge.
-                if is_plain(&patch) { Ok(Self::Merge(patch)) } else { Err(unsupported()) }
+                if is_plain(&patch) {
+                    Ok(Self::Merge(patch))
+                } else {
+                    Err(unsupported())
+                }
             }
             Some("application/json-patch+json") => {
                 body::check_depth(bytes)?;
                 let operations: Vec<json_patch::PatchOperation> = serde_json::from_slice(bytes)
                     .map_err(|e| ApiError::bad_request(format!("the body of the request is not a JSON patch: {e}")))?;
                 if operations.len() > PATCH_OPERATIONS {
-                    return Err(ApiError::TooLarge { limit: PATCH_OPERATIONS });
+                    return Err(ApiError::TooLarge {
+                        limit: PATCH_OPERATIONS,
+                    });
                 }
                 Ok(Self::Json(operations))
             }
@@ -195,7 +220,9 @@ impl Patch {
                     // `copy` can double a document at every step.
                     let copies = matches!(operation, json_patch::PatchOperation::Copy(_));
                     if copies && object.to_string().len() > body::BODY_LIMIT {
-                        return Err(ApiError::TooLarge { limit: body::BODY_LIMIT });
+                        return Err(ApiError::TooLarge {
+                            limit: body::BODY_LIMIT,
+                        });
                     }
                 }
             }
@@ -203,25 +230,24 @@ impl Patch {
         if object.is_object() {
             Ok(())
         } else {
-            Err(ApiError::Unprocessable { why: "the patch leaves no object".to_owned() })
+            Err(ApiError::Unprocessable {
+                why: "the patch leaves no object".to_owned(),
+            })
         }
     }
 }
 
 fn is_plain(patch: &Value) -> bool {
     match patch {
-        Value::Object(fields) => fields.iter().all(|(name, value)| !name.starts_with('$') && is_plain(value)),
+        Value::Object(fields) => fields
+            .iter()
+            .all(|(name, value)| !name.starts_with('$') && is_plain(value)),
         Value::Array(_) => false,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
 
-pub(crate) async fn patch(
-    state: &Api,
-    kind: &'static Kind,
-    head: &Head,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(crate) async fn patch(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("PatchOptions")?;
     let validation: FieldValidation = head.params.field_validation("PatchOptions")?;
@@ -270,9 +296,17 @@ mod tests {
     #[test]
     fn json_patches_are_applied_in_order_and_a_failed_test_is_said() {
         let media = "application/json-patch+json";
-        let after = patched(media, &json!([{"op": "replace", "path": "/metadata/labels/a", "value": "9"}])).unwrap();
+        let after = patched(
+            media,
+            &json!([{"op": "replace", "path": "/metadata/labels/a", "value": "9"}]),
+        )
+        .unwrap();
         assert_eq!(after["metadata"]["labels"]["a"], "9");
-        let error = patched(media, &json!([{"op": "test", "path": "/metadata/labels/a", "value": "9"}])).unwrap_err();
+        let error = patched(
+            media,
+            &json!([{"op": "test", "path": "/metadata/labels/a", "value": "9"}]),
+        )
+        .unwrap_err();
         assert_eq!(error.status()["code"], 422);
     }
 
@@ -289,8 +323,14 @@ mod tests {
     #[test]
     fn patches_podd_cannot_apply_truly_are_refused() {
         for (media, patch) in [
-            ("application/strategic-merge-patch+json", json!({"spec": {"containers": []}})),
-            ("application/strategic-merge-patch+json", json!({"metadata": {"$patch": "replace"}})),
+            (
+                "application/strategic-merge-patch+json",
+                json!({"spec": {"containers": []}}),
+            ),
+            (
+                "application/strategic-merge-patch+json",
+                json!({"metadata": {"$patch": "replace"}}),
+            ),
             ("application/apply-patch+yaml", json!({})),
             ("text/plain", json!({})),
         ] {

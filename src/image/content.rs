@@ -444,7 +444,7 @@ mod tests {
         let (directory, content) = content();
         let scratch = content.scratch().unwrap();
         let mut at = scratch.directory("deep").unwrap();
-        for _ in 0..3000 {
+        for _ in 0..600 {
             mkdirat(&at, "d", Mode::RWXU).unwrap();
             drop(openat(&at, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap());
             at = openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// The longest path a member may have (`PATH_MAX`).
 pub(super) const PATH_MAX: usize = 4096;
@@ -46,6 +47,8 @@ pub struct Limits {
     pub bomb_floor: u64,
     /// What must stay free on the disk.
     pub keep_free: u64,
+    /// An upload that sends nothing for so long is given up: it holds a place that another could have.
+    pub silence: Duration,
 }
 
 impl Default for Limits {
@@ -62,6 +65,7 @@ impl Default for Limits {
             bomb_ratio: 200,
             bomb_floor: GIB,
             keep_free: 256 * MIB,
+            silence: Duration::from_mins(5),
         }
     }
 }

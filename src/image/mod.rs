@@ -160,29 +160,47 @@ impl ImageStore {
         let upload = Upload::new(upload, self.inner.limits.upload);
         let images = self.clone();
         let work = tokio::spawn(async move {
-            // It is never closed, so there is always a permit in the end.
-            let _one_of_few = images.inner.imports.acquire().await.ok();
-            let (content, limits) = (Arc::clone(&images.inner.content), images.inner.limits.clone());
-            let prepared =
-                tokio::task::spawn_blocking(move || import::prepare(&content, &limits, upload, name.as_ref()))
-                    .await
-                    .map_err(ImportError::Panicked)??;
-            images.record(prepared).await
+            let done = images.work(upload, name).await;
+            if done.is_err() {
+                // Some of its images may have been whole already.
+                images.sweep_after_failure().await;
+            }
+            done
         });
         let mut reader = std::pin::pin!(reader);
         let mut ended = false;
         while !ended {
             let mut data = BytesMut::with_capacity(PIECE);
-            let piece = match reader.read_buf(&mut data).await {
-                Ok(0) => Piece::End,
-                Ok(_) => Piece::Data(data.freeze()),
-                Err(error) => Piece::Failed(error),
+            let piece = match tokio::time::timeout(self.inner.limits.silence, reader.read_buf(&mut data)).await {
+                Ok(Ok(0)) => Piece::End,
+                Ok(Ok(_)) => Piece::Data(data.freeze()),
+                Ok(Err(error)) => Piece::Failed(error),
+                Err(_elapsed) => Piece::Failed(std::io::ErrorKind::TimedOut.into()),
             };
             ended = !matches!(piece, Piece::Data(_));
             // Nobody takes it any more: the import has failed, and says why.
             ended |= pieces.send(piece).await.is_err();
         }
         work.await.map_err(ImportError::Panicked)?
+    }
+
+    async fn work(&self, upload: Upload, name: Option<Reference>) -> Result<Vec<ImageRow>, ImportError> {
+        // It is never closed, so there is always a permit in the end.
+        let _one_of_few = self.inner.imports.acquire().await.ok();
+        let (content, limits) = (Arc::clone(&self.inner.content), self.inner.limits.clone());
+        let prepared = tokio::task::spawn_blocking(move || import::prepare(&content, &limits, upload, name.as_ref()))
+            .await
+            .map_err(ImportError::Panicked)??;
+        self.record(prepared).await
+    }
+
+    async fn sweep_after_failure(&self) {
+        if let Err(error) = self.sweep().await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "what a failed import left is not removed before the next start"
+            );
+        }
     }
 
     async fn record(&self, prepared: Vec<Prepared>) -> Result<Vec<ImageRow>, ImportError> {

@@ -28,7 +28,15 @@ impl Capabilities {
         let effective = mask(spec.effective().as_ref()) & permitted;
         // The kernel wants an ambient capability to be permitted and inheritable.
         let ambient = mask(spec.ambient().as_ref()) & permitted & inheritable;
-        Self { bounding, sets: CapSets { effective, permitted, inheritable }, ambient }
+        Self {
+            bounding,
+            sets: CapSets {
+                effective,
+                permitted,
+                inheritable,
+            },
+            ambient,
+        }
     }
 }
 
@@ -38,7 +46,10 @@ pub(super) fn available() -> Result<u64, Errno> {
 }
 
 fn mask(set: Option<&HashSet<Capability>>) -> u64 {
-    set.into_iter().flatten().map(|capability| 1 << number(*capability)).fold(0, |bits, bit: u64| bits | bit)
+    set.into_iter()
+        .flatten()
+        .map(|capability| 1 << number(*capability))
+        .fold(0, |bits, bit: u64| bits | bit)
 }
 
 /// include/uapi/linux/capability.h
@@ -114,11 +125,19 @@ mod tests {
     #[test]
     fn an_ambient_capability_must_be_permitted_and_inheritable() {
         let net = set(&[Capability::NetBindService]);
-        let spec =
-            LinuxCapabilitiesBuilder::default().permitted(net.clone()).ambient(net.clone()).inheritable(set(&[]));
+        let spec = LinuxCapabilitiesBuilder::default()
+            .permitted(net.clone())
+            .ambient(net.clone())
+            .inheritable(set(&[]));
         assert_eq!(Capabilities::of(Some(&spec.build().unwrap()), u64::MAX).ambient, 0);
-        let spec = LinuxCapabilitiesBuilder::default().permitted(net.clone()).ambient(net.clone()).inheritable(net);
-        assert_eq!(Capabilities::of(Some(&spec.build().unwrap()), u64::MAX).ambient, 1 << 10);
+        let spec = LinuxCapabilitiesBuilder::default()
+            .permitted(net.clone())
+            .ambient(net.clone())
+            .inheritable(net);
+        assert_eq!(
+            Capabilities::of(Some(&spec.build().unwrap()), u64::MAX).ambient,
+            1 << 10
+        );
     }
 
     #[test]

@@ -65,7 +65,12 @@ fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, F
     Err(Step::Exec.fault()(exec(plan)))
 }
 
-const READONLY: MountAttr = MountAttr { attr_set: 1, attr_clr: 0, propagation: 0, userns_fd: 0 };
+const READONLY: MountAttr = MountAttr {
+    attr_set: 1,
+    attr_clr: 0,
+    propagation: 0,
+    userns_fd: 0,
+};
 
 /// Cgroup, session, namespaces, and what is written through the host's /proc.
 fn enter(plan: &Plan) -> Result<(), Fault> {
@@ -100,7 +105,14 @@ const KILL: libc::c_ulong = libc::SIGKILL.cast_unsigned() as libc::c_ulong;
 /// Mounts that shall be shared with the host are taken before the others are cut off from it.
 fn take_shared_trees(plan: &mut Plan) -> Result<(), Fault> {
     for (index, (mount, tree)) in plan.mounts.iter().zip(plan.trees.iter_mut()).enumerate() {
-        if let What::Bind { source, sub_path, recursive, shared: true, .. } = &mount.what {
+        if let What::Bind {
+            source,
+            sub_path,
+            recursive,
+            shared: true,
+            ..
+        } = &mount.what
+        {
             let taken = take_tree(source, sub_path.as_deref(), *recursive).map_err(Step::MountSource.at(index))?;
             *tree = Some(taken);
         }
@@ -109,7 +121,12 @@ fn take_shared_trees(plan: &mut Plan) -> Result<(), Fault> {
 }
 
 fn take_tree(source: &CStr, sub_path: Option<&CStr>, recursive: bool) -> Result<OwnedFd, Errno> {
-    let flags = OPEN_TREE_CLONE | if recursive { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
+    let flags = OPEN_TREE_CLONE
+        | if recursive {
+            libc::AT_RECURSIVE.cast_unsigned()
+        } else {
+            0
+        };
     let Some(sub_path) = sub_path else {
         let opened = sys::open(source, libc::O_PATH)?;
         return sys::open_tree(opened.as_fd(), c"", flags);
@@ -158,7 +175,14 @@ fn mount_root(plan: &Plan) -> Result<OwnedFd, Fault> {
 fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Fault> {
     let mount = &plan.mounts[index];
     match &mount.what {
-        What::Bind { source, sub_path, recursive, attr, attr_recursive, shared: _ } => {
+        What::Bind {
+            source,
+            sub_path,
+            recursive,
+            attr,
+            attr_recursive,
+            shared: _,
+        } => {
             let tree = match plan.trees[index].take() {
                 Some(tree) => tree,
                 None => take_tree(source, sub_path.as_deref(), *recursive).map_err(Step::MountSource.at(index))?,
@@ -167,8 +191,7 @@ fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Faul
                 libc::S_IFDIR => Kind::Directory,
                 _ => Kind::File,
             };
-            let target =
-                rootfs::open_or_make(root, &mount.destination, kind).map_err(Step::MountTarget.at(index))?;
+            let target = rootfs::open_or_make(root, &mount.destination, kind).map_err(Step::MountTarget.at(index))?;
             // All of it before anybody can see the mount.
             let set = || {
                 if *attr_recursive != MountAttr::default() {
@@ -182,7 +205,14 @@ fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Faul
             };
             set().map_err(Step::Mount.at(index))
         }
-        What::New { kind, source, flags, data, late_readonly: _, no_links } => {
+        What::New {
+            kind,
+            source,
+            flags,
+            data,
+            late_readonly: _,
+            no_links,
+        } => {
             let target = mount_target(root, &mount.destination, *no_links).map_err(Step::MountTarget.at(index))?;
             let do_mount = || {
                 let path = rootfs::descriptor_path(target.as_fd())?;
@@ -209,7 +239,10 @@ fn mount_target(root: BorrowedFd<'_>, destination: &CStr, no_links: bool) -> Res
 
 fn set_propagation(mounted: BorrowedFd<'_>, mount: &Mount) -> Result<(), Errno> {
     for flags in &mount.propagation {
-        let attr = MountAttr { propagation: flags & !libc::MS_REC, ..MountAttr::default() };
+        let attr = MountAttr {
+            propagation: flags & !libc::MS_REC,
+            ..MountAttr::default()
+        };
         sys::mount_setattr(mounted, flags & libc::MS_REC != 0, &attr)?;
     }
     Ok(())
@@ -286,14 +319,19 @@ fn make_terminal(root: BorrowedFd<'_>, plan: &Plan, channel: BorrowedFd<'_>) -> 
 /// What the container shall not see or not write.
 fn protect(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Fault> {
     for (index, mount) in plan.mounts.iter().enumerate() {
-        if let What::New { late_readonly: true, .. } = mount.what {
+        if let What::New {
+            late_readonly: true, ..
+        } = mount.what
+        {
             rootfs::open_in_root(root, &mount.destination, libc::O_PATH)
                 .and_then(|mounted| sys::mount_setattr(mounted.as_fd(), false, &READONLY))
                 .map_err(Step::LateReadonly.at(index))?;
         }
     }
     for (index, path) in plan.readonly.iter().enumerate() {
-        let Some(found) = open_present(root, path).map_err(Step::Readonly.at(index))? else { continue };
+        let Some(found) = open_present(root, path).map_err(Step::Readonly.at(index))? else {
+            continue;
+        };
         let set = || {
             let tree = sys::open_tree(found.as_fd(), c"", OPEN_TREE_CLONE | libc::AT_RECURSIVE.cast_unsigned())?;
             sys::mount_setattr(tree.as_fd(), false, &READONLY)?;
@@ -303,7 +341,9 @@ fn protect(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Fault> {
     }
     let mut empty: Option<OwnedFd> = None;
     for (index, path) in plan.masked.iter().enumerate() {
-        let Some(found) = open_present(root, path).map_err(Step::Mask.at(index))? else { continue };
+        let Some(found) = open_present(root, path).map_err(Step::Mask.at(index))? else {
+            continue;
+        };
         let directory = sys::stat(found.as_fd()).map_err(Step::Mask.at(index))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if directory {
             mask_directory(root, path, found.as_fd(), &mut empty).map_err(Step::Mask.at(index))?;

@@ -8,7 +8,10 @@
 //!
 //! **Invariant:** all that can allocate happens before the clone; `child.rs` does the rest.
 
-#![expect(unsafe_code, reason = "clone3 in a process with one thread, whose child only makes system calls")]
+#![expect(
+    unsafe_code,
+    reason = "clone3 in a process with one thread, whose child only makes system calls"
+)]
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -67,7 +70,12 @@ impl Machine {
         let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")?;
         let last_capability = last.trim_end().parse().map_err(|_| io::ErrorKind::InvalidData)?;
         let own_pid_namespace = sys::open(c"/proc/self/ns/pid", libc::O_RDONLY)?;
-        Ok(Self { cgroups, available: capability::available()?, last_capability, own_pid_namespace })
+        Ok(Self {
+            cgroups,
+            available: capability::available()?,
+            last_capability,
+            own_pid_namespace,
+        })
     }
 }
 
@@ -79,7 +87,10 @@ pub enum PrepareError {
     #[error("{field} is not supported")]
     Unsupported { field: &'static str },
     #[error("mount {destination:?}: {source}")]
-    MountOption { destination: PathBuf, source: UnsupportedOption },
+    MountOption {
+        destination: PathBuf,
+        source: UnsupportedOption,
+    },
     #[error("mount {destination:?} needs a source")]
     MountSource { destination: PathBuf },
     #[error("{what} {value:?} holds a NUL byte")]
@@ -95,7 +106,11 @@ pub enum PrepareError {
     #[error("root propagation {value:?} is not known")]
     Propagation { value: String },
     #[error("{kind} namespace {path:?}: {source}")]
-    Namespace { kind: &'static str, path: PathBuf, source: io::Error },
+    Namespace {
+        kind: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
     #[error("standard streams: {0}")]
@@ -111,7 +126,9 @@ pub struct Prepared {
 
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("program", &self.plan.exec.program).finish_non_exhaustive()
+        f.debug_struct("Prepared")
+            .field("program", &self.plan.exec.program)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,7 +155,10 @@ pub struct Starting {
 
 impl std::fmt::Debug for Starting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Starting").field("pid", &self.pid).field("ready", &self.ready).finish_non_exhaustive()
+        f.debug_struct("Starting")
+            .field("pid", &self.pid)
+            .field("ready", &self.ready)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,11 +210,15 @@ impl Prepared {
     /// See [`PrepareError`].
     pub fn new(spec: &Spec, parts: &Parts<'_>, machine: &Machine) -> Result<Self, PrepareError> {
         refuse_unsupported(spec)?;
-        let process = spec.process().as_ref().ok_or(PrepareError::Missing { field: "process" })?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or(PrepareError::Missing { field: "process" })?;
         let linux = spec.linux().as_ref().ok_or(PrepareError::Missing { field: "linux" })?;
         let namespaces = Namespaces::of(spec)?;
-        let cgroup_path =
-            linux.cgroups_path().as_ref().ok_or(PrepareError::Missing { field: "linux.cgroupsPath" })?;
+        let cgroup_path = linux.cgroups_path().as_ref().ok_or(PrepareError::Missing {
+            field: "linux.cgroupsPath",
+        })?;
         let cgroup_path = cgroup_path.to_string_lossy();
         let entry = machine.cgroups.entry(&cgroup_path)?;
 
@@ -204,7 +228,14 @@ impl Prepared {
         for mount in spec.mounts().iter().flatten() {
             if mount.typ().as_deref() == Some("cgroup") || mount.typ().as_deref() == Some("cgroup2") {
                 let own = namespaces.new_cgroup;
-                cgroup_mounts(mount, machine.cgroups.hierarchies(), &cgroup_path, own, &mut mounts, &mut links)?;
+                cgroup_mounts(
+                    mount,
+                    machine.cgroups.hierarchies(),
+                    &cgroup_path,
+                    own,
+                    &mut mounts,
+                    &mut links,
+                )?;
                 continue;
             }
             let planned = plan_mount(mount, parts.sub_paths)?;
@@ -212,8 +243,11 @@ impl Prepared {
             mounts.push(planned);
         }
         // Whoever binds a /dev of his own has it as it is.
-        let (devices, device_links) =
-            if own_dev { (Vec::new(), Vec::new()) } else { devices(linux.devices().as_deref().unwrap_or_default())? };
+        let (devices, device_links) = if own_dev {
+            (Vec::new(), Vec::new())
+        } else {
+            devices(linux.devices().as_deref().unwrap_or_default())?
+        };
         links.extend(device_links);
 
         let terminal = process.terminal().unwrap_or(false).then(|| terminal(process));
@@ -234,7 +268,11 @@ impl Prepared {
             oom_score_adj: process.oom_score_adj().map(|score| plain_number(score.into())),
             sysctls: sysctls(linux.sysctl().as_ref())?,
             root: Root {
-                lower: parts.lower.iter().map(|path| path_string("layer", path)).collect::<Result<_, _>>()?,
+                lower: parts
+                    .lower
+                    .iter()
+                    .map(|path| path_string("layer", path))
+                    .collect::<Result<_, _>>()?,
                 upper: path_string("upper layer", parts.upper)?,
                 work: path_string("work directory", parts.work)?,
                 target: path_string("root target", parts.target)?,
@@ -264,7 +302,11 @@ impl Prepared {
         if plan.root.lower.is_empty() {
             return Err(PrepareError::Missing { field: "root layers" });
         }
-        Ok(Self { plan, ours, shares_pid_namespace: namespaces.shares_pid })
+        Ok(Self {
+            plan,
+            ours,
+            shares_pid_namespace: namespaces.shares_pid,
+        })
     }
 
     /// Clone. The child goes on by itself; its channel tells how.
@@ -272,7 +314,11 @@ impl Prepared {
     /// # Errors
     /// No process, no descriptor, or (`ENOMEM`) the pid namespace to join is dead. What was made is gone again.
     pub fn start(self, machine: &Machine) -> io::Result<Starting> {
-        let Self { mut plan, ours, shares_pid_namespace } = self;
+        let Self {
+            mut plan,
+            ours,
+            shares_pid_namespace,
+        } = self;
         let (channel, childs_end) = fd::message_pair()?;
         if let Some(namespace) = &plan.pid_namespace {
             sys::setns(namespace.as_fd(), libc::CLONE_NEWPID)?;
@@ -293,8 +339,19 @@ impl Prepared {
                 plan.stdio = None;
                 plan.join.clear();
                 plan.pid_namespace = None;
-                plan.cgroup = Entry { tasks: Vec::new(), directory: None };
-                Ok(Starting { pid, pidfd, streams: ours, shares_pid_namespace, channel, plan, ready: false })
+                plan.cgroup = Entry {
+                    tasks: Vec::new(),
+                    directory: None,
+                };
+                Ok(Starting {
+                    pid,
+                    pidfd,
+                    streams: ours,
+                    shares_pid_namespace,
+                    channel,
+                    plan,
+                    ready: false,
+                })
             }
             Cloned::Child => unreachable!("the child has been sent its own way"),
         }
@@ -302,16 +359,30 @@ impl Prepared {
 }
 
 fn refuse_unsupported(spec: &Spec) -> Result<(), PrepareError> {
-    let refuse = |present: bool, field| if present { Err(PrepareError::Unsupported { field }) } else { Ok(()) };
+    let refuse = |present: bool, field| {
+        if present {
+            Err(PrepareError::Unsupported { field })
+        } else {
+            Ok(())
+        }
+    };
     let hooks = spec.hooks().as_ref().and_then(|hooks| serde_json::to_value(hooks).ok());
-    let any_hook = hooks.as_ref().and_then(serde_json::Value::as_object).is_some_and(|kinds| {
-        kinds.values().any(|list| list.as_array().is_some_and(|hooks| !hooks.is_empty()))
-    });
+    let any_hook = hooks
+        .as_ref()
+        .and_then(serde_json::Value::as_object)
+        .is_some_and(|kinds| {
+            kinds
+                .values()
+                .any(|list| list.as_array().is_some_and(|hooks| !hooks.is_empty()))
+        });
     refuse(any_hook, "hooks")?;
     if let Some(process) = spec.process() {
         let given = |text: &Option<String>| text.as_deref().is_some_and(|t| !t.is_empty());
         let profile = process.apparmor_profile().as_deref();
-        refuse(profile.is_some_and(|p| !p.is_empty() && p != "unconfined"), "process.apparmorProfile")?;
+        refuse(
+            profile.is_some_and(|p| !p.is_empty() && p != "unconfined"),
+            "process.apparmorProfile",
+        )?;
         refuse(given(process.selinux_label()), "process.selinuxLabel")?;
         refuse(process.scheduler().is_some(), "process.scheduler")?;
         refuse(process.io_priority().is_some(), "process.ioPriority")?;
@@ -319,13 +390,25 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), PrepareError> {
     }
     if let Some(linux) = spec.linux() {
         let mapped = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l| !l.is_empty());
-        refuse(mapped(linux.uid_mappings()) || mapped(linux.gid_mappings()), "linux.uidMappings")?;
+        refuse(
+            mapped(linux.uid_mappings()) || mapped(linux.gid_mappings()),
+            "linux.uidMappings",
+        )?;
         refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
         refuse(linux.personality().is_some(), "linux.personality")?;
-        refuse(linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()), "linux.timeOffsets")?;
-        refuse(linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()), "linux.netDevices")?;
+        refuse(
+            linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
+            "linux.timeOffsets",
+        )?;
+        refuse(
+            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
+            "linux.netDevices",
+        )?;
         refuse(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
-        refuse(linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()), "linux.mountLabel")?;
+        refuse(
+            linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()),
+            "linux.mountLabel",
+        )?;
     }
     Ok(())
 }
@@ -341,7 +424,13 @@ struct Namespaces {
 
 impl Namespaces {
     fn of(spec: &Spec) -> Result<Self, PrepareError> {
-        let mut all = Self { clone_flags: 0, pid: None, join: Vec::new(), new_cgroup: false, shares_pid: true };
+        let mut all = Self {
+            clone_flags: 0,
+            pid: None,
+            join: Vec::new(),
+            new_cgroup: false,
+            shares_pid: true,
+        };
         let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         for namespace in listed.into_iter().flatten() {
             let (kind, name) = match namespace.typ() {
@@ -351,20 +440,37 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => (libc::CLONE_NEWIPC, "ipc"),
                 LinuxNamespaceType::Pid => (libc::CLONE_NEWPID, "pid"),
                 LinuxNamespaceType::Network => (libc::CLONE_NEWNET, "network"),
-                LinuxNamespaceType::User => return Err(PrepareError::Unsupported { field: "a user namespace" }),
-                LinuxNamespaceType::Time => return Err(PrepareError::Unsupported { field: "a time namespace" }),
+                LinuxNamespaceType::User => {
+                    return Err(PrepareError::Unsupported {
+                        field: "a user namespace",
+                    });
+                }
+                LinuxNamespaceType::Time => {
+                    return Err(PrepareError::Unsupported {
+                        field: "a time namespace",
+                    });
+                }
             };
             match namespace.path() {
                 Some(_) if kind == libc::CLONE_NEWNS => {
-                    return Err(PrepareError::Unsupported { field: "joining a mount namespace" });
+                    return Err(PrepareError::Unsupported {
+                        field: "joining a mount namespace",
+                    });
                 }
                 Some(path) => {
-                    let opened = open_namespace(path)
-                        .map_err(|source| PrepareError::Namespace { kind: name, path: path.clone(), source })?;
+                    let opened = open_namespace(path).map_err(|source| PrepareError::Namespace {
+                        kind: name,
+                        path: path.clone(),
+                        source,
+                    })?;
                     if kind == libc::CLONE_NEWPID {
                         all.pid = Some(opened);
                     } else {
-                        all.join.push(Join { namespace: opened, kind, name });
+                        all.join.push(Join {
+                            namespace: opened,
+                            kind,
+                            name,
+                        });
                     }
                 }
                 None if kind == libc::CLONE_NEWCGROUP => all.new_cgroup = true,
@@ -375,7 +481,9 @@ impl Namespaces {
             }
         }
         if all.clone_flags & u64::from(libc::CLONE_NEWNS.cast_unsigned()) == 0 {
-            return Err(PrepareError::Missing { field: "mount namespace" });
+            return Err(PrepareError::Missing {
+                field: "mount namespace",
+            });
         }
         Ok(all)
     }
@@ -386,8 +494,10 @@ fn open_namespace(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn c_string(what: &'static str, bytes: &[u8]) -> Result<CString, PrepareError> {
-    CString::new(bytes)
-        .map_err(|_| PrepareError::Nul { what, value: String::from_utf8_lossy(bytes).into_owned() })
+    CString::new(bytes).map_err(|_| PrepareError::Nul {
+        what,
+        value: String::from_utf8_lossy(bytes).into_owned(),
+    })
 }
 
 fn path_string(what: &'static str, path: &Path) -> Result<CString, PrepareError> {
@@ -396,13 +506,19 @@ fn path_string(what: &'static str, path: &Path) -> Result<CString, PrepareError>
 
 fn absolute(what: &'static str, path: &Path) -> Result<CString, PrepareError> {
     if !path.is_absolute() {
-        return Err(PrepareError::NotAbsolute { what, path: path.to_owned() });
+        return Err(PrepareError::NotAbsolute {
+            what,
+            path: path.to_owned(),
+        });
     }
     path_string(what, path)
 }
 
 fn paths(what: &'static str, list: Option<&[String]>) -> Result<Vec<CString>, PrepareError> {
-    list.unwrap_or_default().iter().map(|path| absolute(what, Path::new(path))).collect()
+    list.unwrap_or_default()
+        .iter()
+        .map(|path| absolute(what, Path::new(path)))
+        .collect()
 }
 
 fn plain_number(number: i64) -> CString {
@@ -412,23 +528,31 @@ fn plain_number(number: i64) -> CString {
 fn plan_mount(mount: &SpecMount, sub_paths: &HashMap<PathBuf, PathBuf>) -> Result<Mount, PrepareError> {
     let destination = mount.destination();
     let options = mount.options().iter().flatten().map(String::as_str);
-    let options = MountOptions::parse(options)
-        .map_err(|source| PrepareError::MountOption { destination: destination.clone(), source })?;
+    let options = MountOptions::parse(options).map_err(|source| PrepareError::MountOption {
+        destination: destination.clone(),
+        source,
+    })?;
     if mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()) {
-        return Err(PrepareError::Unsupported { field: "an id-mapped mount" });
+        return Err(PrepareError::Unsupported {
+            field: "an id-mapped mount",
+        });
     }
     let kind = mount.typ().as_deref().unwrap_or("none");
     let shared = options.shared();
     let mut propagation = options.propagation;
     let what = if options.bind.is_some() || kind == "bind" {
-        let source =
-            mount.source().as_ref().ok_or_else(|| PrepareError::MountSource { destination: destination.clone() })?;
+        let source = mount.source().as_ref().ok_or_else(|| PrepareError::MountSource {
+            destination: destination.clone(),
+        })?;
         if propagation.is_empty() {
             propagation.push(libc::MS_PRIVATE | libc::MS_REC);
         }
         What::Bind {
             source: absolute("mount source", source)?,
-            sub_path: sub_paths.get(destination).map(|path| sub_path(destination, path)).transpose()?,
+            sub_path: sub_paths
+                .get(destination)
+                .map(|path| sub_path(destination, path))
+                .transpose()?,
             recursive: options.bind == Some(Recursive::Yes),
             attr: options.attr,
             attr_recursive: options.attr_recursive,
@@ -440,19 +564,32 @@ fn plan_mount(mount: &SpecMount, sub_paths: &HashMap<PathBuf, PathBuf>) -> Resul
         What::New {
             kind: c_string("mount type", kind.as_bytes())?,
             source: path_string("mount source", mount.source().as_deref().unwrap_or(Path::new(kind)))?,
-            flags: if late_readonly { options.flags & !libc::MS_RDONLY } else { options.flags },
+            flags: if late_readonly {
+                options.flags & !libc::MS_RDONLY
+            } else {
+                options.flags
+            },
             data: c_string("mount options", options.data.as_bytes())?,
             late_readonly,
             no_links: kind == "proc" || kind == "sysfs",
         }
     };
-    Ok(Mount { destination: absolute("mount destination", destination)?, propagation, what })
+    Ok(Mount {
+        destination: absolute("mount destination", destination)?,
+        propagation,
+        what,
+    })
 }
 
 fn sub_path(destination: &Path, path: &Path) -> Result<CString, PrepareError> {
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !plain || path.as_os_str().is_empty() {
-        return Err(PrepareError::SubPath { destination: destination.to_owned(), path: path.to_owned() });
+        return Err(PrepareError::SubPath {
+            destination: destination.to_owned(),
+            path: path.to_owned(),
+        });
     }
     path_string("sub path", path)
 }
@@ -468,8 +605,10 @@ fn cgroup_mounts(
 ) -> Result<(), PrepareError> {
     let destination = mount.destination();
     let options = mount.options().iter().flatten().map(String::as_str);
-    let options = MountOptions::parse(options)
-        .map_err(|source| PrepareError::MountOption { destination: destination.clone(), source })?;
+    let options = MountOptions::parse(options).map_err(|source| PrepareError::MountOption {
+        destination: destination.clone(),
+        source,
+    })?;
     let path = path.trim_start_matches('/');
     let beneath = |hierarchy: &super::cgroup::Hierarchy, destination: PathBuf| -> Result<Mount, PrepareError> {
         let what = if own_namespace {
@@ -497,7 +636,11 @@ fn cgroup_mounts(
                 shared: false,
             }
         };
-        Ok(Mount { destination: absolute("mount destination", &destination)?, propagation: Vec::new(), what })
+        Ok(Mount {
+            destination: absolute("mount destination", &destination)?,
+            propagation: Vec::new(),
+            what,
+        })
     };
     let used: Vec<_> = hierarchies.iter().filter(|h| h.used).collect();
     if let [only] = used.as_slice()
@@ -521,7 +664,11 @@ fn cgroup_mounts(
     for hierarchy in used {
         mounts.push(beneath(hierarchy, destination.join(&hierarchy.name))?);
         // `cpu` where the directory is `cpu,cpuacct`.
-        for controller in hierarchy.controllers.iter().filter(|c| !hierarchy.v2 && **c != hierarchy.name) {
+        for controller in hierarchy
+            .controllers
+            .iter()
+            .filter(|c| !hierarchy.v2 && **c != hierarchy.name)
+        {
             links.push(Link {
                 directory: absolute("mount destination", destination)?,
                 name: c_string("controller", controller.as_bytes())?,
@@ -534,8 +681,14 @@ fn cgroup_mounts(
 
 /// The devices every container has (config-linux.md, "Default Devices"), those of the spec, and the usual links.
 fn devices(spec: &[LinuxDevice]) -> Result<(Vec<Device>, Vec<Link>), PrepareError> {
-    const DEFAULT: [(&str, u32, u32); 6] =
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    const DEFAULT: [(&str, u32, u32); 6] = [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ];
     const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 5] = [
         (c"fd", c"/proc/self/fd"),
         (c"stdin", c"/proc/self/fd/0"),
@@ -561,7 +714,11 @@ fn devices(spec: &[LinuxDevice]) -> Result<(Vec<Device>, Vec<Link>), PrepareErro
     }
     let mut links = Vec::new();
     for (name, target) in LINKS {
-        links.push(Link { directory: c"/dev".to_owned(), name: name.to_owned(), target: target.to_owned() });
+        links.push(Link {
+            directory: c"/dev".to_owned(),
+            name: name.to_owned(),
+            target: target.to_owned(),
+        });
     }
     if Path::new("/proc/kcore").exists() {
         links.push(Link {
@@ -583,8 +740,11 @@ fn plan_device(device: &LinuxDevice) -> Result<Device, PrepareError> {
         LinuxDeviceType::A => return Err(wrong()),
     };
     let number = |value: i64| u32::try_from(value).map_err(|_| wrong());
-    let (major, minor) =
-        if kind == libc::S_IFIFO { (0, 0) } else { (number(device.major())?, number(device.minor())?) };
+    let (major, minor) = if kind == libc::S_IFIFO {
+        (0, 0)
+    } else {
+        (number(device.major())?, number(device.minor())?)
+    };
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(wrong());
     };
@@ -603,8 +763,14 @@ fn sysctls(spec: Option<&HashMap<String, String>>) -> Result<Vec<Sysctl>, Prepar
     for (name, value) in spec.into_iter().flatten() {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'/' | b'_' | b'-');
         // Both spellings are in use; in that with slashes a dot belongs to a name (an interface's, say).
-        let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
-        let climbs = path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        let path = if name.contains('/') {
+            name.clone()
+        } else {
+            name.replace('.', "/")
+        };
+        let climbs = path
+            .split('/')
+            .any(|part| part.is_empty() || part == "." || part == "..");
         if climbs || !name.bytes().all(plain) {
             return Err(PrepareError::Sysctl { name: name.clone() });
         }
@@ -629,14 +795,21 @@ fn root_propagation(value: Option<&str>) -> Result<Option<libc::c_ulong>, Prepar
         Some("rshared") => Some(libc::MS_SHARED | libc::MS_REC),
         Some("unbindable") => Some(libc::MS_UNBINDABLE),
         Some("runbindable") => Some(libc::MS_UNBINDABLE | libc::MS_REC),
-        Some(other) => return Err(PrepareError::Propagation { value: other.to_owned() }),
+        Some(other) => {
+            return Err(PrepareError::Propagation {
+                value: other.to_owned(),
+            });
+        }
     })
 }
 
 fn terminal(process: &Process) -> Terminal {
     let size = process.console_size();
     let number = |value: Option<u64>| value.and_then(|v| u16::try_from(v).ok()).unwrap_or(0);
-    Terminal { rows: number(size.map(|s| s.height())), columns: number(size.map(|s| s.width())) }
+    Terminal {
+        rows: number(size.map(|s| s.height())),
+        columns: number(size.map(|s| s.width())),
+    }
 }
 
 fn streams(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
@@ -650,7 +823,11 @@ fn streams(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
     let (our_stderr, their_stderr) = fd::pipe()?;
     fd::set_nonblocking(our_stdout.as_fd())?;
     fd::set_nonblocking(our_stderr.as_fd())?;
-    let ours = Streams { stdin: our_stdin, stdout: Some(our_stdout), stderr: Some(our_stderr) };
+    let ours = Streams {
+        stdin: our_stdin,
+        stdout: Some(our_stdout),
+        stderr: Some(our_stderr),
+    };
     Ok((ours, [their_stdin, their_stdout, their_stderr]))
 }
 
@@ -674,17 +851,29 @@ fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> (i32, libc::rlimit64) {
         PosixRlimitType::RlimitRtprio => 14,
         PosixRlimitType::RlimitRttime => 15,
     };
-    (resource, libc::rlimit64 { rlim_cur: limit.soft(), rlim_max: limit.hard() })
+    (
+        resource,
+        libc::rlimit64 {
+            rlim_cur: limit.soft(),
+            rlim_max: limit.hard(),
+        },
+    )
 }
 
 fn exec(process: &Process) -> Result<Exec, PrepareError> {
     let arguments = process.args().as_deref().unwrap_or_default();
     let environment = process.env().as_deref().unwrap_or_default();
-    let program = arguments.first().ok_or(PrepareError::Missing { field: "process.args" })?;
+    let program = arguments
+        .first()
+        .ok_or(PrepareError::Missing { field: "process.args" })?;
     let searched = !program.contains('/');
     let candidates = if searched {
         // As execvpe(3): an empty element is the working directory, an empty name is nowhere.
-        let path = environment.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+        let path = environment
+            .iter()
+            .rev()
+            .find_map(|variable| variable.strip_prefix("PATH="))
+            .unwrap_or(DEFAULT_PATH);
         path.split(':')
             .filter(|_| !program.is_empty())
             .map(|directory| {
@@ -696,7 +885,10 @@ fn exec(process: &Process) -> Result<Exec, PrepareError> {
         vec![c_string("argument", program.as_bytes())?]
     };
     let strings = |what, list: &[String]| {
-        list.iter().map(|text| c_string(what, text.as_bytes())).collect::<Result<Vec<_>, _>>().map(sys::Strings::new)
+        list.iter()
+            .map(|text| c_string(what, text.as_bytes()))
+            .collect::<Result<Vec<_>, _>>()
+            .map(sys::Strings::new)
     };
     Ok(Exec {
         program: program.clone(),

@@ -2,7 +2,10 @@
 //!
 //! Everything made here is close-on-exec.
 
-#![expect(unsafe_code, reason = "ioctl, fcntl and recvmsg hand out numbers that become owned descriptors")]
+#![expect(
+    unsafe_code,
+    reason = "ioctl, fcntl and recvmsg hand out numbers that become owned descriptors"
+)]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -30,7 +33,12 @@ pub fn stream_pair() -> io::Result<(UnixStream, UnixStream)> {
 
 /// A connected pair of sockets that keep message boundaries.
 pub(super) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
 }
 
 /// Reads and writes give `EAGAIN` from now on where they would wait.
@@ -76,18 +84,25 @@ pub fn readable(file: BorrowedFd<'_>) -> io::Result<usize> {
 pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
     let descriptors = [descriptor.as_raw_fd()];
     let control = [ControlMessage::ScmRights(&descriptors)];
-    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None)?)
+    Ok(sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        &control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?)
 }
 
 /// Receive bytes and, if one came with them, a descriptor. More than one: the first is kept, the others are closed.
 /// `MSG_DONTWAIT` with `wait` false: `WouldBlock` if nothing is there.
-pub fn receive_with_fd(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    wait: bool,
-) -> io::Result<(usize, Option<OwnedFd>)> {
+pub fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut control = cmsg_space!([libc::c_int; 4]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC
+        | if wait {
+            MsgFlags::empty()
+        } else {
+            MsgFlags::MSG_DONTWAIT
+        };
     loop {
         let mut slices = [IoSliceMut::new(buffer)];
         let message = match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {

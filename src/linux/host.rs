@@ -20,7 +20,14 @@ pub fn name() -> io::Result<String> {
 pub fn memory_total() -> io::Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     text.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("MemTotal:")?
+                .trim()
+                .strip_suffix("kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
         .map(|kilobytes| kilobytes * 1024)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal"))
 }

@@ -5,7 +5,10 @@
 //!
 //! **Invariant:** in the child no allocation, no locks: only system calls.
 
-#![expect(unsafe_code, reason = "clone3 in a process with one thread, whose child only makes system calls")]
+#![expect(
+    unsafe_code,
+    reason = "clone3 in a process with one thread, whose child only makes system calls"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,7 +52,12 @@ pub enum InfraStep {
     Mounts,
 }
 
-const STEPS: [InfraStep; 4] = [InfraStep::Cgroup, InfraStep::SetUp, InfraStep::Hostname, InfraStep::Mounts];
+const STEPS: [InfraStep; 4] = [
+    InfraStep::Cgroup,
+    InfraStep::SetUp,
+    InfraStep::Hostname,
+    InfraStep::Mounts,
+];
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +77,11 @@ pub enum InfraError {
 pub fn start(config: &InfraConfig<'_>) -> Result<Infra, InfraError> {
     let (channel, childs_end) = fd::message_pair().map_err(InfraError::Clone)?;
     let own = libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
-    let network = if config.host_network { 0 } else { libc::CLONE_NEWNET | libc::CLONE_NEWUTS };
+    let network = if config.host_network {
+        0
+    } else {
+        libc::CLONE_NEWNET | libc::CLONE_NEWUTS
+    };
     let flags = u64::from((own | network).cast_unsigned());
     let score = config.oom_score_adj.to_string();
     let directory = config.cgroup.directory.as_ref().map(AsFd::as_fd);
@@ -116,7 +128,11 @@ fn set_up(config: &InfraConfig<'_>, score: &[u8]) -> Result<(), (InfraStep, Errn
         sys::write(tasks.as_fd(), b"0").map_err(|errno| (InfraStep::Cgroup, errno))?;
     }
     let rest = || {
-        sys::prctl(libc::PR_SET_PDEATHSIG, libc::c_ulong::from(libc::SIGKILL.cast_unsigned()), 0)?;
+        sys::prctl(
+            libc::PR_SET_PDEATHSIG,
+            libc::c_ulong::from(libc::SIGKILL.cast_unsigned()),
+            0,
+        )?;
         sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
         sys::set_name(c"podd-infra")?;
         sys::new_session()?;

@@ -64,7 +64,11 @@ impl Inotify {
             }
         };
         let (descriptor, notify) = hub.shared.add(directory)?;
-        Ok(Watch { hub, descriptor, notify })
+        Ok(Watch {
+            hub,
+            descriptor,
+            notify,
+        })
     }
 }
 
@@ -74,7 +78,10 @@ impl Hub {
         // SAFETY: an `OwnedFd` names one open descriptor as long as it lives, and `AsyncFd` owns it: it is closed only
         // after it was taken out of the event loop.
         let instance = unsafe { AsyncFd::register(instance) }?;
-        let shared = Arc::new(Shared { instance, watches: Mutex::default() });
+        let shared = Arc::new(Shared {
+            instance,
+            watches: Mutex::default(),
+        });
         let reader = tokio::spawn(dispatch(Arc::clone(&shared))).abort_handle();
         Ok(Self { shared, reader })
     }
@@ -134,7 +141,9 @@ impl Shared {
 
 async fn dispatch(shared: Arc<Shared>) {
     loop {
-        let Ok(mut guard) = shared.instance.readable().await else { return };
+        let Ok(mut guard) = shared.instance.readable().await else {
+            return;
+        };
         if shared.drain().is_err() {
             return;
         }
@@ -169,7 +178,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inotify = Inotify::default();
         let handle = open(dir.path());
-        let (one, two) = (inotify.watch(handle.as_fd()).unwrap(), inotify.watch(handle.as_fd()).unwrap());
+        let (one, two) = (
+            inotify.watch(handle.as_fd()).unwrap(),
+            inotify.watch(handle.as_fd()).unwrap(),
+        );
         let (first, second) = (one.armed(), two.armed());
         fs::write(dir.path().join("x"), "text").unwrap();
         tokio::join!(first, second);
@@ -191,8 +203,10 @@ mod tests {
     async fn more_watches_than_the_kernel_allows_instances() {
         let inotify = Inotify::default();
         let dirs: Vec<_> = (0..300).map(|_| tempfile::tempdir().unwrap()).collect();
-        let watches: Vec<_> =
-            dirs.iter().map(|d| inotify.watch(open(d.path()).as_fd()).unwrap()).collect();
+        let watches: Vec<_> = dirs
+            .iter()
+            .map(|d| inotify.watch(open(d.path()).as_fd()).unwrap())
+            .collect();
         let armed = watches[299].armed();
         fs::write(dirs[299].path().join("x"), "text").unwrap();
         armed.await;

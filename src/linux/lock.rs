@@ -38,7 +38,13 @@ fn whole_file() -> libc::flock {
 
 /// Take the lock, making the file (0600) if it is not there. `None`: another process has it.
 pub fn take(path: &Path) -> io::Result<Option<Lock>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     match fcntl(&file, FcntlArg::F_SETLK(&whole_file())) {
         Ok(_) => Ok(Some(Lock { _file: file })),
         Err(Errno::EACCES | Errno::EAGAIN) => Ok(None),
@@ -55,5 +61,9 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
     };
     let mut lock = whole_file();
     fcntl(&file, FcntlArg::F_GETLK(&mut lock))?;
-    if i32::from(lock.l_type) == libc::F_UNLCK { Ok(Holder::Free) } else { Ok(Holder::Pid(lock.l_pid)) }
+    if i32::from(lock.l_type) == libc::F_UNLCK {
+        Ok(Holder::Free)
+    } else {
+        Ok(Holder::Pid(lock.l_pid))
+    }
 }

@@ -15,6 +15,7 @@ pub mod infra;
 pub mod inotify;
 pub mod lock;
 mod mount;
+pub mod mounts;
 pub mod namespace;
 pub mod netlink;
 pub mod netns;

@@ -90,7 +90,9 @@ impl MountOptions {
             "runbindable" => self.propagation.push(libc::MS_UNBINDABLE | libc::MS_REC),
             "" | "defaults" => {}
             "idmap" | "ridmap" | "tmpcopyup" | "remount" => {
-                return Err(UnsupportedOption { option: option.to_owned() });
+                return Err(UnsupportedOption {
+                    option: option.to_owned(),
+                });
             }
             for_the_file_system => {
                 if !self.data.is_empty() {
@@ -196,8 +198,20 @@ mod tests {
     #[test]
     fn the_last_word_about_a_flag_wins() {
         assert_eq!(parse(&["ro", "rw"]).flags, 0);
-        assert_eq!(parse(&["ro", "rw"]).attr, MountAttr { attr_clr: ATTR_RDONLY, ..MountAttr::default() });
-        assert_eq!(parse(&["rw", "ro"]).attr, MountAttr { attr_set: ATTR_RDONLY, ..MountAttr::default() });
+        assert_eq!(
+            parse(&["ro", "rw"]).attr,
+            MountAttr {
+                attr_clr: ATTR_RDONLY,
+                ..MountAttr::default()
+            }
+        );
+        assert_eq!(
+            parse(&["rw", "ro"]).attr,
+            MountAttr {
+                attr_set: ATTR_RDONLY,
+                ..MountAttr::default()
+            }
+        );
     }
 
     #[test]

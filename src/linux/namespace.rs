@@ -18,7 +18,13 @@ pub fn empty_mount_namespace() -> io::Result<OwnedFd> {
     let empty = sys::open(c"/proc/self/ns/mnt", libc::O_RDONLY)?;
     sys::propagate(c"/", libc::MS_PRIVATE | libc::MS_REC)?;
     // Any directory will do to mount on: /proc is surely there.
-    sys::mount(c"none", c"/proc", c"tmpfs", libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, c"size=0,mode=555")?;
+    sys::mount(
+        c"none",
+        c"/proc",
+        c"tmpfs",
+        libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+        c"size=0,mode=555",
+    )?;
     let root = sys::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY)?;
     sys::fchdir(root.as_fd())?;
     sys::pivot_root_here()?;

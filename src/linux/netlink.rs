@@ -1,23 +1,30 @@
-//! Links, addresses and routes, asked of the kernel over rtnetlink.
+//! rtnetlink: links, addresses and routes of the calling thread's network namespace.
 //!
-//! Goes in: names, indexes, addresses. Comes out: nothing, or the kernel's error with what was asked of it.
+//! Goes in: names, indices, addresses. Comes out: links and addresses, or the kernel's refusal and what was tried.
 //!
-//! Each call is one message and its acknowledgement on a blocking socket: there is no task to keep and no reactor to be
-//! in, so a socket can be opened inside a namespace and used there. Callers run it where blocking is allowed; the
-//! kernel answers at once.
+//! The socket is a plain blocking one and each request is one send and one receive: the kernel answers such requests
+//! before send(2) returns, so there is nothing to wait for, and an asynchronous connection with its own task and
+//! reactor would cost more than the work. It belongs on a thread of its own all the same, because the kernel's rtnl
+//! lock can be held by others for tens of milliseconds.
 //!
-//! **Invariant:** nothing here knows what a pod is.
+//! What is sent is built with `netlink-packet-route`; of what comes back only the few attributes that matter are read,
+//! so that an exotic interface elsewhere on the machine cannot make listing fail.
+//!
+//! **Invariant:** a socket stays in the namespace it was opened in, wherever its thread goes.
 
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -25,254 +32,508 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use nix::libc;
 
-/// The kernel refused, or could not be asked.
+/// The kernel's index of `lo` in every network namespace.
+pub const LOOPBACK: u32 = 1;
+
+// Numbers of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h that are read here.
+const HEADER: usize = 16;
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const IFINFOMSG: usize = 16;
+const IFADDRMSG: usize = 8;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// Without its high bits, which say how a value is stored.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// A dump is given in pieces of at most 32 KiB.
+const BUFFER: usize = 64 << 10;
+/// How often a listing that changed while it was read is read again.
+const DUMP_TRIES: usize = 16;
+
+/// The kernel's refusal, and what was tried.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action}")]
+#[error("cannot {tried}")]
 pub struct NetlinkError {
-    pub action: String,
+    /// `make bridge podd0`
+    pub tried: String,
     #[source]
-    pub source: io::Error,
+    pub refusal: Refusal,
+}
+
+/// What the kernel said.
+#[derive(Debug)]
+pub struct Refusal {
+    /// errno(3).
+    pub errno: i32,
+    /// The kernel's own words, where it has any.
+    pub words: Option<String>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from_raw_os_error(self.errno).fmt(f)?;
+        match &self.words {
+            Some(words) => write!(f, ": {words}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self {
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            words: None,
+        }
+    }
 }
 
 impl NetlinkError {
-    /// The error number the kernel gave.
-    pub fn errno(&self) -> Option<i32> {
-        self.source.raw_os_error()
-    }
+    /// Such a thing is there already.
     pub fn exists(&self) -> bool {
-        self.errno() == Some(libc::EEXIST)
+        self.refusal.errno == libc::EEXIST
     }
-    pub fn no_such_link(&self) -> bool {
-        self.errno() == Some(libc::ENODEV)
+
+    /// There is no such thing.
+    pub fn is_missing(&self) -> bool {
+        self.refusal.errno == libc::ENODEV
     }
 }
 
-/// A link as the kernel lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub name: String,
-    /// Index of the bridge it belongs to.
+    /// `bridge`, `veth`, ...; empty for hardware and `lo`.
+    pub kind: String,
+    /// The index of the bridge it is a port of.
     pub master: Option<u32>,
-    /// Any text its maker gave it.
-    pub alias: Option<String>,
+    /// Of a veth: the index of its other end, in whatever namespace that is.
+    pub peer: Option<u32>,
+    /// Bytes.
+    pub mtu: u32,
     pub up: bool,
+    pub alias: Option<String>,
+    pub mac: Vec<u8>,
 }
 
-/// A socket in the network namespace of the thread that opened it.
-#[derive(Debug)]
+/// An IPv4 address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    pub link: u32,
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+}
+
+/// A pair of connected interfaces: one here, a port of a bridge; the other made inside another network namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Veth<'a> {
+    pub name: &'a str,
+    pub alias: &'a str,
+    pub bridge: u32,
+    /// Bytes, of both ends.
+    pub mtu: u32,
+    pub peer_name: &'a str,
+    pub peer_mac: [u8; 6],
+    pub peer_netns: BorrowedFd<'a>,
+    /// The machine has IPv6: the end here gets no address of its own.
+    pub ipv6: bool,
+}
+
+/// An open rtnetlink socket.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
+impl fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netlink")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Netlink {
+    /// Open a socket in the calling thread's network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
         let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
+            let socket = Socket::new(NETLINK_ROUTE)?;
             socket.connect(&SocketAddr::new(0, 0))?;
+            // The kernel's words with each refusal, and not our own request again. Older kernels go without.
+            let _ = socket.set_ext_ack(true);
+            let _ = socket.set_cap_ack(true);
             Ok(socket)
         };
-        let socket = open()
-            .map_err(|source| NetlinkError { action: "open a route netlink socket".to_owned(), source })?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; 64 << 10] })
+        match open() {
+            Ok(socket) => Ok(Self {
+                socket,
+                sequence: 0,
+                buffer: Vec::with_capacity(BUFFER),
+            }),
+            Err(error) => Err(NetlinkError {
+                tried: "open an rtnetlink socket".to_owned(),
+                refusal: Refusal::from(error),
+            }),
+        }
     }
 
-    /// The link of this name.
-    pub fn link(&mut self, name: &str) -> Result<Link, NetlinkError> {
+    /// The interface of this name.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let found = self.ask(&format!("find the link {name}"), RouteNetlinkMessage::GetLink(message), 0)?;
-        found.into_iter().find_map(link_of).ok_or_else(|| NetlinkError {
-            action: format!("find the link {name}"),
-            source: io::Error::from_raw_os_error(libc::ENODEV),
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let mut found = None;
+        match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, &mut |body| {
+            found = parse_link(body)
+        }) {
+            Ok(_) => Ok(found),
+            Err(refusal) if refusal.errno == libc::ENODEV => Ok(None),
+            Err(refusal) => Err(NetlinkError {
+                tried: format!("look up link {name}"),
+                refusal,
+            }),
+        }
+    }
+
+    /// Every interface.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.dump(&RouteNetlinkMessage::GetLink(message), parse_link)
+            .map_err(|refusal| NetlinkError {
+                tried: "list links".to_owned(),
+                refusal,
+            })
+    }
+
+    /// Every IPv4 address.
+    pub fn addresses(&mut self) -> Result<Vec<Address>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        self.dump(&RouteNetlinkMessage::GetAddress(message), parse_address)
+            .map_err(|refusal| NetlinkError {
+                tried: "list addresses".to_owned(),
+                refusal,
+            })
+    }
+
+    /// Make a bridge that is down. Its hardware address is given and stays, whatever ports come and go: neighbours
+    /// would have to learn a changed one anew.
+    pub fn add_bridge(&mut self, name: &str, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        self.act(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
+            format!("make bridge {name}")
         })
     }
 
-    /// All links of the namespace.
-    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        Ok(self.ask("list the links", message, NLM_F_DUMP)?.into_iter().filter_map(link_of).collect())
+    /// Set an interface up. Up already: nothing happens.
+    pub fn set_up(&mut self, link: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.act(RouteNetlinkMessage::SetLink(message), 0, || {
+            format!("set link {link} up")
+        })
     }
 
-    /// Make a bridge; `exists()` tells when there is a link of that name.
-    pub fn add_bridge(&mut self, name: &str) -> Result<(), NetlinkError> {
+    /// Give an interface an address. It has it already: nothing happens.
+    pub fn add_address(&mut self, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = prefix;
+        message.header.index = link;
+        let broadcast = Ipv4Addr::from_bits(ip.to_bits() | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0));
+        message.attributes.push(AddressAttribute::Local(ip.into()));
+        message.attributes.push(AddressAttribute::Address(ip.into()));
+        message.attributes.push(AddressAttribute::Broadcast(broadcast));
+        self.act(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            || format!("give link {link} the address {ip}/{prefix}"),
+        )
+    }
+
+    /// Route everything without a better route through `gateway`. Done already: nothing happens.
+    pub fn add_default_route(&mut self, link: u32, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        message
+            .attributes
+            .push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+        message.attributes.push(RouteAttribute::Oif(link));
+        self.act(
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            || format!("make the default route through {gateway}"),
+        )
+    }
+
+    /// Make a veth pair in one message, the other end inside its namespace; then name this end's purpose and set it up.
+    /// The other end cannot be set up by the same message (`ENOTCONN`: it is not tied to this one yet).
+    pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), NetlinkError> {
+        let mut peer = LinkMessage::default();
+        peer.attributes.push(LinkAttribute::IfName(veth.peer_name.to_owned()));
+        peer.attributes.push(LinkAttribute::Address(veth.peer_mac.to_vec()));
+        peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
+        peer.attributes
+            .push(LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()));
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
+        message.attributes.push(LinkAttribute::Mtu(veth.mtu));
+        message.attributes.push(LinkAttribute::Controller(veth.bridge));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        let name = veth.name;
+        self.act(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
+            format!(
+                "make link {name} with {} in the pod's network namespace",
+                veth.peer_name
+            )
+        })?;
+
+        // The kernel takes neither of these when it makes a link.
         let mut message = LinkMessage::default();
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-        self.change(&format!("make the bridge {name}"), RouteNetlinkMessage::NewLink(message))
+        message.attributes.push(LinkAttribute::IfAlias(veth.alias.to_owned()));
+        if veth.ipv6 {
+            let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+            message
+                .attributes
+                .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]));
+        }
+        self.act(RouteNetlinkMessage::SetLink(message), 0, || {
+            format!("set link {name} up")
+        })
     }
 
-    /// Make a pair of links in one message: `host` here, up and part of the bridge; `peer` inside `namespace`.
-    pub fn add_veth(
+    /// Delete an interface; with a veth its other end goes too. Not there: `Ok(false)`.
+    ///
+    /// Deleting a veth takes tens of milliseconds, in which the kernel changes no other link.
+    pub fn delete_link(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.act(RouteNetlinkMessage::DelLink(message), 0, || {
+            format!("delete link {name}")
+        }) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_missing() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn act(
         &mut self,
-        host: &str,
-        alias: &str,
-        bridge: u32,
-        peer: &str,
-        namespace: BorrowedFd<'_>,
-    ) -> Result<(), NetlinkError> {
-        let mut inside = LinkMessage::default();
-        inside.attributes.push(LinkAttribute::IfName(peer.to_owned()));
-        inside.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
-        let mut message = LinkMessage::default();
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        message.attributes.push(LinkAttribute::IfName(host.to_owned()));
-        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
-        message.attributes.push(LinkAttribute::Controller(bridge));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(inside))),
-        ]));
-        self.change(&format!("make the link {host}"), RouteNetlinkMessage::NewLink(message))
-    }
-
-    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        self.change(&format!("bring up link {index}"), RouteNetlinkMessage::SetLink(message))
-    }
-
-    /// Remove a link. Takes tens of milliseconds: never where somebody waits.
-    pub fn remove(&mut self, index: u32) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        self.change(&format!("remove link {index}"), RouteNetlinkMessage::DelLink(message))
-    }
-
-    /// Give a link an address; `exists()` tells when it has it.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetlinkError> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = prefix;
-        message.header.index = index;
-        let broadcast = Ipv4Addr::from(u32::from(address) | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0));
-        message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
-        message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
-        message.attributes.push(AddressAttribute::Broadcast(broadcast));
-        self.change(&format!("give {address}/{prefix} to link {index}"), RouteNetlinkMessage::NewAddress(message))
-    }
-
-    /// The IPv4 addresses of a link, with their prefix lengths.
-    pub fn addresses(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, NetlinkError> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let action = format!("list the addresses of link {index}");
-        let answers = self.ask(&action, RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(found) if found.header.index == index => {
-                    found.attributes.iter().find_map(|attribute| match attribute {
-                        AddressAttribute::Local(IpAddr::V4(ip)) => Some((*ip, found.header.prefix_len)),
-                        _ => None,
-                    })
-                }
-                _ => None,
-            })
-            .collect())
-    }
-
-    /// The route for everything that is not near.
-    pub fn add_default_route(&mut self, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-        self.change(&format!("route everything through {gateway}"), RouteNetlinkMessage::NewRoute(message))
-    }
-
-    /// One message that changes something, and its acknowledgement.
-    fn change(&mut self, action: &str, message: RouteNetlinkMessage) -> Result<(), NetlinkError> {
-        let flags = match &message {
-            RouteNetlinkMessage::NewLink(_)
-            | RouteNetlinkMessage::NewAddress(_)
-            | RouteNetlinkMessage::NewRoute(_) => NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-            _ => NLM_F_ACK,
-        };
-        self.ask(action, message, flags).map(drop)
-    }
-
-    fn ask(
-        &mut self,
-        action: &str,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        self.try_ask(message, flags).map_err(|source| NetlinkError { action: action.to_owned(), source })
+        tried: impl FnOnce() -> String,
+    ) -> Result<(), NetlinkError> {
+        match self.request(message, NLM_F_ACK | flags, &mut |_| {}) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(NetlinkError {
+                tried: tried(),
+                refusal,
+            }),
+        }
     }
 
-    fn try_ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn dump<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        for _ in 0..DUMP_TRIES {
+            let mut found = Vec::new();
+            let consistent = self.request(message.clone(), NLM_F_DUMP, &mut |body| found.extend(parse(body)))?;
+            if consistent {
+                return Ok(found);
+            }
+        }
+        Err(Refusal {
+            errno: libc::EAGAIN,
+            words: Some("it changes all the time".to_owned()),
+        })
+    }
+
+    /// Send one request, give the body of each answer to `each` until the kernel says that it was all.
+    /// `Ok(false)`: something changed while a listing was made.
+    fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool, Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        again(|| self.socket.send(&bytes, 0))?;
 
-        // A request for one object is answered with it alone, a change with its acknowledgement, a dump with many
-        // messages and an end.
-        let one = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
-        let mut answers = Vec::new();
+        let mut consistent = true;
         loop {
-            let length = self.socket.recv(&mut &mut self.buffer[..], 0)?;
-            let mut rest = &self.buffer[..length];
-            while rest.len() >= NETLINK_HEADER {
-                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-                let step = usize::try_from(answer.header.length).unwrap_or(rest.len()).next_multiple_of(4);
-                let ours = answer.header.sequence_number == self.sequence;
-                match answer.payload {
-                    _ if !ours => {}
-                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
-                    NetlinkPayload::InnerMessage(inner) => {
-                        answers.push(inner);
-                        if one {
-                            return Ok(answers);
-                        }
-                    }
-                    _ => {}
+            self.buffer.clear();
+            let (socket, buffer) = (&self.socket, &mut self.buffer);
+            again(|| socket.recv(buffer, 0))?;
+            let mut rest = self.buffer.as_slice();
+            while let Some((answer, after)) = split(rest) {
+                rest = after;
+                if answer.sequence != self.sequence {
+                    continue;
                 }
-                rest = rest.get(step..).unwrap_or_default();
+                consistent &= answer.flags & NLM_F_DUMP_INTR == 0;
+                match answer.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR | NLMSG_DONE => return answer.end().map(|()| consistent),
+                    _ => each(answer.body),
+                }
             }
         }
     }
 }
 
-/// `struct nlmsghdr` (netlink(7)).
-const NETLINK_HEADER: usize = 16;
-
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        master: None,
-        alias: None,
-        up: message.header.flags.contains(LinkFlags::Up),
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Controller(master) => link.master = Some(master),
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            _ => {}
+/// Repeat what a signal interrupted.
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
+}
+
+/// One message from the kernel.
+struct Answer<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// The outcome that `NLMSG_ERROR` and `NLMSG_DONE` carry.
+    fn end(&self) -> Result<(), Refusal> {
+        let code = u32_at(self.body, 0).map_or(0, u32::cast_signed);
+        if code >= 0 {
+            return Ok(());
+        }
+        // After the code: for NLMSG_ERROR the header of the request, then attributes.
+        let from = if self.kind == NLMSG_ERROR { 4 + HEADER } else { 4 };
+        let attributes = self
+            .body
+            .get(from..)
+            .filter(|_| self.flags & NLM_F_ACK_TLVS != 0)
+            .unwrap_or_default();
+        let mut words = None;
+        for_each(attributes, |kind, value| {
+            if kind == NLMSGERR_ATTR_MSG {
+                words = Some(text(value));
+            }
+        });
+        Err(Refusal { errno: -code, words })
+    }
+}
+
+/// The first message of a datagram, and what comes after it.
+fn split(bytes: &[u8]) -> Option<(Answer<'_>, &[u8])> {
+    let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
+    let body = bytes.get(HEADER..length)?;
+    let answer = Answer {
+        kind: u16_at(bytes, 4)?,
+        flags: u16_at(bytes, 6)?,
+        sequence: u32_at(bytes, 8)?,
+        body,
+    };
+    Some((answer, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn parse_link(body: &[u8]) -> Option<Link> {
+    let up = u32_at(body, 8)? & libc::IFF_UP.cast_unsigned() != 0;
+    let mut link = Link {
+        index: u32_at(body, 4)?,
+        up,
+        ..Link::default()
+    };
+    for_each(body.get(IFINFOMSG..)?, |kind, value| match kind {
+        IFLA_ADDRESS => link.mac = value.to_vec(),
+        IFLA_IFNAME => link.name = text(value),
+        IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
+        IFLA_LINK => link.peer = u32_at(value, 0),
+        IFLA_MASTER => link.master = u32_at(value, 0),
+        IFLA_IFALIAS => link.alias = Some(text(value)),
+        IFLA_LINKINFO => for_each(value, |kind, value| {
+            if kind == IFLA_INFO_KIND {
+                link.kind = text(value);
+            }
+        }),
+        _ => {}
+    });
     Some(link)
+}
+
+fn parse_address(body: &[u8]) -> Option<Address> {
+    let (prefix, link) = (*body.get(1)?, u32_at(body, 4)?);
+    let mut ip = None;
+    for_each(body.get(IFADDRMSG..)?, |kind, value| {
+        if kind == IFA_LOCAL {
+            ip = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
+        }
+    });
+    Some(Address { link, ip: ip?, prefix })
+}
+
+fn for_each(attributes: &[u8], mut each: impl FnMut(u16, &[u8])) {
+    for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
+        each(attribute.kind() & NLA_TYPE_MASK, attribute.value());
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }

@@ -238,7 +238,11 @@ impl Step {
 
     /// For `map_err`: this step, the n-th of its kind.
     pub(super) fn at(self, index: usize) -> impl FnOnce(Errno) -> Fault {
-        move |errno| Fault { step: self, index: u32::try_from(index).unwrap_or(u32::MAX), errno }
+        move |errno| Fault {
+            step: self,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            errno,
+        }
     }
 }
 
@@ -291,7 +295,9 @@ impl Word {
 pub(super) fn errno_words(errno: Errno) -> String {
     let text = errno.desc();
     let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
 impl Plan {
@@ -305,7 +311,11 @@ impl Plan {
             let Some(mount) = mount else { return String::new() };
             let destination = mount.destination.to_string_lossy();
             match &mount.what {
-                What::Bind { source, sub_path: Some(sub_path), .. } => {
+                What::Bind {
+                    source,
+                    sub_path: Some(sub_path),
+                    ..
+                } => {
                     let (source, sub_path) = (source.to_string_lossy(), sub_path.to_string_lossy());
                     format!("mount {sub_path:?} of {source:?} to {destination:?}")
                 }
@@ -318,7 +328,10 @@ impl Plan {
             Step::ParentGone => format!("the shim is gone: {words}"),
             Step::Session => format!("new session: {words}"),
             Step::Join => {
-                format!("join {} namespace: {words}", self.join.get(index).map_or("", |join| join.name))
+                format!(
+                    "join {} namespace: {words}",
+                    self.join.get(index).map_or("", |join| join.name)
+                )
             }
             Step::CgroupNamespace => format!("new cgroup namespace: {words}"),
             Step::Sysctl => {
@@ -326,7 +339,10 @@ impl Plan {
                 format!("sysctl {name:?}: {words}")
             }
             Step::Propagation => format!("make mounts private: {words}"),
-            Step::Layer => format!("root file system: layer {}: {words}", quoted(self.root.lower.get(index))),
+            Step::Layer => format!(
+                "root file system: layer {}: {words}",
+                quoted(self.root.lower.get(index))
+            ),
             Step::UpperLayer => format!("root file system: {}: {words}", quoted(Some(&self.root.upper))),
             Step::WorkLayer => format!("root file system: {}: {words}", quoted(Some(&self.root.work))),
             Step::RootOptions => format!("root file system: {} layers: {words}", self.root.lower.len()),
@@ -338,7 +354,11 @@ impl Plan {
             Step::LateReadonly => format!("{}: make read-only: {words}", mounted(self.mounts.get(index))),
             Step::Device => {
                 let path = self.devices.get(index).map_or_else(String::new, |device| {
-                    format!("{}/{}", device.directory.to_string_lossy(), device.name.to_string_lossy())
+                    format!(
+                        "{}/{}",
+                        device.directory.to_string_lossy(),
+                        device.name.to_string_lossy()
+                    )
                 });
                 format!("device {path:?}: {words}")
             }
@@ -378,7 +398,11 @@ mod tests {
     #[test]
     fn words_survive_the_channel() {
         for step in Step::ALL {
-            let word = Word::Fault(Fault { step, index: 7, errno: Errno::EPERM });
+            let word = Word::Fault(Fault {
+                step,
+                index: 7,
+                errno: Errno::EPERM,
+            });
             assert_eq!(Word::decode(&word.encode()), Some(word));
             assert_eq!(Step::from_number(step as u32), Some(step));
         }

@@ -28,7 +28,9 @@ fn event(interest: Interest, token: u64) -> EpollEvent {
 
 impl Poller {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
+        Ok(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        })
     }
 
     /// Wait for this descriptor too; its events carry `token`.

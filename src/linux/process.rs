@@ -75,13 +75,17 @@ pub(super) unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> 
     }
     // SAFETY: the structure lives through the call and its size is given; no stack is given, so the child goes on here
     // with its own copy of this one.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    let pid =
+        Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     let pid = i32::try_from(pid).map_err(|_| Errno::ERANGE)?;
     // SAFETY: the kernel has just made this descriptor for us.
-    Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+    Ok(Cloned::Parent {
+        pid,
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+    })
 }
 
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -91,7 +95,13 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<bool> {
     // SAFETY: no siginfo is given; the kernel makes one.
     let value = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     match Errno::result(value) {
         Ok(_) => Ok(true),
@@ -105,8 +115,16 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in the second field may hold anything, also parentheses: what follows the last one is numbers.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = after_name.split_ascii_whitespace().nth(19).and_then(|text| text.parse().ok());
-    field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time")))
+    let field = after_name
+        .split_ascii_whitespace()
+        .nth(19)
+        .and_then(|text| text.parse().ok());
+    field.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat has no start time"),
+        )
+    })
 }
 
 /// This process's own id, in its own pid namespace.
@@ -116,7 +134,10 @@ pub fn own_pid() -> i32 {
 
 /// A child that has ended but was not waited for yet, so that its pid still names it.
 pub fn ended_child() -> io::Result<Option<i32>> {
-    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+    match waitid(
+        Id::All,
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
+    ) {
         Ok(NixStatus::Exited(pid, _) | NixStatus::Signaled(pid, _, _)) => Ok(Some(pid.as_raw())),
         Ok(_) | Err(Errno::ECHILD) => Ok(None),
         // A real-time signal ended it, which nix has no name for: the kernel's own record is asked.
@@ -151,7 +172,11 @@ pub fn reap(pid: i32) -> io::Result<Ended> {
     };
     // SAFETY: waitid filled it for a child that has ended.
     let status = unsafe { info.si_status() };
-    Ok(if info.si_code == libc::CLD_EXITED { Ended::Code(status) } else { Ended::Signal(status) })
+    Ok(if info.si_code == libc::CLD_EXITED {
+        Ended::Code(status)
+    } else {
+        Ended::Signal(status)
+    })
 }
 
 /// Send SIGKILL to a child of ours that nobody has waited for yet.
@@ -189,7 +214,14 @@ pub fn ignore_children() -> io::Result<()> {
 /// does not have says nothing.
 pub fn shim_signal_actions() -> io::Result<()> {
     set_action(Signal::SIGCHLD, SigHandler::SigDfl)?;
-    for ignored in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for ignored in [
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
         set_action(ignored, SigHandler::SigIgn)?;
     }
     Ok(())
@@ -209,7 +241,9 @@ pub fn signal_descriptor(signals: &[i32]) -> io::Result<SignalDescriptor> {
     }
     set.thread_block()?;
     let flags = nix::sys::signalfd::SfdFlags::SFD_NONBLOCK | nix::sys::signalfd::SfdFlags::SFD_CLOEXEC;
-    Ok(SignalDescriptor { inner: nix::sys::signalfd::SignalFd::with_flags(&set, flags)? })
+    Ok(SignalDescriptor {
+        inner: nix::sys::signalfd::SignalFd::with_flags(&set, flags)?,
+    })
 }
 
 /// Signals as something to read.
@@ -240,7 +274,8 @@ pub fn sealed_copy(executable: &Path) -> io::Result<File> {
     let mut source = File::open(executable)?;
     // MFD_EXEC (0x10) is wanted from kernels that have it, where vm.memfd_noexec may be set; others refuse the bit.
     let wanted = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let created = memfd_create("podd", wanted | MFdFlags::from_bits_retain(0x10)).or_else(|_| memfd_create("podd", wanted));
+    let created =
+        memfd_create("podd", wanted | MFdFlags::from_bits_retain(0x10)).or_else(|_| memfd_create("podd", wanted));
     let mut copy = File::from(created?);
     io::copy(&mut source, &mut copy)?;
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
@@ -259,7 +294,13 @@ pub fn spawn_sealed(executable: &Path, arguments: &[&str], socket: &OwnedFd) -> 
     let program = format!("/proc/self/fd/{}", copy.as_raw_fd());
     let raw = socket.as_raw_fd();
     let mut command = Command::new(program);
-    command.arg0("podd").args(arguments).env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .arg0("podd")
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     // SAFETY: between fork and exec only these two system calls are made.
     unsafe {
         command.pre_exec(move || {

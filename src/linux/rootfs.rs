@@ -36,7 +36,10 @@ pub(super) struct PathBuffer {
 
 impl PathBuffer {
     pub(super) fn new() -> Self {
-        Self { bytes: [0; PATH_MAX], length: 0 }
+        Self {
+            bytes: [0; PATH_MAX],
+            length: 0,
+        }
     }
 
     /// # Errors
@@ -133,7 +136,10 @@ fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno>
                 return Ok(current);
             };
             let start = at + offset;
-            let length = text[start..].iter().position(|byte| *byte == b'/').unwrap_or(text.len() - start);
+            let length = text[start..]
+                .iter()
+                .position(|byte| *byte == b'/')
+                .unwrap_or(text.len() - start);
             (start, start + length)
         };
         at = end;
@@ -153,7 +159,13 @@ fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno>
         }
         done.push(component)?;
         let name_start = done.length - component.len();
-        let opened = sys::openat2(root, done.as_c_str(), libc::O_PATH | libc::O_NOFOLLOW, 0, IN_ROOT_NO_FOLLOW);
+        let opened = sys::openat2(
+            root,
+            done.as_c_str(),
+            libc::O_PATH | libc::O_NOFOLLOW,
+            0,
+            IN_ROOT_NO_FOLLOW,
+        );
         let opened = match opened {
             Err(Errno::ENOENT) => {
                 let name = CStr::from_bytes_until_nul(&done.bytes[name_start..]).map_err(|_| Errno::EINVAL)?;
@@ -208,7 +220,11 @@ pub(super) fn open_or_make_beneath(base: BorrowedFd<'_>, path: &CStr, mode: u32)
     }
     let mut done = PathBuffer::new();
     let mut current = sys::openat2(base, c".", libc::O_PATH | libc::O_DIRECTORY, 0, sys::BENEATH)?;
-    for component in path.to_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
+    for component in path
+        .to_bytes()
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+    {
         if component == b".." {
             return Err(Errno::EXDEV);
         }
@@ -290,16 +306,27 @@ mod tests {
             fs::create_dir(root.join("etc")).unwrap();
             symlink("../run/systemd/resolve/stub.conf", root.join("etc/resolv.conf")).unwrap();
         });
-        assert!(same(&opened.unwrap(), &directory.path().join("root/run/systemd/resolve/stub.conf")));
+        assert!(same(
+            &opened.unwrap(),
+            &directory.path().join("root/run/systemd/resolve/stub.conf")
+        ));
     }
 
     #[test]
     fn links_that_point_outside_end_inside() {
         for target in ["/outside", "../outside", "../../../../../../outside", "/../../outside"] {
-            let (directory, opened) =
-                inside("/data/x", Kind::Directory, |root| symlink(target, root.join("data")).unwrap());
-            assert!(same(&opened.unwrap(), &directory.path().join("root/outside/x")), "{target}");
-            assert_eq!(fs::read_dir(directory.path().join("outside")).unwrap().count(), 0, "{target}");
+            let (directory, opened) = inside("/data/x", Kind::Directory, |root| {
+                symlink(target, root.join("data")).unwrap()
+            });
+            assert!(
+                same(&opened.unwrap(), &directory.path().join("root/outside/x")),
+                "{target}"
+            );
+            assert_eq!(
+                fs::read_dir(directory.path().join("outside")).unwrap().count(),
+                0,
+                "{target}"
+            );
         }
     }
 
@@ -314,13 +341,11 @@ mod tests {
 
     #[test]
     fn a_file_is_no_directory_and_a_directory_no_file() {
-        let (_directory, opened) =
-            inside("/a", Kind::Directory, |root| fs::write(root.join("a"), b"").unwrap());
+        let (_directory, opened) = inside("/a", Kind::Directory, |root| fs::write(root.join("a"), b"").unwrap());
         assert_eq!(opened.unwrap_err(), Errno::ENOTDIR);
         let (_directory, opened) = inside("/a", Kind::File, |root| fs::create_dir(root.join("a")).unwrap());
         assert_eq!(opened.unwrap_err(), Errno::EISDIR);
-        let (_directory, opened) =
-            inside("/a/b/c", Kind::File, |root| fs::write(root.join("a"), b"").unwrap());
+        let (_directory, opened) = inside("/a/b/c", Kind::File, |root| fs::write(root.join("a"), b"").unwrap());
         assert_eq!(opened.unwrap_err(), Errno::ENOTDIR);
     }
 
@@ -332,7 +357,10 @@ mod tests {
         // There is no /proc inside, so a plain directory of that name is made there; nothing magic happens.
         assert!(opened.is_ok());
         let host = File::open("/").unwrap();
-        assert_eq!(open_in_root(host.as_fd(), c"/proc/self/fd/0", libc::O_PATH).unwrap_err(), Errno::ELOOP);
+        assert_eq!(
+            open_in_root(host.as_fd(), c"/proc/self/fd/0", libc::O_PATH).unwrap_err(),
+            Errno::ELOOP
+        );
     }
 
     fn beneath(path: &str, prepare: impl FnOnce(&Path)) -> (tempfile::TempDir, Result<OwnedFd, Errno>) {
@@ -341,8 +369,11 @@ mod tests {
         fs::create_dir(&volume).unwrap();
         fs::create_dir(directory.path().join("outside")).unwrap();
         prepare(&volume);
-        let opened =
-            open_or_make_beneath(File::open(&volume).unwrap().as_fd(), &CString::new(path).unwrap(), 0o750);
+        let opened = open_or_make_beneath(
+            File::open(&volume).unwrap().as_fd(),
+            &CString::new(path).unwrap(),
+            0o750,
+        );
         (directory, opened)
     }
 

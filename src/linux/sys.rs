@@ -79,39 +79,58 @@ pub(super) fn openat2(
 /// open(2) of a path of the host, always close-on-exec.
 pub(super) fn open(path: &CStr, flags: c_int) -> Result<OwnedFd, Errno> {
     // SAFETY: the path is a C string.
-    descriptor(c_long::from(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) }))
+    descriptor(c_long::from(unsafe {
+        libc::open(path.as_ptr(), flags | libc::O_CLOEXEC)
+    }))
 }
 
 pub(super) fn mkdirat(directory: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: the name is a C string.
-    result(c_long::from(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), mode) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), mode)
+    }))
+    .map(drop)
 }
 
 pub(super) fn mknodat(directory: BorrowedFd<'_>, name: &CStr, mode: u32, device: libc::dev_t) -> Result<(), Errno> {
     // SAFETY: the name is a C string.
-    result(c_long::from(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), mode, device) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::mknodat(directory.as_raw_fd(), name.as_ptr(), mode, device)
+    }))
+    .map(drop)
 }
 
 pub(super) fn symlinkat(target: &CStr, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     // SAFETY: both are C strings.
-    result(c_long::from(unsafe { libc::symlinkat(target.as_ptr(), directory.as_raw_fd(), name.as_ptr()) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::symlinkat(target.as_ptr(), directory.as_raw_fd(), name.as_ptr())
+    }))
+    .map(drop)
 }
 
 pub(super) fn unlinkat(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     // SAFETY: the name is a C string.
-    result(c_long::from(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0)
+    }))
+    .map(drop)
 }
 
 /// Change the owner of what a descriptor names (`O_PATH` too).
 pub(super) fn chown(file: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     // SAFETY: the path is an empty C string.
-    result(c_long::from(unsafe { libc::fchownat(file.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) }))
-        .map(drop)
+    result(c_long::from(unsafe {
+        libc::fchownat(file.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH)
+    }))
+    .map(drop)
 }
 
 pub(super) fn chmodat(directory: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: the name is a C string.
-    result(c_long::from(unsafe { libc::fchmodat(directory.as_raw_fd(), name.as_ptr(), mode, 0) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::fchmodat(directory.as_raw_fd(), name.as_ptr(), mode, 0)
+    }))
+    .map(drop)
 }
 
 /// The target of a symbolic link opened with `O_PATH | O_NOFOLLOW`, as long as the buffer has room.
@@ -130,21 +149,23 @@ pub(super) fn readlink<'a>(link: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Result
 pub(super) fn stat(file: BorrowedFd<'_>) -> Result<libc::stat, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the structure has the size that fstat(2) fills.
-    result(c_long::from(unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) }))?;
+    result(c_long::from(unsafe {
+        libc::fstat(file.as_raw_fd(), stat.as_mut_ptr())
+    }))?;
     // SAFETY: fstat succeeded and has written all of it.
     Ok(unsafe { stat.assume_init() })
 }
 
-pub(super) fn mount(
-    source: &CStr,
-    target: &CStr,
-    kind: &CStr,
-    flags: libc::c_ulong,
-    data: &CStr,
-) -> Result<(), Errno> {
+pub(super) fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong, data: &CStr) -> Result<(), Errno> {
     // SAFETY: all are C strings.
     result(c_long::from(unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
     }))
     .map(drop)
 }
@@ -161,7 +182,11 @@ pub(super) fn unmount(target: &CStr, flags: c_int) -> Result<(), Errno> {
 
 /// open_tree(2); with an empty path, of the descriptor itself.
 pub(super) fn open_tree(directory: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> Result<OwnedFd, Errno> {
-    let empty = if path.is_empty() { libc::AT_EMPTY_PATH.cast_unsigned() } else { 0 };
+    let empty = if path.is_empty() {
+        libc::AT_EMPTY_PATH.cast_unsigned()
+    } else {
+        0
+    };
     let flags = flags | empty | OPEN_TREE_CLOEXEC;
     // SAFETY: the path is a C string.
     descriptor(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) })
@@ -248,7 +273,10 @@ pub(super) fn prctl(option: c_int, second: libc::c_ulong, third: libc::c_ulong) 
 /// Name this process (15 bytes) for `ps` and /proc/<pid>/comm.
 pub(super) fn set_name(name: &CStr) -> Result<(), Errno> {
     // SAFETY: a C string, of which the kernel reads 16 bytes at most and stops at the NUL.
-    result(c_long::from(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0)
+    }))
+    .map(drop)
 }
 
 pub(super) fn dup2(from: BorrowedFd<'_>, to: RawFd) -> Result<(), Errno> {
@@ -308,12 +336,23 @@ fn halves(mask: u64) -> (u32, u32) {
 }
 
 pub(super) fn capset(sets: &CapSets) -> Result<(), Errno> {
-    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let header = CapHeader {
+        version: CAP_VERSION_3,
+        pid: 0,
+    };
     let (effective, permitted, inheritable) =
         (halves(sets.effective), halves(sets.permitted), halves(sets.inheritable));
     let data = [
-        CapData { effective: effective.0, permitted: permitted.0, inheritable: inheritable.0 },
-        CapData { effective: effective.1, permitted: permitted.1, inheritable: inheritable.1 },
+        CapData {
+            effective: effective.0,
+            permitted: permitted.0,
+            inheritable: inheritable.0,
+        },
+        CapData {
+            effective: effective.1,
+            permitted: permitted.1,
+            inheritable: inheritable.1,
+        },
     ];
     // SAFETY: version 3 takes two structures of this layout.
     result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
@@ -321,7 +360,10 @@ pub(super) fn capset(sets: &CapSets) -> Result<(), Errno> {
 
 /// The capabilities of this thread.
 pub(super) fn capget() -> Result<CapSets, Errno> {
-    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let header = CapHeader {
+        version: CAP_VERSION_3,
+        pid: 0,
+    };
     let mut data = [CapData::default(); 2];
     // SAFETY: version 3 fills two structures of this layout.
     result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
@@ -335,7 +377,10 @@ pub(super) fn capget() -> Result<CapSets, Errno> {
 
 /// Set a limit of this process; returns the one in force before.
 pub(super) fn prlimit(resource: c_int, limit: Option<&libc::rlimit64>) -> Result<libc::rlimit64, Errno> {
-    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let mut old = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     let new = limit.map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: both structures live through the call; a null one is allowed.
     result(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &raw mut old) })?;
@@ -346,8 +391,7 @@ pub(super) fn prlimit(resource: c_int, limit: Option<&libc::rlimit64>) -> Result
 pub(super) fn new_session_keyring() -> Result<(), Errno> {
     const JOIN_SESSION_KEYRING: c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring.
-    result(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
-        .map(drop)
+    result(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) }).map(drop)
 }
 
 /// Nothing is blocked any more: exec(2) keeps the mask.
@@ -391,7 +435,13 @@ impl Strings {
 pub(super) fn execve(program: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
     debug_assert_eq!(arguments.owned.len() + 1, arguments.pointers.len());
     // SAFETY: all strings are owned by the lists, which live through the call; each list ends with a null.
-    unsafe { libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    unsafe {
+        libc::execve(
+            program.as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+        )
+    };
     Errno::last()
 }
 
@@ -402,7 +452,10 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borr
     // SAFETY: CMSG_SPACE only computes.
     const CONTROL_LENGTH: usize = unsafe { libc::CMSG_SPACE(4) } as usize;
     let mut control = Control([0; CONTROL_LENGTH]);
-    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
     // SAFETY: msghdr is plain memory, for which zero is a value.
     let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     header.msg_iov = &raw mut part;
@@ -416,7 +469,9 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borr
             (*message).cmsg_level = libc::SOL_SOCKET;
             (*message).cmsg_type = libc::SCM_RIGHTS;
             (*message).cmsg_len = libc::CMSG_LEN(4) as usize;
-            libc::CMSG_DATA(message).cast::<c_int>().write_unaligned(descriptor.as_raw_fd());
+            libc::CMSG_DATA(message)
+                .cast::<c_int>()
+                .write_unaligned(descriptor.as_raw_fd());
         }
     }
     loop {
@@ -433,23 +488,38 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borr
 pub(super) fn terminal_peer(master: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let unlock: c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
-    result(c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }))?;
+    result(c_long::from(unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock)
+    }))?;
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
-    descriptor(c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }))
+    descriptor(c_long::from(unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags)
+    }))
 }
 
 /// The size of a terminal's window, in characters.
 pub(super) fn set_window(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<(), Errno> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCSWINSZ reads one winsize.
-    result(c_long::from(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size)
+    }))
+    .map(drop)
 }
 
 /// This terminal becomes the session's own.
 pub(super) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: TIOCSCTTY takes a number.
-    result(c_long::from(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0)
+    }))
+    .map(drop)
 }
 
 pub(super) fn new_session() -> Result<(), Errno> {
@@ -464,7 +534,10 @@ pub(super) fn umask(mask: u32) {
 
 pub(super) fn sethostname(name: &[u8]) -> Result<(), Errno> {
     // SAFETY: the memory is ours and its length is given.
-    result(c_long::from(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) })).map(drop)
+    result(c_long::from(unsafe {
+        libc::sethostname(name.as_ptr().cast(), name.len())
+    }))
+    .map(drop)
 }
 
 /// Sleep until a signal that is not ignored arrives.
@@ -516,7 +589,9 @@ pub(super) fn default_actions() {
 pub(super) fn is_proc(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut stat = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the structure has the size that fstatfs(2) fills.
-    result(c_long::from(unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) }))?;
+    result(c_long::from(unsafe {
+        libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr())
+    }))?;
     // SAFETY: fstatfs succeeded and has written all of it.
     Ok(unsafe { stat.assume_init() }.f_type == libc::PROC_SUPER_MAGIC)
 }

@@ -1,244 +1,433 @@
-//! The pods' network: a bridge, a link for each sandbox, and one table of rules.
+//! The pods' network: a bridge, one address a pod, and the way to the outside.
 //!
-//! Goes in: an address that the store gave, and the process that holds the pod's network namespace. Comes out: a pod
-//! that reaches its own localhost, the host, its neighbours and the outside.
+//! Goes in: a range of addresses, and for each sandbox the process that holds its network namespace. Comes out: `eth0`
+//! inside, with its address and a default route, joined to the bridge; masquerading through an nftables table of our
+//! own.
 //!
-//! **Invariants:** addresses are the store's to give; nothing here remembers one. Only the table named after this
-//! agent's bridge is ever touched. A link is never removed where somebody waits: that takes the kernel tens of
-//! milliseconds, and the link dies with its namespace anyway.
+//! * The host's end of each link is named after the sandbox (`pd` and 12 hex digits) and carries `<uid>/<attempt>` as
+//!   its alias. Nobody deletes it in the ordinary course: it dies with the pod's namespace, and deleting a link takes
+//!   the kernel tens of milliseconds.
+//! * The hardware addresses follow from the IP addresses, so that a sandbox made anew is found by everybody who knew
+//!   the old one.
+//! * Pods and bridge take no IPv6 router advertisements: any pod could send them (CVE-2020-10749). Inside there is
+//!   `::1` and a link-local address, no more.
+//! * Reverse-path filtering, in either mode, lets all of this pass. Where `br_netfilter` is loaded and another program
+//!   drops forwarded packets, it drops those between pods too; `podd doctor` says so.
+//! * With the host's network there is nothing to do.
+//!
+//! **Invariant:** no link, address, route or rule is touched but the bridge, its own ports and its own table; one
+//! system setting (`net.ipv4.ip_forward`) is changed, and that is logged.
 
 mod cidr;
+pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
+mod worker;
 
+use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
 pub use cidr::{Cidr, CidrError};
+pub use rules::RulesError;
 
-use crate::linux::netlink::{Netlink, NetlinkError};
-use crate::linux::netns;
+use self::worker::{Tools, Worker};
+use crate::linux::netlink::{LOOPBACK, Link, Netlink, NetlinkError, Veth};
+use crate::linux::netns::{self, VisitError};
 use crate::model::Uid;
 
-/// The pod's own side of its link.
-const INTERFACE: &str = "eth0";
-const LOOPBACK: &str = "lo";
+/// What a pod's interface is called inside.
+const INSIDE: &str = "eth0";
+/// How the names of our links begin.
+const LINK_PREFIX: &str = "pd";
 
-/// How the network is set up.
+/// What the network of one agent is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
+    /// At most 15 characters (Linux `IFNAMSIZ`).
     pub bridge: String,
     pub cidr: Cidr,
 }
 
-/// The network of one agent.
+/// The network of one agent. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Network {
-    config: NetworkConfig,
-    bridge: u32,
+    inner: Arc<Inner>,
 }
 
-/// The network could not be set up.
+#[derive(Debug)]
+struct Inner {
+    config: NetworkConfig,
+    worker: Worker,
+    masquerades: AtomicBool,
+}
+
+/// The host's end of a pod's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    pub uid: Uid,
+    pub sandbox: u32,
+    pub name: String,
+}
+
+/// What went wrong, and where.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    #[error("bridge {bridge}")]
-    Bridge {
-        bridge: String,
-        #[source]
-        source: NetlinkError,
-    },
-    #[error("the bridge {bridge} has the address {found}, not {wanted}: another agent's?")]
-    ForeignBridge { bridge: String, found: String, wanted: String },
-    #[error("network of pod {uid}, sandbox {sandbox}")]
-    Attach {
-        uid: Uid,
-        sandbox: u32,
-        #[source]
-        source: NetlinkError,
-    },
-    #[error("network namespace of pod {uid}, sandbox {sandbox}")]
-    Namespace {
-        uid: Uid,
-        sandbox: u32,
+    #[error("the network's thread cannot be started")]
+    Thread(#[source] io::Error),
+    #[error("the network's thread ended unexpectedly")]
+    ThreadEnded,
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error("{name} is no bridge but a network interface of kind {kind:?}: choose another name with --bridge")]
+    NotABridge { name: String, kind: String },
+    #[error(
+        "{cidr} overlaps {other}, the network of interface {link}: choose another range with --pod-cidr, or remove \
+         the interface"
+    )]
+    Overlap { cidr: Cidr, other: String, link: String },
+    #[error("{ip} is not an address for a pod of {cidr}")]
+    NotInPool { ip: Ipv4Addr, cidr: Cidr },
+    #[error("bridge {name} is gone")]
+    NoBridge { name: String },
+    #[error("cannot reach the network namespace of infra process {pid}")]
+    Infra {
+        pid: i32,
         #[source]
         source: io::Error,
     },
-    #[error("the thread that asks the kernel panicked")]
-    Panicked,
+    #[error("cannot work in the network namespace of infra process {pid}")]
+    Visit {
+        pid: i32,
+        #[source]
+        source: VisitError,
+    },
+    #[error("the pod's network namespace has no {INSIDE} although it was just made")]
+    NoInterface,
+    #[error("cannot write {}", path.display())]
+    Setting {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot remove the packet filter's table")]
+    Rules(#[source] RulesError),
 }
 
 impl Network {
-    /// Make the bridge with its address and the rules, or find them as an agent before left them.
+    /// Make what is missing: the bridge with the gateway's address, forwarding, the packet filter's table.
+    ///
+    /// Without nftables pods reach each other and the host all the same, and there is a warning.
     pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
-        let wanted = config.clone();
-        let bridge = blocking(move || ensure_bridge(&wanted)).await?;
-        for (path, value) in [
-            ("/proc/sys/net/ipv4/ip_forward".to_owned(), "1"),
-            // Without duplicate-address detection a link is usable at once.
-            (format!("/proc/sys/net/ipv6/conf/{}/accept_dad", config.bridge), "0"),
-        ] {
-            if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() != value)
-                && let Err(error) = std::fs::write(&path, value)
-            {
-                tracing::warn!(path, value, %error, "cannot change a network setting");
-            }
-        }
-        let rules = rules(&config);
-        if let Err(error) = tokio::task::spawn_blocking(move || nft(&rules)).await.map_err(io::Error::other).flatten() {
-            tracing::warn!(%error, "no masquerade: pods reach each other and this machine, but not the outside");
-        }
-        Ok(Self { config, bridge })
+        let worker = Worker::start()?;
+        let network = Self {
+            inner: Arc::new(Inner {
+                config,
+                worker,
+                masquerades: AtomicBool::new(false),
+            }),
+        };
+        network.repair().await?;
+        Ok(network)
+    }
+
+    /// The same as at opening: whatever somebody removed is made again. Pods keep their links, if the bridge is there.
+    pub async fn repair(&self) -> Result<(), NetworkError> {
+        let config = self.inner.config.clone();
+        let masquerades = self
+            .inner
+            .worker
+            .run(move |tools| {
+                make_bridge(&mut tools.netlink, &config)?;
+                forward();
+                match rules::apply(&config.bridge, config.cidr) {
+                    Ok(()) => Ok(true),
+                    Err(error) => {
+                        let cause = std::error::Error::source(&error)
+                            .map(ToString::to_string)
+                            .unwrap_or_default();
+                        tracing::warn!(
+                            %error,
+                            cause,
+                            "pods do not reach the outside: their addresses cannot be masqueraded without nftables"
+                        );
+                        Ok(false)
+                    }
+                }
+            })
+            .await?;
+        self.inner.masquerades.store(masquerades, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether pods reach the outside under the machine's address.
+    pub fn masquerades(&self) -> bool {
+        self.inner.masquerades.load(Ordering::Relaxed)
     }
 
     /// First and last address for pods.
     pub fn pool(&self) -> (Ipv4Addr, Ipv4Addr) {
-        self.config.cidr.pool()
+        self.inner.config.cidr.pool()
     }
 
-    /// The bridge's address: the pods' way out.
+    /// The bridge's address: the machine, as its pods see it.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.config.cidr.gateway()
+        self.inner.config.cidr.gateway()
     }
 
-    /// Connect the namespace of `infra_pid` to the bridge under this address. Connected already: nothing happens.
+    /// Give the namespace of `infra_pid` its loopback, its `eth0` with this address, and a default route.
+    ///
+    /// Done already: nothing happens. Half done: the rest is done. A link of an older namespace in its place goes.
     pub async fn attach(&self, uid: &Uid, sandbox: u32, infra_pid: i32, ip: Ipv4Addr) -> Result<(), NetworkError> {
-        let network = self.clone();
-        let uid = uid.clone();
-        blocking(move || network.attach_now(&uid, sandbox, infra_pid, ip)).await
-    }
-
-    fn attach_now(&self, uid: &Uid, sandbox: u32, infra_pid: i32, ip: Ipv4Addr) -> Result<(), NetworkError> {
-        let attach = |source| NetworkError::Attach { uid: uid.clone(), sandbox, source };
-        let spaced = |source| NetworkError::Namespace { uid: uid.clone(), sandbox, source };
-        let namespace = netns::of_process(infra_pid).map_err(spaced)?;
-        let host = link_name(uid, sandbox);
-        let mut netlink = Netlink::open().map_err(attach)?;
-        let alias = format!("{uid}/{sandbox}");
-        let mut add = || netlink.add_veth(&host, &alias, self.bridge, INTERFACE, namespace.as_fd());
-        match add() {
-            Ok(()) => {}
-            Err(error) if error.exists() => {
-                let connected = netns::within(&namespace, || Ok(Netlink::open().and_then(|mut n| n.link(INTERFACE))))
-                    .map_err(spaced)?;
-                if connected.is_err() {
-                    // A link of this name whose other end is elsewhere: left by a namespace that is about to go.
-                    let mut netlink = Netlink::open().map_err(attach)?;
-                    let stale = netlink.link(&host).map_err(attach)?;
-                    netlink.remove(stale.index).map_err(attach)?;
-                    netlink
-                        .add_veth(&host, &alias, self.bridge, INTERFACE, namespace.as_fd())
-                        .map_err(attach)?;
-                }
-            }
-            Err(error) => return Err(attach(error)),
+        let config = self.inner.config.clone();
+        let (first, last) = config.cidr.pool();
+        if ip < first || ip > last {
+            return Err(NetworkError::NotInPool { ip, cidr: config.cidr });
         }
-        let (gateway, prefix) = (self.gateway(), self.config.cidr.prefix());
-        netns::within(&namespace, || Ok(configure(ip, prefix, gateway))).map_err(spaced)?.map_err(attach)
+        let name = link_name(uid, sandbox);
+        let alias = format!("{uid}/{sandbox}");
+        self.inner
+            .worker
+            .run(move |tools| attach(tools, &config, &name, &alias, infra_pid, ip))
+            .await
+    }
+
+    /// Every link of a pod that is on the bridge.
+    pub async fn links(&self) -> Result<Vec<PodLink>, NetworkError> {
+        let bridge = self.inner.config.bridge.clone();
+        self.inner
+            .worker
+            .run(move |tools| pod_links(&mut tools.netlink, &bridge))
+            .await
+    }
+
+    /// Delete the link of a sandbox whose namespace does not go. Not there: nothing happens.
+    ///
+    /// Slow (tens of milliseconds): an ordinary link dies with its namespace.
+    pub async fn remove_link(&self, uid: &Uid, sandbox: u32) -> Result<(), NetworkError> {
+        let name = link_name(uid, sandbox);
+        self.inner
+            .worker
+            .run(move |tools| Ok(tools.netlink.delete_link(&name).map(drop)?))
+            .await
+    }
+
+    /// Remove links, bridge and table. Only on request: an agent that ends leaves its pods connected.
+    pub async fn close(&self) -> Result<(), NetworkError> {
+        let bridge = self.inner.config.bridge.clone();
+        self.inner
+            .worker
+            .run(move |tools| {
+                for link in pod_links(&mut tools.netlink, &bridge)? {
+                    tools.netlink.delete_link(&link.name)?;
+                }
+                tools.netlink.delete_link(&bridge)?;
+                match rules::remove(&bridge) {
+                    Ok(()) | Err(RulesError::Absent) => Ok(()),
+                    Err(error) => Err(NetworkError::Rules(error)),
+                }
+            })
+            .await
     }
 }
 
-/// Inside the pod's namespace: both links up, the address, the way out.
-fn configure(ip: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
-    let there = |result: Result<(), NetlinkError>| match result {
-        Err(error) if !error.exists() => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    };
-    let mut netlink = Netlink::open()?;
-    let loopback = netlink.link(LOOPBACK)?;
-    if !loopback.up {
-        netlink.set_up(loopback.index)?;
-    }
-    let eth0 = netlink.link(INTERFACE)?;
-    there(netlink.add_address(eth0.index, ip, prefix))?;
-    if !eth0.up {
-        netlink.set_up(eth0.index)?;
-    }
-    there(netlink.add_default_route(gateway))
-}
-
-fn ensure_bridge(config: &NetworkConfig) -> Result<u32, NetworkError> {
-    let error = |source| NetworkError::Bridge { bridge: config.bridge.clone(), source };
-    let mut netlink = Netlink::open().map_err(error)?;
-    match netlink.add_bridge(&config.bridge) {
-        Err(failed) if !failed.exists() => return Err(error(failed)),
-        Ok(()) | Err(_) => {}
-    }
-    let bridge = netlink.link(&config.bridge).map_err(error)?;
-    let wanted = (config.cidr.gateway(), config.cidr.prefix());
-    let found = netlink.addresses(bridge.index).map_err(error)?;
-    if let Some((ip, prefix)) = found.iter().find(|address| **address != wanted) {
-        return Err(NetworkError::ForeignBridge {
-            bridge: config.bridge.clone(),
-            found: format!("{ip}/{prefix}"),
-            wanted: format!("{}/{}", wanted.0, wanted.1),
-        });
-    }
-    if found.is_empty() {
-        netlink.add_address(bridge.index, wanted.0, wanted.1).map_err(error)?;
-    }
-    if !bridge.up {
-        netlink.set_up(bridge.index).map_err(error)?;
-    }
-    Ok(bridge.index)
-}
-
-/// The host's side of a sandbox's link: the same name whenever it is asked for, at most 15 characters.
+/// `pd` and 12 hex digits: an interface's name has 15 characters at most.
 fn link_name(uid: &Uid, sandbox: u32) -> String {
+    use std::fmt::Write as _;
     let digest = Sha256::digest(format!("{uid}/{sandbox}"));
-    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("pd{hex}")
+    digest.iter().take(6).fold(LINK_PREFIX.to_owned(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
 }
 
-/// The whole of our own table: made anew in one transaction, so that running it twice changes nothing.
-fn rules(config: &NetworkConfig) -> String {
-    let NetworkConfig { bridge, cidr } = config;
-    let table = table_name(bridge);
-    format!(
-        "add table ip {table}\n\
-         delete table ip {table}\n\
-         table ip {table} {{\n\
-           chain postrouting {{\n\
-             type nat hook postrouting priority srcnat; policy accept;\n\
-             ip saddr {cidr} oifname != \"{bridge}\" masquerade\n\
-           }}\n\
-           chain forward {{\n\
-             type filter hook forward priority filter; policy accept;\n\
-             iifname \"{bridge}\" accept\n\
-             oifname \"{bridge}\" accept\n\
-           }}\n\
-         }}\n"
-    )
+/// A locally administered hardware address that follows from an IPv4 address.
+fn mac(ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [0x0a, 0x58, a, b, c, d]
 }
 
-/// Ends in the bridge's name, so that several agents keep apart.
-fn table_name(bridge: &str) -> String {
-    format!("podd-{bridge}")
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
-fn nft(script: &str) -> io::Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot run nft: {error}")))?;
-    if let Some(stdin) = &mut child.stdin {
-        stdin.write_all(script.as_bytes())?;
+fn bridge_of(netlink: &mut Netlink, name: &str) -> Result<Option<Link>, NetworkError> {
+    match netlink.link(name)? {
+        Some(link) if link.kind != "bridge" => Err(NetworkError::NotABridge {
+            name: name.to_owned(),
+            kind: link.kind,
+        }),
+        found => Ok(found),
     }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("nft: {}", String::from_utf8_lossy(&output.stderr).trim())))
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
-) -> Result<T, NetworkError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(NetworkError::Panicked))
+fn make_bridge(netlink: &mut Netlink, config: &NetworkConfig) -> Result<(), NetworkError> {
+    let NetworkConfig { bridge: name, cidr } = config;
+    let existing = bridge_of(netlink, name)?;
+    let own = existing.as_ref().map(|link| link.index);
+    let addresses = netlink.addresses()?;
+    for address in addresses
+        .iter()
+        .filter(|a| Some(a.link) != own && cidr.overlaps(a.ip, a.prefix))
+    {
+        let links = netlink.links()?;
+        let link = links
+            .into_iter()
+            .find(|link| link.index == address.link)
+            .map(|link| link.name);
+        let link = link.unwrap_or_else(|| address.link.to_string());
+        let other = format!("{}/{}", address.ip, address.prefix);
+        if address.prefix >= cidr.prefix() || cidr.contains(address.ip) {
+            return Err(NetworkError::Overlap {
+                cidr: *cidr,
+                other,
+                link,
+            });
+        }
+        tracing::warn!(%cidr, %link, network = %other, "hosts of this network with addresses of pods are hidden by them");
+    }
+    let bridge = match existing {
+        Some(bridge) => bridge,
+        None => {
+            netlink.add_bridge(name, mac(cidr.gateway()))?;
+            tracing::info!(bridge = %name, %cidr, "made the pods' bridge");
+            bridge_of(netlink, name)?.ok_or_else(|| NetworkError::NoBridge { name: name.clone() })?
+        }
+    };
+    for old in addresses
+        .iter()
+        .filter(|a| a.link == bridge.index && a.ip != cidr.gateway())
+    {
+        tracing::warn!(bridge = %name, address = %old.ip, prefix = old.prefix, "the bridge has another address too");
+    }
+    let accept_ra = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"));
+    set_ipv6(accept_ra)?;
+    netlink.add_address(bridge.index, cidr.gateway(), cidr.prefix())?;
+    netlink.set_up(bridge.index)?;
+    Ok(())
+}
+
+/// Turn a setting of IPv6 off. A machine without IPv6 does not have it.
+fn set_ipv6(path: PathBuf) -> Result<(), NetworkError> {
+    // Not fs::write, which would try to make a file that is not there.
+    match fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(b"0"))
+    {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(NetworkError::Setting { path, source }),
+    }
+}
+
+/// Packets pass from one interface of the machine to another.
+fn forward() {
+    const PATH: &str = "/proc/sys/net/ipv4/ip_forward";
+    match fs::read_to_string(PATH) {
+        Ok(value) if value.trim() != "0" => {}
+        Ok(_) => match fs::write(PATH, "1") {
+            Ok(()) => tracing::info!("net.ipv4.ip_forward was 0: it is 1 now, so that pods reach the outside"),
+            Err(error) => {
+                tracing::warn!(%error, "pods do not reach the outside: net.ipv4.ip_forward is 0 and cannot be set");
+            }
+        },
+        Err(error) => tracing::warn!(%error, "cannot read {PATH}"),
+    }
+}
+
+fn attach(
+    tools: &mut Tools,
+    config: &NetworkConfig,
+    name: &str,
+    alias: &str,
+    pid: i32,
+    ip: Ipv4Addr,
+) -> Result<(), NetworkError> {
+    let bridge = bridge_of(&mut tools.netlink, &config.bridge)?.ok_or_else(|| NetworkError::NoBridge {
+        name: config.bridge.clone(),
+    })?;
+    let netns = netns::of_process(pid).map_err(|source| NetworkError::Infra { pid, source })?;
+    let ipv6 = has_ipv6();
+    let visit = tools.home.visit(netns.as_fd(), || {
+        if ipv6 {
+            // Interfaces made from now on take this over.
+            set_ipv6(PathBuf::from("/proc/sys/net/ipv6/conf/default/accept_ra"))?;
+        }
+        Ok::<_, NetworkError>(Netlink::open()?)
+    });
+    if let Err(VisitError::Return(_)) = &visit {
+        tools.lost = true;
+    }
+    let mut inside = visit.map_err(|source| NetworkError::Visit { pid, source })??;
+
+    let veth = Veth {
+        name,
+        alias,
+        bridge: bridge.index,
+        mtu: bridge.mtu,
+        peer_name: INSIDE,
+        peer_mac: mac(ip),
+        peer_netns: netns.as_fd(),
+        ipv6,
+    };
+    match tools.netlink.add_veth(&veth) {
+        Ok(()) => {}
+        Err(error) if error.exists() => join(&mut tools.netlink, &mut inside, &veth)?,
+        Err(error) => return Err(error.into()),
+    }
+    let eth0 = inside.link(INSIDE)?.ok_or(NetworkError::NoInterface)?;
+    inside.set_up(LOOPBACK)?;
+    inside.add_address(eth0.index, ip, config.cidr.prefix())?;
+    inside.set_up(eth0.index)?;
+    inside.add_default_route(eth0.index, config.cidr.gateway())?;
+    Ok(())
+}
+
+/// A link of this name is there: keep it, if it leads from our bridge to this pod's `eth0`, or make it anew.
+fn join(outside: &mut Netlink, inside: &mut Netlink, veth: &Veth<'_>) -> Result<(), NetworkError> {
+    let ours = outside.link(veth.name)?;
+    let eth0 = inside.link(INSIDE)?;
+    if let (Some(ours), Some(eth0)) = (&ours, &eth0) {
+        let a_pair = ours.kind == "veth" && ours.peer == Some(eth0.index) && eth0.peer == Some(ours.index);
+        if a_pair && ours.master == Some(veth.bridge) && ours.up && ours.alias.as_deref() == Some(veth.alias) {
+            return Ok(());
+        }
+    }
+    tracing::info!(
+        link = veth.name,
+        pod = veth.alias,
+        "a stale link is in the way: it is made anew"
+    );
+    outside.delete_link(veth.name)?;
+    Ok(outside.add_veth(veth)?)
+}
+
+fn pod_links(netlink: &mut Netlink, bridge: &str) -> Result<Vec<PodLink>, NetworkError> {
+    let Some(bridge) = bridge_of(netlink, bridge)? else {
+        return Ok(Vec::new());
+    };
+    let links = netlink
+        .links()?
+        .into_iter()
+        .filter(|link| link.kind == "veth" && link.master == Some(bridge.index));
+    Ok(links.filter_map(pod_link).collect())
+}
+
+/// Whose link it is. One that was made a moment before its agent was killed may have no alias yet: attaching the same
+/// sandbox again finds it by its name.
+fn pod_link(link: Link) -> Option<PodLink> {
+    let (uid, sandbox) = link.alias.as_deref()?.split_once('/')?;
+    let (uid, sandbox) = (Uid(uid.to_owned()), sandbox.parse().ok()?);
+    (link.name == link_name(&uid, sandbox)).then_some(PodLink {
+        uid,
+        sandbox,
+        name: link.name,
+    })
 }

@@ -19,10 +19,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::journal::{self, Journal};
 use crate::linux::lock::Holder;
 use crate::model::Uid;
-use crate::shim::protocol::{
-    FromShim, JOURNAL, PROTOCOL, Reply, Request, RequestBody, SandboxConfig, Spawn,
-};
 use crate::shim::client::{self, SpawnError, Zygote};
+use crate::shim::protocol::{FromShim, JOURNAL, PROTOCOL, Reply, Request, RequestBody, SandboxConfig, Spawn};
 
 /// How long a shim may take to answer before it is taken for stuck. Starting a container takes milliseconds; a volume
 /// on a hanging disk may take longer.
@@ -108,8 +106,10 @@ impl Shims {
 
     /// The sandbox attempts of a pod that have a directory here, ascending.
     pub fn attempts(&self, uid: &Uid) -> Result<Vec<u32>, ShimError> {
-        let mut attempts: Vec<u32> =
-            names(&self.pod_dir(uid))?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut attempts: Vec<u32> = names(&self.pod_dir(uid))?
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
         attempts.sort_unstable();
         Ok(attempts)
     }
@@ -131,7 +131,10 @@ impl Shims {
             return Ok(());
         }
         let shims = Arc::clone(self);
-        let spawn = Spawn { dir: dir.clone(), sandbox };
+        let spawn = Spawn {
+            dir: dir.clone(),
+            sandbox,
+        };
         let ours = tokio::task::spawn_blocking(move || shims.spawn_from_zygote(&spawn))
             .await
             .map_err(|_| ShimError::Gone { path: dir.clone() })??;
@@ -145,7 +148,10 @@ impl Shims {
     }
 
     fn spawn_from_zygote(&self, spawn: &Spawn) -> Result<std::os::unix::net::UnixStream, ShimError> {
-        let cannot = |source| ShimError::Spawn { path: spawn.dir.clone(), source };
+        let cannot = |source| ShimError::Spawn {
+            path: spawn.dir.clone(),
+            source,
+        };
         let mut zygote = guard(&self.zygote);
         if let Some(alive) = &mut *zygote {
             match alive.spawn(spawn) {
@@ -165,13 +171,12 @@ impl Shims {
     }
 
     /// The journal of a sandbox, folded; `None` when there is none of this boot.
-    pub async fn journal(self: &Arc<Self>, uid: &Uid, attempt: u32) -> Result<Option<Journal>, ShimError> {
+    pub(super) async fn journal(self: &Arc<Self>, uid: &Uid, attempt: u32) -> Result<Option<Journal>, ShimError> {
         let dir = self.sandbox_dir(uid, attempt);
         let alive = self.holder(&dir)?.is_some();
         let path = dir.join(JOURNAL);
         let bytes = read(&path)?;
-        let journal =
-            journal::fold(&bytes, attempt, alive).map_err(|source| ShimError::Journal { path, source })?;
+        let journal = journal::fold(&bytes, attempt, alive).map_err(|source| ShimError::Journal { path, source })?;
         if journal.boot_id.as_ref() != Some(&self.boot_id) {
             return Ok(None);
         }
@@ -191,11 +196,16 @@ impl Shims {
     }
 
     fn is_connected(&self, dir: &Path) -> bool {
-        guard(&self.connections).get(dir).is_some_and(|connection| !connection.is_closed())
+        guard(&self.connections)
+            .get(dir)
+            .is_some_and(|connection| !connection.is_closed())
     }
 
     async fn connect(self: &Arc<Self>, uid: &Uid, dir: &Path) -> Result<Arc<Connection>, ShimError> {
-        let known = guard(&self.connections).get(dir).filter(|connection| !connection.is_closed()).map(Arc::clone);
+        let known = guard(&self.connections)
+            .get(dir)
+            .filter(|connection| !connection.is_closed())
+            .map(Arc::clone);
         if let Some(connection) = known {
             return Ok(connection);
         }
@@ -284,14 +294,30 @@ impl Connection {
         hints: mpsc::UnboundedSender<Uid>,
     ) -> Result<Arc<Self>, ShimError> {
         let (mut reader, mut writer) = stream.into_split();
-        let hello = Request { id: 0, body: RequestBody::Hello { protocol: PROTOCOL } };
-        send(&mut writer, &hello).await.map_err(|source| io_error("greet the shim of", dir, source))?;
+        let hello = Request {
+            id: 0,
+            body: RequestBody::Hello { protocol: PROTOCOL },
+        };
+        send(&mut writer, &hello)
+            .await
+            .map_err(|source| io_error("greet the shim of", dir, source))?;
         loop {
-            let message = receive(&mut reader).await.map_err(|source| io_error("hear the shim of", dir, source))?;
+            let message = receive(&mut reader)
+                .await
+                .map_err(|source| io_error("hear the shim of", dir, source))?;
             match message {
-                Some(FromShim::Hello { protocol: PROTOCOL, pid: _ }) => break,
-                Some(FromShim::Hello { protocol: theirs, pid: _ }) => {
-                    return Err(ShimError::Protocol { path: dir.to_owned(), theirs });
+                Some(FromShim::Hello {
+                    protocol: PROTOCOL,
+                    pid: _,
+                }) => break,
+                Some(FromShim::Hello {
+                    protocol: theirs,
+                    pid: _,
+                }) => {
+                    return Err(ShimError::Protocol {
+                        path: dir.to_owned(),
+                        theirs,
+                    });
                 }
                 // What it says before it has heard our greeting is read from the journal anyway.
                 Some(FromShim::Journal { .. } | FromShim::Reply { .. }) => {}
@@ -315,7 +341,9 @@ impl Connection {
     }
 
     async fn ask(&self, body: RequestBody) -> Result<Reply, ShimError> {
-        let gone = || ShimError::Gone { path: self.path.clone() };
+        let gone = || ShimError::Gone {
+            path: self.path.clone(),
+        };
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut pending = guard(&self.pending);
@@ -398,14 +426,22 @@ async fn receive(reader: &mut OwnedReadHalf) -> io::Result<Option<FromShim>> {
     let mut length = [0; 4];
     match reader.read_exact(&mut length).await {
         Ok(_) => {}
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error),
     }
     let length = u32::from_le_bytes(length);
     if length > MESSAGE_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes"),
+        ));
     }
     let mut body = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     reader.read_exact(&mut body).await?;
@@ -437,7 +473,11 @@ fn read(path: &Path) -> Result<Vec<u8>, ShimError> {
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> ShimError {
-    ShimError::Io { action, path: path.to_owned(), source }
+    ShimError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// A lock whose holder panicked still guards a map that is whole.

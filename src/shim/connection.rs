@@ -36,7 +36,12 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, decoder: Decoder::default(), waiting: Vec::new(), greeted: false })
+        Ok(Self {
+            socket,
+            decoder: Decoder::default(),
+            waiting: Vec::new(),
+            greeted: false,
+        })
     }
 
     /// All requests that have arrived whole.
@@ -77,7 +82,11 @@ impl Connection {
         if self.waiting.is_empty() {
             self.waiting = Vec::new();
         }
-        if self.waiting.len() > MAX_WAITING { Err(Closed::Stalled) } else { Ok(()) }
+        if self.waiting.len() > MAX_WAITING {
+            Err(Closed::Stalled)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether something waits to be sent.

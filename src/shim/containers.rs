@@ -48,9 +48,15 @@ struct Live {
 #[derive(Debug)]
 enum Stage {
     /// On its way to exec; these wait for it.
-    Starting { starting: Box<Starting>, waiters: Vec<Waiter> },
+    Starting {
+        starting: Box<Starting>,
+        waiters: Vec<Waiter>,
+    },
     /// It could not be executed and is about to end.
-    Failing { message: String, waiters: Vec<Waiter> },
+    Failing {
+        message: String,
+        waiters: Vec<Waiter>,
+    },
     Running,
 }
 
@@ -144,7 +150,9 @@ impl Containers {
     }
 
     pub(super) fn any_starting(&self) -> bool {
-        self.live.values().any(|live| matches!(live.stage, Stage::Starting { .. }))
+        self.live
+            .values()
+            .any(|live| matches!(live.stage, Stage::Starting { .. }))
     }
 
     pub(super) fn none_live(&self) -> bool {
@@ -163,10 +171,16 @@ impl Containers {
     ) -> Result<(), Failure> {
         let mut cgroup = None;
         self.try_start(start, waiter, machine, poller, config, outputs, &mut cgroup)
-            .map_err(|error| Failure { message: words(&error), cgroup })
+            .map_err(|error| Failure {
+                message: words(&error),
+                cgroup,
+            })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of the supervisor that a start touches")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of the supervisor that a start touches"
+    )]
     fn try_start(
         &mut self,
         start: StartContainer,
@@ -177,22 +191,39 @@ impl Containers {
         outputs: &mut Outputs,
         made_cgroup: &mut Option<String>,
     ) -> Result<(), StartError> {
-        let StartContainer { container, attempt, spec, rootfs, sub_paths, log, stdin } = start;
-        let Overlay { lower, upper, work, target } = rootfs;
+        let StartContainer {
+            container,
+            attempt,
+            spec,
+            rootfs,
+            sub_paths,
+            log,
+            stdin,
+        } = start;
+        let Overlay {
+            lower,
+            upper,
+            work,
+            target,
+        } = rootfs;
         let path = || spec.display().to_string();
         let bytes = std::fs::read(&spec).map_err(|source| StartError::Read { path: path(), source })?;
-        let spec: Spec =
-            serde_json::from_slice(&bytes).map_err(|source| StartError::Spec { path: path(), source })?;
+        let spec: Spec = serde_json::from_slice(&bytes).map_err(|source| StartError::Spec { path: path(), source })?;
         drop(bytes);
         let linux = spec.linux().as_ref();
-        let cgroup = linux.and_then(|linux| linux.cgroups_path().as_ref()).ok_or(StartError::NoCgroup)?;
+        let cgroup = linux
+            .and_then(|linux| linux.cgroups_path().as_ref())
+            .ok_or(StartError::NoCgroup)?;
         let cgroup = cgroup.to_string_lossy().into_owned();
         *made_cgroup = Some(cgroup.clone());
         machine.cgroups.create(&cgroup)?;
         if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
             machine.cgroups.apply(&cgroup, resources)?;
         }
-        let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(|profile| self.filter(profile)).transpose()?;
+        let filter = linux
+            .and_then(|linux| linux.seccomp().as_ref())
+            .map(|profile| self.filter(profile))
+            .transpose()?;
         let sub_paths: HashMap<_, _> = sub_paths.into_iter().map(|sub| (sub.destination, sub.path)).collect();
         let parts = Parts {
             lower: &lower,
@@ -216,7 +247,11 @@ impl Containers {
                     outputs.attach(output, file, stderr, poller)?;
                 }
             }
-            poller.add(&starting.channel(), FIRST_CHANNEL + u64::try_from(pid).unwrap_or(0), Interest::Read)
+            poller.add(
+                &starting.channel(),
+                FIRST_CHANNEL + u64::try_from(pid).unwrap_or(0),
+                Interest::Read,
+            )
         };
         let watched = watch(outputs).map_err(StartError::Watch);
         let pidfd = fd::duplicate(&starting.pidfd).map_err(StartError::Watch);
@@ -231,7 +266,10 @@ impl Containers {
             pidfd: pidfd?,
             start_time,
             shares_pid_namespace: starting.shares_pid_namespace,
-            stage: Stage::Starting { starting: Box::new(starting), waiters: vec![waiter] },
+            stage: Stage::Starting {
+                starting: Box::new(starting),
+                waiters: vec![waiter],
+            },
             cgroup,
             output,
             _stdin: streams.stdin,
@@ -256,7 +294,9 @@ impl Containers {
     /// Hear what a container on its way to exec has said.
     pub(super) fn progress(&mut self, pid: i32, poller: &Poller, outputs: &mut Outputs) -> Option<Started> {
         let live = self.live.get_mut(&pid)?;
-        let Stage::Starting { starting, waiters } = &mut live.stage else { return None };
+        let Stage::Starting { starting, waiters } = &mut live.stage else {
+            return None;
+        };
         loop {
             match starting.progress() {
                 Progress::Wait => return None,
@@ -281,12 +321,18 @@ impl Containers {
                     let _removed = poller.remove(&starting.channel());
                     // It ends by itself; a nonsensical one is helped.
                     let _sent = process::signal(live.pidfd.as_fd(), SIGKILL);
-                    live.stage = Stage::Failing { message, waiters: std::mem::take(waiters) };
+                    live.stage = Stage::Failing {
+                        message,
+                        waiters: std::mem::take(waiters),
+                    };
                     return None;
                 }
                 Progress::Died => {
                     let _removed = poller.remove(&starting.channel());
-                    live.stage = Stage::Failing { message: String::new(), waiters: std::mem::take(waiters) };
+                    live.stage = Stage::Failing {
+                        message: String::new(),
+                        waiters: std::mem::take(waiters),
+                    };
                     return None;
                 }
             }
@@ -295,11 +341,14 @@ impl Containers {
 
     /// `true` the first time this signal is sent to this attempt.
     pub(super) fn first_signal(&mut self, container: &str, attempt: u32, signal: i32) -> bool {
-        self.find(container, attempt).is_some_and(|live| live.signals.insert(signal))
+        self.find(container, attempt)
+            .is_some_and(|live| live.signals.insert(signal))
     }
 
     fn find(&mut self, container: &str, attempt: u32) -> Option<&mut Live> {
-        self.live.values_mut().find(|live| live.container == container && live.attempt == attempt)
+        self.live
+            .values_mut()
+            .find(|live| live.container == container && live.attempt == attempt)
     }
 
     /// Send a signal to the first process; with `all`, SIGKILL to everything in the container. Ended: nothing happens.
@@ -311,7 +360,9 @@ impl Containers {
         all: bool,
         machine: &Machine,
     ) -> Result<(), String> {
-        let Some(live) = self.find(container, attempt) else { return Ok(()) };
+        let Some(live) = self.find(container, attempt) else {
+            return Ok(());
+        };
         process::signal(live.pidfd.as_fd(), signal).map_err(|error| format!("signal {signal}: {error}"))?;
         if all && live.shares_pid_namespace {
             machine.cgroups.kill(&live.cgroup).map_err(|error| words(&error))?;
@@ -346,28 +397,69 @@ impl Containers {
         }
         let lost = outputs.drain(live.output, process::realtime(), poller);
         let oom_killed = machine.cgroups.oom_kills(&live.cgroup).is_ok_and(|count| count > 0);
-        let Live { container, attempt, cgroup, stage, .. } = live;
+        let Live {
+            container,
+            attempt,
+            cgroup,
+            stage,
+            ..
+        } = live;
         let (fact, answer) = match stage {
-            Stage::Running => (Fact::Exited { container, attempt, status, oom_killed }, Vec::new()),
+            Stage::Running => (
+                Fact::Exited {
+                    container,
+                    attempt,
+                    status,
+                    oom_killed,
+                },
+                Vec::new(),
+            ),
             Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } if oom_killed => {
                 let message = "out of memory while the container was set up".to_owned();
-                (Fact::StartFailed { container, attempt, message: message.clone() }, failed(waiters, &message))
+                (
+                    Fact::StartFailed {
+                        container,
+                        attempt,
+                        message: message.clone(),
+                    },
+                    failed(waiters, &message),
+                )
             }
-            Stage::Failing { message, waiters } if !message.is_empty() => {
-                (Fact::StartFailed { container, attempt, message: message.clone() }, failed(waiters, &message))
-            }
+            Stage::Failing { message, waiters } if !message.is_empty() => (
+                Fact::StartFailed {
+                    container,
+                    attempt,
+                    message: message.clone(),
+                },
+                failed(waiters, &message),
+            ),
             Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } => {
                 let message = match status {
                     WaitStatus::Code(code) => format!("ended with code {code} while the container was set up"),
                     WaitStatus::Signal(signal) => format!("killed by signal {signal} while the container was set up"),
                 };
-                (Fact::StartFailed { container, attempt, message: message.clone() }, failed(waiters, &message))
+                (
+                    Fact::StartFailed {
+                        container,
+                        attempt,
+                        message: message.clone(),
+                    },
+                    failed(waiters, &message),
+                )
             }
         };
-        Some(Ended { fact, lost, cgroup, answer })
+        Some(Ended {
+            fact,
+            lost,
+            cgroup,
+            answer,
+        })
     }
 }
 
 fn failed(waiters: Vec<Waiter>, message: &str) -> Vec<(Waiter, Reply)> {
-    waiters.into_iter().map(|waiter| (waiter, Reply::Failed(message.to_owned()))).collect()
+    waiters
+        .into_iter()
+        .map(|waiter| (waiter, Reply::Failed(message.to_owned())))
+        .collect()
 }

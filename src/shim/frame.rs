@@ -71,9 +71,18 @@ mod tests {
 
     #[test]
     fn messages_arrive_whole_however_they_are_cut() {
-        let request = Request { id: 7, body: RequestBody::Hello { protocol: 1 } };
+        let request = Request {
+            id: 7,
+            body: RequestBody::Hello { protocol: 1 },
+        };
         let mut bytes = encode(&request).unwrap();
-        bytes.extend(encode(&Request { id: 8, body: RequestBody::Stop }).unwrap());
+        bytes.extend(
+            encode(&Request {
+                id: 8,
+                body: RequestBody::Stop,
+            })
+            .unwrap(),
+        );
         for cut in 0..bytes.len() {
             let mut decoder = Decoder::default();
             let mut ids = Vec::new();
@@ -92,7 +101,10 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
         assert!(matches!(decoder.next::<Request>(), Err(FrameError::TooLong { .. })));
-        assert!(matches!(encode(&"x".repeat(MAX_LENGTH)), Err(FrameError::TooLong { .. })));
+        assert!(matches!(
+            encode(&"x".repeat(MAX_LENGTH)),
+            Err(FrameError::TooLong { .. })
+        ));
     }
 
     #[test]

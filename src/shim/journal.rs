@@ -26,8 +26,16 @@ pub struct Journal {
 impl Journal {
     /// Begin a new journal. There already: an error, because each sandbox attempt has one shim and one journal.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self { file, length: 0, waiting: VecDeque::new() })
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        Ok(Self {
+            file,
+            length: 0,
+            waiting: VecDeque::new(),
+        })
     }
 
     /// Write a fact down. `Ok(true)`: it is in the file; `Ok(false)`: it waits (see [`Journal::flush`]).
@@ -95,7 +103,12 @@ mod tests {
     use crate::shim::protocol::WaitStatus;
 
     fn exited(attempt: u32) -> Fact {
-        Fact::Exited { container: "web".to_owned(), attempt, status: WaitStatus::Code(3), oom_killed: false }
+        Fact::Exited {
+            container: "web".to_owned(),
+            attempt,
+            status: WaitStatus::Code(3),
+            oom_killed: false,
+        }
     }
 
     #[test]
@@ -104,13 +117,26 @@ mod tests {
         let path = directory.path().join("journal");
         let mut journal = Journal::create(&path).unwrap();
         assert!(journal.append(1, exited(0)));
-        assert!(journal.append(2, Fact::InfraExited { status: WaitStatus::Signal(9) }));
+        assert!(journal.append(
+            2,
+            Fact::InfraExited {
+                status: WaitStatus::Signal(9)
+            }
+        ));
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(journal.length(), bytes.len() as u64);
         let (entries, consumed) = read(&bytes).unwrap();
         assert_eq!(consumed, bytes.len());
         assert_eq!(entries[0], Entry { at: 1, fact: exited(0) });
-        assert_eq!(entries[1], Entry { at: 2, fact: Fact::InfraExited { status: WaitStatus::Signal(9) } });
+        assert_eq!(
+            entries[1],
+            Entry {
+                at: 2,
+                fact: Fact::InfraExited {
+                    status: WaitStatus::Signal(9)
+                }
+            }
+        );
     }
 
     #[test]
@@ -151,6 +177,9 @@ mod tests {
         std::fs::remove_file(directory.path().join("ballast")).unwrap();
         assert!(journal.flush());
         let (entries, _) = read(&std::fs::read(directory.path().join("journal")).unwrap()).unwrap();
-        assert_eq!(entries.iter().map(|e| e.at).collect::<Vec<_>>(), (0..=written + 1).collect::<Vec<_>>());
+        assert_eq!(
+            entries.iter().map(|e| e.at).collect::<Vec<_>>(),
+            (0..=written + 1).collect::<Vec<_>>()
+        );
     }
 }

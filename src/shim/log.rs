@@ -36,7 +36,15 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Open (or go on with) this log. A directory that is missing is made (0755).
     pub(super) fn open(path: &Path, max_size: u64, max_files: u32) -> Self {
-        let mut log = Self { path: path.to_owned(), file: None, length: 0, max_size, max_files, lost: 0, rotated: Default::default() };
+        let mut log = Self {
+            path: path.to_owned(),
+            file: None,
+            length: 0,
+            max_size,
+            max_files,
+            lost: 0,
+            rotated: Default::default(),
+        };
         // A log that cannot be opened now may be opened later; until then its output is counted as lost.
         let _later = log.reopen();
         log
@@ -102,7 +110,11 @@ impl LogFile {
         let mut more = if self.rotated.0 == stamp { self.rotated.1 + 1 } else { 0 };
         let mut target;
         loop {
-            target = self.beside(&if more == 0 { stamp.clone() } else { format!("{stamp}-{more}") });
+            target = self.beside(&if more == 0 {
+                stamp.clone()
+            } else {
+                format!("{stamp}-{more}")
+            });
             if fs::symlink_metadata(&target).is_err() {
                 break;
             }
@@ -124,12 +136,18 @@ impl LogFile {
 
     /// Keep `max_files` in all: the one being written and the newest of the others.
     fn remove_old(&self) {
-        let (Some(directory), Some(name)) = (self.path.parent(), self.path.file_name()) else { return };
+        let (Some(directory), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return;
+        };
         let Ok(entries) = fs::read_dir(directory) else { return };
         let mut prefix = name.to_owned();
         prefix.push(".");
         let is_rotated = |name: &OsString| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
-        let mut rotated: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).filter(is_rotated).collect();
+        let mut rotated: Vec<OsString> = entries
+            .flatten()
+            .map(|entry| entry.file_name())
+            .filter(is_rotated)
+            .collect();
         rotated.sort_by_key(|name| rotation_order(name));
         let keep = usize::try_from(self.max_files.saturating_sub(1)).unwrap_or(usize::MAX);
         for old in rotated.iter().take(rotated.len().saturating_sub(keep)) {
@@ -149,7 +167,10 @@ fn rotation_order(name: &OsString) -> (Vec<u8>, u64) {
     let suffix_start = text.iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot + 1);
     // YYYYMMDD-HHMMSS is 15 bytes.
     let (time, more) = text.split_at((suffix_start + 15).min(text.len()));
-    let more = std::str::from_utf8(more).ok().and_then(|more| more.strip_prefix('-')?.parse().ok()).unwrap_or(0);
+    let more = std::str::from_utf8(more)
+        .ok()
+        .and_then(|more| more.strip_prefix('-')?.parse().ok())
+        .unwrap_or(0);
     (time.to_owned(), more)
 }
 
@@ -174,11 +195,17 @@ const MAX_WRITE: usize = 64 * 1024;
 
 impl Stream {
     pub(super) fn stdout() -> Self {
-        Self { name: "stdout", partial: Vec::new() }
+        Self {
+            name: "stdout",
+            partial: Vec::new(),
+        }
     }
 
     pub(super) fn stderr() -> Self {
-        Self { name: "stderr", partial: Vec::new() }
+        Self {
+            name: "stderr",
+            partial: Vec::new(),
+        }
     }
 
     /// Bytes that were read at this moment. `true`: something was written, and nothing failed.
@@ -238,7 +265,14 @@ struct Records {
 
 impl Records {
     fn new(stream: &str, at: i64) -> Self {
-        Self { prefix: format!("{:.9} {stream} ", timestamp(at)), at, bytes: Vec::new(), text: 0, written: false, failed: false }
+        Self {
+            prefix: format!("{:.9} {stream} ", timestamp(at)),
+            at,
+            bytes: Vec::new(),
+            text: 0,
+            written: false,
+            failed: false,
+        }
     }
 
     fn add(&mut self, tag: u8, begin: &[u8], end: &[u8], newline: u64) {

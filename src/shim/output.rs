@@ -52,13 +52,23 @@ impl Outputs {
         let id = self.next;
         self.next += 1;
         let log = LogFile::open(log, max_size, max_files);
-        self.open.insert(id, Output { container: container.to_owned(), attempt, log, ends: [None, None] });
+        self.open.insert(
+            id,
+            Output {
+                container: container.to_owned(),
+                attempt,
+                log,
+                ends: [None, None],
+            },
+        );
         id
     }
 
     /// Read this (non-blocking) descriptor into the output's log from now on.
     pub(super) fn attach(&mut self, id: u64, file: OwnedFd, stderr: bool, poller: &Poller) -> io::Result<()> {
-        let Some(output) = self.open.get_mut(&id) else { return Ok(()) };
+        let Some(output) = self.open.get_mut(&id) else {
+            return Ok(());
+        };
         poller.add(&file, FIRST_OUTPUT + 2 * id + u64::from(stderr), Interest::Read)?;
         let stream = if stderr { Stream::stderr() } else { Stream::stdout() };
         output.ends[usize::from(stderr)] = Some(End { file, stream });
@@ -100,12 +110,18 @@ impl Outputs {
 impl Output {
     fn lost(&mut self) -> Option<Fact> {
         let bytes = self.log.take_lost();
-        (bytes > 0).then(|| Fact::LogLost { container: self.container.clone(), attempt: self.attempt, bytes })
+        (bytes > 0).then(|| Fact::LogLost {
+            container: self.container.clone(),
+            attempt: self.attempt,
+            bytes,
+        })
     }
 
     /// Read once. Also returns whether something was written.
     fn read(&mut self, index: usize, at: i64, most: usize, poller: &Poller) -> (Read, bool) {
-        let Some(end) = &mut self.ends[index] else { return (Read::End, false) };
+        let Some(end) = &mut self.ends[index] else {
+            return (Read::End, false);
+        };
         let mut buffer = [0; CHUNK];
         match fd::read_some(end.file.as_fd(), &mut buffer[..most.min(CHUNK)]) {
             Ok(None) => (Read::Nothing, false),

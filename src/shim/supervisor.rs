@@ -14,9 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
-};
+use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 
 use super::connection::Connection;
 use super::containers::{Containers, Ended};
@@ -113,30 +111,55 @@ fn serve(spawn: &Spawn, connection: OwnedFd, mounts: OwnedFd) -> Result<(), Shim
     };
     let signals = set_up().map_err(ShimError::SetUp)?;
     let lock = lock::take(&dir.join(LOCK))
-        .map_err(|source| ShimError::Lock { dir: dir.clone(), source })?
+        .map_err(|source| ShimError::Lock {
+            dir: dir.clone(),
+            source,
+        })?
         .ok_or_else(|| ShimError::Locked { dir: dir.clone() })?;
-    let mut journal =
-        Journal::create(&dir.join(JOURNAL)).map_err(|source| ShimError::Journal { dir: dir.clone(), source })?;
+    let mut journal = Journal::create(&dir.join(JOURNAL)).map_err(|source| ShimError::Journal {
+        dir: dir.clone(),
+        source,
+    })?;
     journal.append(
         process::realtime(),
-        Fact::Shim { protocol: PROTOCOL, pid: process::own_pid(), boot_id: spawn.sandbox.boot_id.clone() },
+        Fact::Shim {
+            protocol: PROTOCOL,
+            pid: process::own_pid(),
+            boot_id: spawn.sandbox.boot_id.clone(),
+        },
     );
     let (machine, infra) = match make_infra(&spawn.sandbox, &mounts) {
         Ok(made) => made,
         Err(error) => {
             let message = words(&error);
-            journal.append(process::realtime(), Fact::InfraFailed { message: message.clone() });
+            journal.append(
+                process::realtime(),
+                Fact::InfraFailed {
+                    message: message.clone(),
+                },
+            );
             return Err(ShimError::Infra { message });
         }
     };
     drop(mounts);
     let start_time = process::start_time(infra.pid).map_err(ShimError::Wait)?;
-    journal.append(process::realtime(), Fact::InfraStarted { pid: infra.pid, start_time });
-    let listen_error = |source| ShimError::Listen { dir: dir.clone(), source };
+    journal.append(
+        process::realtime(),
+        Fact::InfraStarted {
+            pid: infra.pid,
+            start_time,
+        },
+    );
+    let listen_error = |source| ShimError::Listen {
+        dir: dir.clone(),
+        source,
+    };
     let listener = unix::listen(dir, SOCKET).map_err(listen_error)?;
     listener.set_nonblocking(true).map_err(listen_error)?;
     let poller = Poller::new().map_err(ShimError::Poll)?;
-    poller.add(&listener, LISTENER, Interest::Read).map_err(ShimError::Poll)?;
+    poller
+        .add(&listener, LISTENER, Interest::Read)
+        .map_err(ShimError::Poll)?;
     poller.add(&signals, SIGNALS, Interest::Read).map_err(ShimError::Poll)?;
     let mut shim = Supervisor {
         config: &spawn.sandbox,
@@ -205,7 +228,12 @@ fn infra_cgroup(config: &SandboxConfig) -> String {
 }
 
 fn pod_resources(limits: &PodResources) -> LinuxResources {
-    let PodResources { cpu_shares, cpu_quota, memory_limit, pids_limit } = *limits;
+    let PodResources {
+        cpu_shares,
+        cpu_quota,
+        memory_limit,
+        pids_limit,
+    } = *limits;
     let mut resources = LinuxResourcesBuilder::default();
     if cpu_shares.is_some() || cpu_quota.is_some() {
         let mut cpu = LinuxCpuBuilder::default();
@@ -222,7 +250,12 @@ fn pod_resources(limits: &PodResources) -> LinuxResources {
         resources = resources.memory(memory.build().expect("every field has a default"));
     }
     if let Some(limit) = pids_limit {
-        resources = resources.pids(LinuxPidsBuilder::default().limit(limit).build().expect("the limit is given"));
+        resources = resources.pids(
+            LinuxPidsBuilder::default()
+                .limit(limit)
+                .build()
+                .expect("the limit is given"),
+        );
     }
     resources.build().expect("every field has a default")
 }
@@ -306,7 +339,12 @@ impl Supervisor<'_> {
         }
         self.told = self.journal.length();
         let message = FromShim::Journal { length: self.told };
-        let greeted: Vec<u64> = self.connections.iter().filter(|(_, c)| c.greeted).map(|(id, _)| *id).collect();
+        let greeted: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.greeted)
+            .map(|(id, _)| *id)
+            .collect();
         for id in greeted {
             self.send(id, &message);
         }
@@ -316,7 +354,8 @@ impl Supervisor<'_> {
     fn retry(&mut self) -> bool {
         let machine = &self.machine;
         // An error is as good as busy: there is nobody to tell, and nothing else to do.
-        self.remove.retain(|cgroup| !machine.cgroups.remove(cgroup).unwrap_or(false));
+        self.remove
+            .retain(|cgroup| !machine.cgroups.remove(cgroup).unwrap_or(false));
         let flushed = self.journal.flush();
         self.tell();
         if self.all_ended() && self.stopping.is_some() {
@@ -337,7 +376,9 @@ impl Supervisor<'_> {
 
     fn connect(&mut self, socket: UnixStream) {
         // Only root can reach the socket's directory; a connection that cannot be served is closed.
-        let Ok(connection) = Connection::new(socket) else { return };
+        let Ok(connection) = Connection::new(socket) else {
+            return;
+        };
         let id = self.next_connection;
         if self.poller.add(&connection, id, Interest::Read).is_ok() {
             self.next_connection += 1;
@@ -361,7 +402,9 @@ impl Supervisor<'_> {
     }
 
     fn send(&mut self, id: u64, message: &FromShim) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         if connection.send(message).is_err() {
             self.disconnect(id);
         } else if connection.is_behind() {
@@ -370,11 +413,19 @@ impl Supervisor<'_> {
     }
 
     fn reply(&mut self, waiter: Waiter, result: Reply) {
-        self.send(waiter.connection, &FromShim::Reply { id: waiter.request, result });
+        self.send(
+            waiter.connection,
+            &FromShim::Reply {
+                id: waiter.request,
+                result,
+            },
+        );
     }
 
     fn requests(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         if connection.is_behind() {
             if connection.flush().is_err() {
                 return self.disconnect(id);
@@ -395,22 +446,43 @@ impl Supervisor<'_> {
 
     fn request(&mut self, connection: u64, request: Request) {
         let Request { id, body } = request;
-        let waiter = Waiter { connection, request: id };
-        let Some(greeted) = self.connections.get(&connection).map(|c| c.greeted) else { return };
+        let waiter = Waiter {
+            connection,
+            request: id,
+        };
+        let Some(greeted) = self.connections.get(&connection).map(|c| c.greeted) else {
+            return;
+        };
         match body {
             RequestBody::Hello { protocol: _ } => {
                 // Fields are only ever added: an older and a newer agent both understand what they know of.
                 if let Some(connection) = self.connections.get_mut(&connection) {
                     connection.greeted = true;
                 }
-                self.send(connection, &FromShim::Hello { protocol: PROTOCOL, pid: process::own_pid() });
-                self.send(connection, &FromShim::Journal { length: self.journal.length() });
+                self.send(
+                    connection,
+                    &FromShim::Hello {
+                        protocol: PROTOCOL,
+                        pid: process::own_pid(),
+                    },
+                );
+                self.send(
+                    connection,
+                    &FromShim::Journal {
+                        length: self.journal.length(),
+                    },
+                );
             }
             RequestBody::Start(_) | RequestBody::Signal { .. } | RequestBody::Stop if !greeted => {
                 self.disconnect(connection);
             }
             RequestBody::Start(start) => self.start(waiter, *start),
-            RequestBody::Signal { container, attempt, signal, all } => {
+            RequestBody::Signal {
+                container,
+                attempt,
+                signal,
+                all,
+            } => {
                 self.signal(waiter, &container, attempt, signal, all);
             }
             RequestBody::Stop => self.stop(Some(waiter)),
@@ -432,15 +504,29 @@ impl Supervisor<'_> {
         }
         let (container, attempt) = (start.container.clone(), start.attempt);
         self.containers.remember(&container, attempt);
-        self.write_down(Fact::Starting { container: container.clone(), attempt });
-        match self.containers.start(start, waiter, &self.machine, &self.poller, self.config, &mut self.outputs) {
+        self.write_down(Fact::Starting {
+            container: container.clone(),
+            attempt,
+        });
+        match self.containers.start(
+            start,
+            waiter,
+            &self.machine,
+            &self.poller,
+            self.config,
+            &mut self.outputs,
+        ) {
             Ok(()) => {}
             Err(failure) => {
                 if let Some(cgroup) = failure.cgroup {
                     self.remove.insert(cgroup);
                 }
                 let message = failure.message;
-                self.write_down(Fact::StartFailed { container, attempt, message: message.clone() });
+                self.write_down(Fact::StartFailed {
+                    container,
+                    attempt,
+                    message: message.clone(),
+                });
                 self.reply(waiter, Reply::Failed(message));
             }
         }
@@ -480,7 +566,11 @@ impl Supervisor<'_> {
             return self.reply(waiter, Reply::Refused(message));
         }
         if self.containers.first_signal(container, attempt, signal) {
-            self.write_down(Fact::Signalled { container: container.to_owned(), attempt, signal });
+            self.write_down(Fact::Signalled {
+                container: container.to_owned(),
+                attempt,
+                signal,
+            });
         }
         let reply = match self.containers.signal(container, attempt, signal, all, &self.machine) {
             Ok(()) => Reply::Done,
@@ -542,10 +632,18 @@ impl Supervisor<'_> {
             self.write_down(Fact::InfraExited { status });
             return Ok(());
         }
-        let Some(ended) = self.containers.ended(pid, status, &self.machine, &self.poller, &mut self.outputs) else {
+        let Some(ended) = self
+            .containers
+            .ended(pid, status, &self.machine, &self.poller, &mut self.outputs)
+        else {
             return Ok(());
         };
-        let Ended { fact, lost, cgroup, answer } = ended;
+        let Ended {
+            fact,
+            lost,
+            cgroup,
+            answer,
+        } = ended;
         self.report_lost(lost);
         self.write_down(fact);
         self.tell();

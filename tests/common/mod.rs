@@ -189,12 +189,13 @@ impl Agent {
             .append(true)
             .open(self.dir.join("agent.log"))
             .unwrap();
-        let child = podd()
+        let mut command = podd();
+        command
             .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        self.child = Some(child.spawn().unwrap());
+        self.child = Some(command.spawn().unwrap());
     }
 
     fn wait_ready(&mut self) {

@@ -53,7 +53,13 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, decoder: Decoder::default(), next: 1, replies: BTreeMap::new(), hello: None }
+        Self {
+            socket,
+            decoder: Decoder::default(),
+            next: 1,
+            replies: BTreeMap::new(),
+            hello: None,
+        }
     }
 
     pub(crate) fn greet(&mut self) {
@@ -67,7 +73,9 @@ impl Connection {
     pub(crate) fn post(&mut self, body: RequestBody) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.socket.write_all(&frame::encode(&Request { id, body }).unwrap()).unwrap();
+        self.socket
+            .write_all(&frame::encode(&Request { id, body }).unwrap())
+            .unwrap();
         id
     }
 
@@ -115,10 +123,18 @@ fn make_layer(at: &Path) {
     }
     fs::copy("/bin/busybox", at.join("bin/busybox")).unwrap();
     let names = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-    for name in String::from_utf8(names).unwrap().lines().filter(|name| *name != "busybox") {
+    for name in String::from_utf8(names)
+        .unwrap()
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
         symlink("busybox", at.join("bin").join(name)).unwrap();
     }
-    fs::write(at.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n").unwrap();
+    fs::write(
+        at.join("etc/passwd"),
+        "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
+    )
+    .unwrap();
 }
 
 impl Sandbox {
@@ -145,7 +161,10 @@ impl Sandbox {
             protocol: PROTOCOL,
             uid: "uid".to_owned(),
             attempt: 0,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned(),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap()
+                .trim()
+                .to_owned(),
             hostname: "web-0".to_owned(),
             host_network: false,
             share_pid: false,
@@ -156,11 +175,25 @@ impl Sandbox {
             log_max_files: 5,
         };
         change(&mut config);
-        let (shim, socket) = zygote.spawn(&Spawn { dir: dir.clone(), sandbox: config.clone() }).unwrap();
+        let (shim, socket) = zygote
+            .spawn(&Spawn {
+                dir: dir.clone(),
+                sandbox: config.clone(),
+            })
+            .unwrap();
         let mut connection = Connection::new(socket);
         connection.greet();
-        let mut sandbox =
-            Self { home, dir, config, shim, infra: 0, connection, _zygote: None, cgroup_root, layer };
+        let mut sandbox = Self {
+            home,
+            dir,
+            config,
+            shim,
+            infra: 0,
+            connection,
+            _zygote: None,
+            cgroup_root,
+            layer,
+        };
         sandbox.infra = sandbox.wait(|facts| {
             facts.iter().find_map(|fact| match fact {
                 Fact::InfraStarted { pid, .. } => Some(*pid),
@@ -187,12 +220,18 @@ impl Sandbox {
             if let Some(found) = look(&self.facts()) {
                 return found;
             }
-            assert!(self.connection.hear(), "the shim ended; its journal: {:#?}", self.facts());
+            assert!(
+                self.connection.hear(),
+                "the shim ended; its journal: {:#?}",
+                self.facts()
+            );
         }
     }
 
     pub(crate) fn log_path(&self, container: &str, attempt: u32) -> PathBuf {
-        self.home.path().join(format!("log/ns_pod_uid/{container}/{attempt}.log"))
+        self.home
+            .path()
+            .join(format!("log/ns_pod_uid/{container}/{attempt}.log"))
     }
 
     /// The container's cgroup, relative to a hierarchy.
@@ -215,8 +254,20 @@ impl Sandbox {
         } else {
             json!({"type": "pid"})
         });
-        let capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-            "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_SETFCAP", "CAP_SYS_CHROOT"];
+        let capabilities = [
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_MKNOD",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETPCAP",
+            "CAP_SETFCAP",
+            "CAP_SYS_CHROOT",
+        ];
         json!({
             "ociVersion": "1.2.0",
             "process": {
@@ -269,7 +320,12 @@ impl Sandbox {
             container: container.to_owned(),
             attempt,
             spec: config,
-            rootfs: Overlay { lower: vec![self.layer.clone()], upper, work, target },
+            rootfs: Overlay {
+                lower: vec![self.layer.clone()],
+                upper,
+                work,
+                target,
+            },
             sub_paths: Vec::new(),
             log: self.log_path(container, attempt),
             stdin: false,
@@ -288,7 +344,10 @@ impl Sandbox {
 
     pub(crate) fn start_with_sub_path(&mut self, spec: &Value, destination: &str, path: &str) -> Reply {
         let mut start = self.start_of("web", 0, spec);
-        start.sub_paths = vec![SubPath { destination: destination.into(), path: path.into() }];
+        start.sub_paths = vec![SubPath {
+            destination: destination.into(),
+            path: path.into(),
+        }];
         self.connection.ask(RequestBody::Start(Box::new(start)))
     }
 
@@ -330,14 +389,24 @@ impl Sandbox {
 
     pub(crate) fn pid_of(&self, container: &str, attempt: u32) -> i32 {
         let started = self.facts().into_iter().find_map(|fact| match fact {
-            Fact::Started { container: c, attempt: a, pid, .. } if c == container && a == attempt => Some(pid),
+            Fact::Started {
+                container: c,
+                attempt: a,
+                pid,
+                ..
+            } if c == container && a == attempt => Some(pid),
             _ => None,
         });
         started.expect("it has started")
     }
 
     pub(crate) fn signal(&mut self, container: &str, attempt: u32, signal: i32, all: bool) -> Reply {
-        self.connection.ask(RequestBody::Signal { container: container.to_owned(), attempt, signal, all })
+        self.connection.ask(RequestBody::Signal {
+            container: container.to_owned(),
+            attempt,
+            signal,
+            all,
+        })
     }
 
     /// Stop, and see that nothing is left.
@@ -352,12 +421,20 @@ impl Sandbox {
     /// Directories of this sandbox in any hierarchy.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let pod = &self.config.cgroup;
-        hierarchies().into_iter().map(|h| h.join(pod)).filter(|path| path.exists()).collect()
+        hierarchies()
+            .into_iter()
+            .map(|h| h.join(pod))
+            .filter(|path| path.exists())
+            .collect()
     }
 }
 
 fn hierarchies() -> Vec<PathBuf> {
-    fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()).collect()
+    fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|p| p.is_dir())
+        .collect()
 }
 
 impl Drop for Sandbox {
@@ -388,7 +465,12 @@ fn remove_cgroups(at: &Path) {
 
 pub(crate) fn exit_of(facts: &[Fact], container: &str, attempt: u32) -> Option<WaitStatus> {
     facts.iter().find_map(|fact| match fact {
-        Fact::Exited { container: c, attempt: a, status, .. } if c == container && *a == attempt => Some(*status),
+        Fact::Exited {
+            container: c,
+            attempt: a,
+            status,
+            ..
+        } if c == container && *a == attempt => Some(*status),
         _ => None,
     })
 }
@@ -414,6 +496,9 @@ pub(crate) fn kill(pid: i32) {
 
 /// The lines of /proc/<pid>/status that begin with these words.
 pub(crate) fn status_field(text: &str, field: &str) -> String {
-    let line = text.lines().find(|line| line.starts_with(&format!("{field}:"))).expect("the field is there");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{field}:")))
+        .expect("the field is there");
     line.split_once(':').unwrap().1.trim().to_owned()
 }

@@ -9,7 +9,10 @@ use crate::harness::Sandbox;
 #[test]
 fn much_output_arrives_whole() {
     let mut sandbox = Sandbox::new();
-    let output = sandbox.run("web", "seq 1 200000; head -c 100000 /dev/zero | tr '\\0' x; echo; echo end");
+    let output = sandbox.run(
+        "web",
+        "seq 1 200000; head -c 100000 /dev/zero | tr '\\0' x; echo; echo end",
+    );
     let mut expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
     expected.push_str(&"x".repeat(100_000));
     expected.push_str("\nend\n");
@@ -33,7 +36,10 @@ fn logs_are_rotated_without_loss() {
         files += 1;
         assert!(fs::metadata(&path).unwrap().len() <= 100_000, "{path:?}");
         numbers.extend(
-            fs::read_to_string(path).unwrap().lines().map(|l| l.split(' ').nth(3).unwrap().parse::<u32>().unwrap()),
+            fs::read_to_string(path)
+                .unwrap()
+                .lines()
+                .map(|l| l.split(' ').nth(3).unwrap().parse::<u32>().unwrap()),
         );
     }
     numbers.sort_unstable();
@@ -48,7 +54,14 @@ fn a_full_disk_does_not_stop_a_container_and_the_loss_is_told() {
     let log_dir = sandbox.home.path().join("full");
     fs::create_dir(&log_dir).unwrap();
     let mount = |arguments: &[&str]| {
-        assert!(std::process::Command::new("mount").args(arguments).arg(&log_dir).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mount")
+                .args(arguments)
+                .arg(&log_dir)
+                .status()
+                .unwrap()
+                .success()
+        );
     };
     mount(&["-t", "tmpfs", "-o", "size=64k", "podd-test"]);
     let mut spec = sandbox.spec("web", 0, &["sh", "-c", "seq 1 100000; echo done > /data/done"]);
@@ -73,10 +86,20 @@ fn a_full_disk_does_not_stop_a_container_and_the_loss_is_told() {
     let text = fs::read_to_string(log_dir.join("0.log")).unwrap();
     let kept: usize = text.lines().map(|line| line.split(' ').nth(3).unwrap().len() + 1).sum();
     let written: usize = (1..=100_000_u32).map(|n| n.to_string().len() + 1).sum();
-    assert_eq!(kept + usize::try_from(lost).unwrap(), written, "what is not there is counted");
+    assert_eq!(
+        kept + usize::try_from(lost).unwrap(),
+        written,
+        "what is not there is counted"
+    );
     assert!(text.ends_with('\n'));
     sandbox.stop();
-    assert!(std::process::Command::new("umount").arg(&log_dir).status().unwrap().success());
+    assert!(
+        std::process::Command::new("umount")
+            .arg(&log_dir)
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 #[test]
@@ -88,6 +111,11 @@ fn stdin_is_null_or_an_open_pipe() {
     start.stdin = true;
     assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
     while sandbox.output("pipe", 0, "stdout") != "pipe\n" {}
-    assert!(!sandbox.facts().iter().any(|fact| matches!(fact, Fact::Exited { container, .. } if container == "pipe")));
+    assert!(
+        !sandbox
+            .facts()
+            .iter()
+            .any(|fact| matches!(fact, Fact::Exited { container, .. } if container == "pipe"))
+    );
     sandbox.stop();
 }

@@ -26,7 +26,11 @@ fn a_thousand_starts_leak_nothing() {
             assert_eq!(sandbox.exited("web", attempt), WaitStatus::Code(0));
         }
     }
-    assert_eq!(sandbox.signal("web", 0, 15, false), Reply::Done, "one more turn of the loop");
+    assert_eq!(
+        sandbox.signal("web", 0, 15, false),
+        Reply::Done,
+        "one more turn of the loop"
+    );
     assert_eq!(open_files(sandbox.shim), before);
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", sandbox.shim)).unwrap();
     assert_eq!(children.split_whitespace().count(), 1, "infra alone");
@@ -46,9 +50,14 @@ fn latency_after_idle_gaps() {
         let spec = sandbox.spec("web", attempt, &["true"]);
         let start = sandbox.start_of("web", attempt, &spec);
         // An idle machine is the slow case: RCU grace periods, cold caches.
-        let _slept = rustix::thread::nanosleep(&rustix::thread::Timespec { tv_sec: 0, tv_nsec: 200_000_000 });
+        let _slept = rustix::thread::nanosleep(&rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 200_000_000,
+        });
         let begin = Instant::now();
-        let reply = sandbox.connection.ask(podd::shim::protocol::RequestBody::Start(Box::new(start)));
+        let reply = sandbox
+            .connection
+            .ask(podd::shim::protocol::RequestBody::Start(Box::new(start)));
         asked.push(begin.elapsed());
         assert_eq!(reply, Reply::Done);
         sandbox.exited("web", attempt);
@@ -56,14 +65,22 @@ fn latency_after_idle_gaps() {
     let entries = sandbox.entries();
     for pair in entries.windows(2) {
         if let (Fact::Starting { .. }, Fact::Started { .. }) = (&pair[0].fact, &pair[1].fact) {
-            inside.push(std::time::Duration::from_nanos(u64::try_from(pair[1].at - pair[0].at).unwrap()));
+            inside.push(std::time::Duration::from_nanos(
+                u64::try_from(pair[1].at - pair[0].at).unwrap(),
+            ));
         }
     }
     for (name, times) in [("request to answer", &mut asked), ("Starting to Started", &mut inside)] {
         times.sort();
         println!("{name}: p50 {:?} p95 {:?} max {:?}", times[25], times[47], times[49]);
     }
-    println!("{}", fs::read_to_string(format!("/proc/{}/smaps_rollup", sandbox.shim)).unwrap());
-    println!("{}", fs::read_to_string(format!("/proc/{}/smaps_rollup", sandbox.infra)).unwrap());
+    println!(
+        "{}",
+        fs::read_to_string(format!("/proc/{}/smaps_rollup", sandbox.shim)).unwrap()
+    );
+    println!(
+        "{}",
+        fs::read_to_string(format!("/proc/{}/smaps_rollup", sandbox.infra)).unwrap()
+    );
     sandbox.stop();
 }

@@ -24,21 +24,74 @@ pub static POD: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    verbs: &[
+        "create",
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "update",
+        "watch",
+    ],
     subresources: &[
-        Subresource { name: "log", kind: ("", "v1", "Pod"), verbs: &["get"] },
-        Subresource { name: "status", kind: ("", "v1", "Pod"), verbs: &["get"] },
+        Subresource {
+            name: "log",
+            kind: ("", "v1", "Pod"),
+            verbs: &["get"],
+        },
+        Subresource {
+            name: "status",
+            kind: ("", "v1", "Pod"),
+            verbs: &["get"],
+        },
     ],
     columns: &[
         column("Name", "string", "name", "Name must be unique within a namespace.", 0),
-        column("Ready", "string", "", "The aggregate readiness state of this pod for accepting traffic.", 0),
-        column("Status", "string", "", "The aggregate status of the containers in this pod.", 0),
-        column("Restarts", "string", "", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.", 0),
+        column(
+            "Ready",
+            "string",
+            "",
+            "The aggregate readiness state of this pod for accepting traffic.",
+            0,
+        ),
+        column(
+            "Status",
+            "string",
+            "",
+            "The aggregate status of the containers in this pod.",
+            0,
+        ),
+        column(
+            "Restarts",
+            "string",
+            "",
+            "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+            0,
+        ),
         column("Age", "string", "", "The time since the pod was created.", 0),
-        column("IP", "string", "", "The IP address of the pod. Empty if not yet allocated.", 1),
+        column(
+            "IP",
+            "string",
+            "",
+            "The IP address of the pod. Empty if not yet allocated.",
+            1,
+        ),
         column("Node", "string", "", "The node this pod runs on.", 1),
-        column("Nominated Node", "string", "", "Always none: nothing is scheduled here.", 1),
-        column("Readiness Gates", "string", "", "The readiness gates of the pod and how many of them are true.", 1),
+        column(
+            "Nominated Node",
+            "string",
+            "",
+            "Always none: nothing is scheduled here.",
+            1,
+        ),
+        column(
+            "Readiness Gates",
+            "string",
+            "",
+            "The readiness gates of the pod and how many of them are true.",
+            1,
+        ),
     ],
     selectable: &[
         selectable("metadata.name"),
@@ -47,7 +100,10 @@ pub static POD: Kind = Kind {
         selectable("spec.restartPolicy"),
         selectable("spec.schedulerName"),
         selectable("spec.serviceAccountName"),
-        Selectable { path: "spec.hostNetwork", absent: "false" },
+        Selectable {
+            path: "spec.hostNetwork",
+            absent: "false",
+        },
         selectable("status.phase"),
         selectable("status.podIP"),
         selectable("status.nominatedNodeName"),
@@ -66,7 +122,13 @@ const fn column(
     description: &'static str,
     priority: u8,
 ) -> Column {
-    Column { name, cell_type, format, description, priority }
+    Column {
+        name,
+        cell_type,
+        format,
+        description,
+        priority,
+    }
 }
 
 const fn selectable(path: &'static str) -> Selectable {
@@ -74,7 +136,12 @@ const fn selectable(path: &'static str) -> Selectable {
 }
 
 fn invalid(name: Option<&str>, faults: Vec<Fault>) -> ApiError {
-    ApiError::Invalid { group: POD.group, kind: POD.kind, name: name.unwrap_or("").to_owned(), faults }
+    ApiError::Invalid {
+        group: POD.group,
+        kind: POD.kind,
+        name: name.unwrap_or("").to_owned(),
+        faults,
+    }
 }
 
 fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
@@ -83,7 +150,11 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let mut warnings = decoded.warnings;
     let pod = decoded.object;
     let asked = pod.metadata();
-    if asked.namespace.as_deref().is_some_and(|ns| !ns.is_empty() && ns != draft.namespace) {
+    if asked
+        .namespace
+        .as_deref()
+        .is_some_and(|ns| !ns.is_empty() && ns != draft.namespace)
+    {
         return Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
@@ -101,7 +172,12 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     warnings.extend(admitted.warnings);
     let name = admitted.pod.metadata.name.clone().unwrap_or_default();
     let object = serde_json::to_value(&admitted.pod).map_err(|e| ApiError::internal("a pod cannot be written", e))?;
-    Ok(Admitted { name, object, generated: asked_name.is_none(), warnings })
+    Ok(Admitted {
+        name,
+        object,
+        generated: asked_name.is_none(),
+        warnings,
+    })
 }
 
 /// What of `metadata` a client may change; everything else in it is podd's.
@@ -121,17 +197,29 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
             )));
         }
     }
-    if let Some(uid) = proposed["metadata"]["uid"].as_str().filter(|u| !u.is_empty() && *u != meta("uid")) {
+    if let Some(uid) = proposed["metadata"]["uid"]
+        .as_str()
+        .filter(|u| !u.is_empty() && *u != meta("uid"))
+    {
         return Err(ApiError::Conflict {
             kind: &POD,
             name: name.to_owned(),
-            why: format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta("uid")),
+            why: format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                meta("uid")
+            ),
         });
     }
     if let Some(object) = proposed.as_object_mut() {
         object.remove("status");
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            for own in ["resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"] {
+            for own in [
+                "resourceVersion",
+                "generation",
+                "creationTimestamp",
+                "managedFields",
+                "selfLink",
+            ] {
                 metadata.remove(own);
             }
             for own in ["deletionTimestamp", "deletionGracePeriodSeconds", "uid", "generateName"] {
@@ -141,8 +229,8 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
         }
     }
     let bytes = serde_json::to_vec(&proposed).map_err(|e| ApiError::internal("a pod cannot be written", e))?;
-    let decoded = admit::decode::<Pod>(&bytes, Encoding::Json, validation)
-        .map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let decoded =
+        admit::decode::<Pod>(&bytes, Encoding::Json, validation).map_err(|e| ApiError::bad_request(e.to_string()))?;
     let mut warnings = decoded.warnings;
     let created = meta("creationTimestamp").parse().unwrap_or(Timestamp::UNIX_EPOCH);
     let context = AdmitContext {
@@ -187,11 +275,15 @@ fn row(object: &Value, now: Timestamp) -> Row {
             .flatten()
             .any(|c| c.name == name && c.restart_policy.as_deref() == Some("Always"))
     };
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| sidecar(&c.name)).count();
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| sidecar(&c.name))
+        .count();
     let total = spec.containers.len() + sidecars;
     let mut summary = Summary::of_phase(&status, &phase);
-    let initializing =
-        summary.init_containers(&status, spec.init_containers.as_ref().map_or(0, Vec::len), sidecar);
+    let initializing = summary.init_containers(&status, spec.init_containers.as_ref().map_or(0, Vec::len), sidecar);
     if !initializing || has_condition(&status, "Initialized") {
         summary.containers(&status);
     }
@@ -206,13 +298,25 @@ fn row(object: &Value, now: Timestamp) -> Row {
         Some(at) if summary.restarts > 0 => format!("{} ({} ago)", summary.restarts, human_duration(at, now)),
         Some(_) | None => summary.restarts.to_string(),
     };
-    let age = pod.metadata.creation_timestamp.map_or_else(|| "<unknown>".to_owned(), |t| human_duration(t.0, now));
+    let age = pod
+        .metadata
+        .creation_timestamp
+        .map_or_else(|| "<unknown>".to_owned(), |t| human_duration(t.0, now));
     let or_none = |text: Option<&str>| text.filter(|t| !t.is_empty()).unwrap_or("<none>").to_owned();
-    let ip = status.pod_ips.iter().flatten().next().map(|ip| ip.ip.as_str()).or(status.pod_ip.as_deref());
+    let ip = status
+        .pod_ips
+        .iter()
+        .flatten()
+        .next()
+        .map(|ip| ip.ip.as_str())
+        .or(status.pod_ip.as_deref());
     let gates = spec.readiness_gates.as_ref().filter(|g| !g.is_empty()).map_or_else(
         || "<none>".to_owned(),
         |gates| {
-            let true_ones = gates.iter().filter(|g| has_condition(&status, &g.condition_type)).count();
+            let true_ones = gates
+                .iter()
+                .filter(|g| has_condition(&status, &g.condition_type))
+                .count();
             format!("{true_ones}/{}", gates.len())
         },
     );
@@ -240,7 +344,11 @@ fn row(object: &Value, now: Timestamp) -> Row {
 }
 
 fn has_condition(status: &PodStatus, wanted: &str) -> bool {
-    status.conditions.iter().flatten().any(|c| c.type_ == wanted && c.status == "True")
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == wanted && c.status == "True")
 }
 
 /// What the Ready, Status and Restarts cells are made of.
@@ -261,7 +369,11 @@ impl Summary {
         let reason = if status.conditions.iter().flatten().any(|c| gated(&c)) {
             "SchedulingGated".to_owned()
         } else {
-            status.reason.clone().filter(|r| !r.is_empty()).unwrap_or_else(|| phase.to_owned())
+            status
+                .reason
+                .clone()
+                .filter(|r| !r.is_empty())
+                .unwrap_or_else(|| phase.to_owned())
         };
         Self {
             reason,
@@ -300,7 +412,11 @@ impl Summary {
                     },
                 }
             } else {
-                match state.waiting.and_then(|w| w.reason).filter(|r| !r.is_empty() && r != "PodInitializing") {
+                match state
+                    .waiting
+                    .and_then(|w| w.reason)
+                    .filter(|r| !r.is_empty() && r != "PodInitializing")
+                {
                     Some(reason) => format!("Init:{reason}"),
                     None => format!("Init:{at}/{declared}"),
                 }
@@ -335,7 +451,11 @@ impl Summary {
         }
         // One container is done and another runs on: the pod as a whole still runs.
         if self.reason == "Completed" && running {
-            let reason = if has_condition(status, "Ready") { "Running" } else { "NotReady" };
+            let reason = if has_condition(status, "Ready") {
+                "Running"
+            } else {
+                "NotReady"
+            };
             reason.clone_into(&mut self.reason);
         }
     }
@@ -390,7 +510,10 @@ mod tests {
     fn restarts_say_when_the_last_one_was() {
         let status = json!({"phase": "Running", "podIPs": [{"ip": "10.244.0.2"}], "containerStatuses": [
             container("a", 3, true, &running()), container("b", 0, true, &running())]});
-        assert_eq!(cells(&pod(status))[..6], ["p", "2/2", "Running", "3 (5m ago)", "60m", "10.244.0.2"]);
+        assert_eq!(
+            cells(&pod(status))[..6],
+            ["p", "2/2", "Running", "3 (5m ago)", "60m", "10.244.0.2"]
+        );
     }
 
     #[test]
@@ -414,9 +537,18 @@ mod tests {
     #[test]
     fn exits_without_a_reason_are_told_by_number() {
         let status = |state| json!({"phase": "Failed", "containerStatuses": [container("a", 0, false, &state)]});
-        assert_eq!(cells(&pod(status(json!({"terminated": {"exitCode": 3}}))))[2], "ExitCode:3");
-        assert_eq!(cells(&pod(status(json!({"terminated": {"exitCode": 137, "signal": 9}}))))[2], "Signal:9");
-        let row = row(&pod(status(json!({"terminated": {"exitCode": 3, "reason": "Error"}}))), at("2026-01-01T01:00:00Z"));
+        assert_eq!(
+            cells(&pod(status(json!({"terminated": {"exitCode": 3}}))))[2],
+            "ExitCode:3"
+        );
+        assert_eq!(
+            cells(&pod(status(json!({"terminated": {"exitCode": 137, "signal": 9}}))))[2],
+            "Signal:9"
+        );
+        let row = row(
+            &pod(status(json!({"terminated": {"exitCode": 3, "reason": "Error"}}))),
+            at("2026-01-01T01:00:00Z"),
+        );
         assert_eq!(row.conditions[0]["reason"], "Failed");
     }
 
@@ -436,7 +568,8 @@ mod tests {
             container("two", 0, false, &json!({"waiting": {"reason": "PodInitializing"}}))]}));
         object["spec"]["initContainers"] = json!([{"name": "one"}, {"name": "two"}]);
         assert_eq!(cells(&object)[1..3], ["0/2", "Init:1/2"]);
-        object["status"]["initContainerStatuses"][1]["state"] = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+        object["status"]["initContainerStatuses"][1]["state"] =
+            json!({"terminated": {"exitCode": 1, "reason": "Error"}});
         assert_eq!(cells(&object)[2], "Init:Error");
         object["spec"]["initContainers"][1]["restartPolicy"] = "Always".into();
         object["status"]["initContainerStatuses"][1] = container("two", 0, true, &running());

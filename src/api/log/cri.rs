@@ -26,7 +26,11 @@ pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
         b"P" => false,
         _ => return None,
     };
-    Some(Record { timestamp: std::str::from_utf8(timestamp).ok()?, full, text })
+    Some(Record {
+        timestamp: std::str::from_utf8(timestamp).ok()?,
+        full,
+        text,
+    })
 }
 
 fn word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -47,7 +51,12 @@ pub(super) struct Printer {
 
 impl Printer {
     pub(super) fn new(since: Option<Timestamp>, timestamps: bool, limit: Option<u64>) -> Self {
-        Self { since, timestamps, left: limit, at_line_start: true }
+        Self {
+            since,
+            timestamps,
+            left: limit,
+            at_line_start: true,
+        }
     }
 
     /// The limit is reached: nothing more will be written.

@@ -49,7 +49,10 @@ struct Identity {
 /// Names that come from objects are single path components, or nothing is opened.
 fn component(name: &str) -> io::Result<&str> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a name of one directory"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a name of one directory",
+        ));
     }
     Ok(name)
 }
@@ -62,7 +65,10 @@ impl LogDir {
         let root = rustix::fs::open(log_dir, flags, Mode::empty())?;
         let pod = openat(&root, component(pod)?, flags | OFlags::NOFOLLOW, Mode::empty())?;
         let directory = openat(&pod, component(container)?, flags | OFlags::NOFOLLOW, Mode::empty())?;
-        Ok(Self { directory, current: format!("{attempt}.log") })
+        Ok(Self {
+            directory,
+            current: format!("{attempt}.log"),
+        })
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -76,10 +82,20 @@ impl LogDir {
         let file = File::from(openat(&self.directory, component(name)?, flags, Mode::empty())?);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.nlink() > 1 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file with one name"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not a regular file with one name",
+            ));
         }
-        let identity = Identity { inode: metadata.ino(), born: metadata.created().ok() };
-        Ok(Piece { identity, modified: metadata.modified().ok(), file })
+        let identity = Identity {
+            inode: metadata.ino(),
+            born: metadata.created().ok(),
+        };
+        Ok(Piece {
+            identity,
+            modified: metadata.modified().ok(),
+            file,
+        })
     }
 
     /// Of the file being written, if there is one.
@@ -136,7 +152,13 @@ impl Reader {
         };
         let read = pieces.iter().take(at).map(|p| p.identity).collect();
         let current = pieces.into_iter().nth(at);
-        Ok(Self { directory, current, read, offset, pending: Vec::new() })
+        Ok(Self {
+            directory,
+            current,
+            read,
+            offset,
+            pending: Vec::new(),
+        })
     }
 
     /// The next bytes through `printer` into `out`. False: there is nothing more now.
@@ -169,7 +191,10 @@ impl Reader {
             return Ok(false);
         }
         let pieces = self.directory.pieces()?;
-        let here = self.current.as_ref().and_then(|c| pieces.iter().position(|p| p.identity == c.identity));
+        let here = self
+            .current
+            .as_ref()
+            .and_then(|c| pieces.iter().position(|p| p.identity == c.identity));
         if let (Some(here), Some(current)) = (here, &self.current) {
             if here + 1 == pieces.len() {
                 return Ok(false);
@@ -181,7 +206,8 @@ impl Reader {
         }
         // Ours may have been removed already: then whatever is oldest of what was not read comes next.
         self.read.extend(self.current.as_ref().map(|c| c.identity));
-        self.read.retain(|identity| pieces.iter().any(|p| p.identity == *identity));
+        self.read
+            .retain(|identity| pieces.iter().any(|p| p.identity == *identity));
         let next = pieces.into_iter().find(|p| !self.read.contains(&p.identity));
         let moved = next.is_some();
         if moved {
@@ -199,13 +225,20 @@ impl Reader {
 
 /// The first file that was written to at `since` or later: everything before is older.
 fn first_since(pieces: &[Piece], since: Option<Timestamp>) -> usize {
-    let Some(since) = since.map(SystemTime::from) else { return 0 };
-    pieces.iter().position(|p| p.modified.is_none_or(|m| m >= since)).unwrap_or(pieces.len().saturating_sub(1))
+    let Some(since) = since.map(SystemTime::from) else {
+        return 0;
+    };
+    pieces
+        .iter()
+        .position(|p| p.modified.is_none_or(|m| m >= since))
+        .unwrap_or(pieces.len().saturating_sub(1))
 }
 
-/// Where the last `lines` whole lines begin: the file, and the offset in it.
+/// Where the last `lines` lines begin: the file, and the offset in it. What follows the last newline the container wrote
+/// is a line too, as it is for tail(1).
 fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
     let mut found = 0;
+    let mut last = true;
     for (at, piece) in pieces.iter().enumerate().rev() {
         // Ends of records, from the last one backwards. What follows the last newline is still being written.
         let mut end = piece.file.metadata()?.len();
@@ -218,7 +251,8 @@ fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
             for (i, _) in block[..size].iter().enumerate().rev().filter(|(_, b)| **b == b'\n') {
                 let newline = start + u64::try_from(i).unwrap_or(0);
                 // The record after this newline is known now: it ends at the newline found before.
-                if newest_end.is_some() && is_full(&piece.file, newline + 1)? {
+                if newest_end.is_some() && (is_full(&piece.file, newline + 1)? || std::mem::take(&mut last)) {
+                    last = false;
                     found += 1;
                     if found > lines {
                         return after_record(&piece.file, newline + 1).map(|offset| (at, offset));
@@ -228,7 +262,8 @@ fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
             }
             end = start;
         }
-        if newest_end.is_some() && is_full(&piece.file, 0)? {
+        if newest_end.is_some() && (is_full(&piece.file, 0)? || std::mem::take(&mut last)) {
+            last = false;
             found += 1;
             if found > lines {
                 return after_record(&piece.file, 0).map(|offset| (at, offset));
@@ -265,8 +300,8 @@ fn after_record(file: &File, offset: u64) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::fmt::Write as _;
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
@@ -327,7 +362,15 @@ mod tests {
         let logs = Logs::new();
         logs.write("0.log.1", 0..5000);
         logs.write("0.log", 5000..5010);
-        for (tail, first) in [(0, 5010), (3, 5007), (10, 5000), (11, 4999), (4000, 1010), (5010, 0), (9999, 0)] {
+        for (tail, first) in [
+            (0, 5010),
+            (3, 5007),
+            (10, 5000),
+            (11, 4999),
+            (4000, 1010),
+            (5010, 0),
+            (9999, 0),
+        ] {
             assert_eq!(drain(&mut logs.reader(Some(tail))), lines(first..5010), "tail {tail}");
         }
     }
@@ -343,7 +386,10 @@ mod tests {
         text.push_str("2026-01-01T00:00:02Z stdout F end\n2026-01-01T00:00:03Z stdout F last\n");
         fs::write(logs.path("0.log"), text).unwrap();
         assert_eq!(drain(&mut logs.reader(Some(1))), "last\n");
-        assert_eq!(drain(&mut logs.reader(Some(2))), format!("{}end\nlast\n", long.repeat(10)));
+        assert_eq!(
+            drain(&mut logs.reader(Some(2))),
+            format!("{}end\nlast\n", long.repeat(10))
+        );
         assert!(drain(&mut logs.reader(Some(3))).starts_with("first\n"));
     }
 
@@ -391,7 +437,11 @@ mod tests {
         assert!(refused(), "a second name");
         fs::remove_file(logs.path("0.log")).unwrap();
         rustix::fs::mknodat(
-            rustix::fs::CWD, logs.path("0.log"), rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0,
+            rustix::fs::CWD,
+            logs.path("0.log"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
         )
         .unwrap();
         assert!(refused(), "a fifo");
@@ -405,7 +455,10 @@ mod tests {
         let logs = Logs::new();
         symlink("n_p_u", logs.root.path().join("link")).unwrap();
         for (pod, container) in [("link", "c"), ("..", "c"), ("n_p_u", ".."), ("n_p_u/c", "."), ("", "c")] {
-            assert!(LogDir::open(logs.root.path(), pod, container, 0).is_err(), "{pod}/{container}");
+            assert!(
+                LogDir::open(logs.root.path(), pod, container, 0).is_err(),
+                "{pod}/{container}"
+            );
         }
     }
 }

@@ -19,9 +19,9 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
 use super::answer::response;
@@ -51,13 +51,21 @@ impl Options {
     fn parse(params: &Params, pod: &str, now: Timestamp) -> Result<Self, ApiError> {
         let mut faults = Vec::new();
         let mut fault = |field: &str, detail: String| {
-            faults.push(Fault { field: field.to_owned(), reason: FaultReason::Invalid, detail });
+            faults.push(Fault {
+                field: field.to_owned(),
+                reason: FaultReason::Invalid,
+                detail,
+            });
         };
         let mut positive = |name: &str, least: i64| {
             params.number(name).map(|value| {
                 value.and_then(|v| {
                     if v < least {
-                        let bound = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+                        let bound = if least == 0 {
+                            "must be greater than or equal to 0"
+                        } else {
+                            "must be greater than 0"
+                        };
                         fault(name, format!("Invalid value: {v}: {bound}"));
                     }
                     u64::try_from(v).ok()
@@ -70,8 +78,9 @@ impl Options {
         let time = params
             .text("sinceTime")
             .map(|text| {
-                text.parse::<Timestamp>()
-                    .map_err(|_| ApiError::bad_request(format!("invalid value for the parameter sinceTime: \"{text}\"")))
+                text.parse::<Timestamp>().map_err(|_| {
+                    ApiError::bad_request(format!("invalid value for the parameter sinceTime: \"{text}\""))
+                })
             })
             .transpose()?;
         if seconds.is_some() && time.is_some() {
@@ -82,11 +91,17 @@ impl Options {
             });
         }
         if !faults.is_empty() {
-            return Err(ApiError::Invalid { group: "", kind: "PodLogOptions", name: pod.to_owned(), faults });
+            return Err(ApiError::Invalid {
+                group: "",
+                kind: "PodLogOptions",
+                name: pod.to_owned(),
+                faults,
+            });
         }
         let ago = seconds.map(|s| {
             let seconds = i64::try_from(s).unwrap_or(i64::MAX);
-            now.checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN)
+            now.checked_sub(jiff::SignedDuration::from_secs(seconds))
+                .unwrap_or(Timestamp::MIN)
         });
         Ok(Self {
             follow: params.flag("follow").unwrap_or(false),
@@ -102,12 +117,21 @@ impl Options {
 /// The container that is meant (`pkg/registry/core/pod/strategy.go`, `LogLocation`).
 fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String, ApiError> {
     let spec = pod.spec.as_ref();
-    let main: Vec<&str> = spec.into_iter().flat_map(|s| &s.containers).map(|c| c.name.as_str()).collect();
-    let init: Vec<&str> =
-        spec.into_iter().flat_map(|s| s.init_containers.iter().flatten()).map(|c| c.name.as_str()).collect();
+    let main: Vec<&str> = spec
+        .into_iter()
+        .flat_map(|s| &s.containers)
+        .map(|c| c.name.as_str())
+        .collect();
+    let init: Vec<&str> = spec
+        .into_iter()
+        .flat_map(|s| s.init_containers.iter().flatten())
+        .map(|c| c.name.as_str())
+        .collect();
     match asked {
         Some(asked) if main.contains(&asked) || init.contains(&asked) => Ok(asked.to_owned()),
-        Some(asked) => Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}"))),
+        Some(asked) => Err(ApiError::bad_request(format!(
+            "container {asked} is not valid for pod {name}"
+        ))),
         None => match main.as_slice() {
             [one] => Ok((*one).to_owned()),
             several => {
@@ -127,12 +151,22 @@ fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String
 fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
-    status.container_statuses.iter().flatten().chain(init).find(|c| c.name == container)
+    status
+        .container_statuses
+        .iter()
+        .flatten()
+        .chain(init)
+        .find(|c| c.name == container)
 }
 
 /// The id of the instance whose log is meant, without its scheme (`pkg/kubelet/kubelet_pods.go`,
 /// `validateContainerLogStatus`), or why it has none.
-fn choose_instance<'a>(pod: &'a Pod, name: &str, container: &str, previous: bool) -> Result<&'a ContainerStatus, String> {
+fn choose_instance<'a>(
+    pod: &'a Pod,
+    name: &str,
+    container: &str,
+    previous: bool,
+) -> Result<&'a ContainerStatus, String> {
     let Some(status) = status_of(pod, container) else {
         return Err(format!("container \"{container}\" in pod \"{name}\" is not available"));
     };
@@ -142,7 +176,9 @@ fn choose_instance<'a>(pod: &'a Pod, name: &str, container: &str, previous: bool
         return if has_last {
             Ok(status)
         } else {
-            Err(format!("previous terminated container \"{container}\" in pod \"{name}\" not found"))
+            Err(format!(
+                "previous terminated container \"{container}\" in pod \"{name}\" not found"
+            ))
         };
     }
     let begun = state.is_some_and(|s| s.running.is_some() || s.terminated.is_some());
@@ -154,14 +190,23 @@ fn choose_instance<'a>(pod: &'a Pod, name: &str, container: &str, previous: bool
         Some("ErrImagePull") => "image can't be pulled",
         Some("ImagePullBackOff") => "trying and failing to pull image",
         Some(reason) => reason,
-        None => return Err(format!("container \"{container}\" in pod \"{name}\" is waiting to start - no logs yet")),
+        None => {
+            return Err(format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start - no logs yet"
+            ));
+        }
     };
-    Err(format!("container \"{container}\" in pod \"{name}\" is waiting to start: {what}"))
+    Err(format!(
+        "container \"{container}\" in pod \"{name}\" is waiting to start: {what}"
+    ))
 }
 
 /// podd's container id of one instance: `sha256("<uid>/<container>/<attempt>")` in hex.
 fn container_id(uid: &str, container: &str, attempt: u32) -> String {
-    Sha256::digest(format!("{uid}/{container}/{attempt}")).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(format!("{uid}/{container}/{attempt}"))
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// Which attempt is meant: the one that has the id the status names. (The restart count is that of the newest attempt,
@@ -169,15 +214,24 @@ fn container_id(uid: &str, container: &str, attempt: u32) -> String {
 fn attempt_of(uid: &str, status: &ContainerStatus, previous: bool) -> u32 {
     let newest = u32::try_from(status.restart_count).unwrap_or(0);
     let ended = |s: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-        s.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.container_id.clone())
+        s.as_ref()
+            .and_then(|s| s.terminated.as_ref())
+            .and_then(|t| t.container_id.clone())
     };
-    let begun = status.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    let begun = status
+        .state
+        .as_ref()
+        .is_some_and(|s| s.running.is_some() || s.terminated.is_some());
     let id = if previous || !begun {
         ended(&status.last_state)
     } else {
         ended(&status.state).or_else(|| status.container_id.clone())
     };
-    let fallback = if previous && begun { newest.saturating_sub(1) } else { newest };
+    let fallback = if previous && begun {
+        newest.saturating_sub(1)
+    } else {
+        newest
+    };
     let Some(id) = id else { return fallback };
     let hex = id.rsplit('/').next().unwrap_or("");
     (newest.saturating_sub(8)..=newest.saturating_add(1))
@@ -188,9 +242,13 @@ fn attempt_of(uid: &str, status: &ContainerStatus, previous: bool) -> u32 {
 
 /// Whether this attempt may still write.
 fn is_running(object: &Value, container: &str, attempt: u32) -> bool {
-    let Ok(pod) = Pod::deserialize(object) else { return false };
+    let Ok(pod) = Pod::deserialize(object) else {
+        return false;
+    };
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let Some(status) = status_of(&pod, container) else { return false };
+    let Some(status) = status_of(&pod, container) else {
+        return false;
+    };
     status.state.as_ref().is_some_and(|s| s.running.is_some()) && attempt_of(&uid, status, false) == attempt
 }
 
@@ -200,10 +258,10 @@ pub(crate) async fn serve(State(state): State<Api>, head: Head) -> Result<Respon
     // Subscribed before the status is read, so that its next change is not missed.
     let changes = state.store.subscribe();
     let object = read::stored(&state, &POD, head.namespace(), &name).await?;
-    let pod = Pod::deserialize(object.json.as_ref()).map_err(|e| ApiError::internal("a stored pod cannot be read", e))?;
+    let pod =
+        Pod::deserialize(object.json.as_ref()).map_err(|e| ApiError::internal("a stored pod cannot be read", e))?;
     let container = choose_container(&pod, &name, head.params.text("container"))?;
-    let status =
-        choose_instance(&pod, &name, &container, options.previous).map_err(ApiError::bad_request)?;
+    let status = choose_instance(&pod, &name, &container, options.previous).map_err(ApiError::bad_request)?;
     let attempt = attempt_of(object.uid.as_str(), status, options.previous);
     let directory = format!("{}_{}_{}", object.namespace, object.name, object.uid);
     let permit = state.stream_permit()?;
@@ -227,7 +285,13 @@ pub(crate) async fn serve(State(state): State<Api>, head: Head) -> Result<Respon
         state,
         reader: Some(reader),
         printer: Some(cri::Printer::new(options.since, options.timestamps, options.limit)),
-        instance: Instance { uid: object.uid.0.clone(), namespace: object.namespace, name: object.name, container, attempt },
+        instance: Instance {
+            uid: object.uid.0.clone(),
+            namespace: object.namespace,
+            name: object.name,
+            container,
+            attempt,
+        },
         watch,
         changes,
         stopping: head.stopping,
@@ -435,7 +499,11 @@ mod tests {
         };
         assert!(is_running(&object(0, json!({"running": {}})), "a", 0));
         assert!(!is_running(&object(1, json!({"running": {}})), "a", 0));
-        assert!(!is_running(&object(0, json!({"waiting": {"reason": "CrashLoopBackOff"}})), "a", 0));
+        assert!(!is_running(
+            &object(0, json!({"waiting": {"reason": "CrashLoopBackOff"}})),
+            "a",
+            0
+        ));
         assert!(!is_running(&json!({}), "a", 0));
     }
 }

@@ -24,7 +24,11 @@ impl Drop for Tmpfs {
 const AT: i64 = 1_700_000_000_000_000_000;
 
 fn read(path: &Path) -> Vec<String> {
-    String::from_utf8(fs::read(path).unwrap()).unwrap().lines().map(str::to_owned).collect()
+    String::from_utf8(fs::read(path).unwrap())
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What the container wrote, from what the log has.
@@ -32,8 +36,12 @@ fn joined(lines: &[String]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in lines {
         let mut fields = line.splitn(4, ' ');
-        let (_time, _stream, tag, text) =
-            (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+        let (_time, _stream, tag, text) = (
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+        );
         bytes.extend_from_slice(text.as_bytes());
         if tag == "F" {
             bytes.push(b'\n');
@@ -92,7 +100,10 @@ fn long_lines_are_written_in_parts_of_16_kib() {
             }
             let lines = read(&log.path);
             assert_eq!(joined(&lines), bytes, "{length} in chunks of {chunk}");
-            assert!(lines.iter().all(|line| line.len() <= MAX_TEXT + 41), "{length} in chunks of {chunk}");
+            assert!(
+                lines.iter().all(|line| line.len() <= MAX_TEXT + 41),
+                "{length} in chunks of {chunk}"
+            );
         }
     }
 }
@@ -105,19 +116,31 @@ fn a_full_log_is_rotated_and_the_oldest_go() {
     let mut stream = Stream::stdout();
     for number in 0..20 {
         // All within the same two seconds, so that the names collide.
-        stream.push(&mut log, AT + number * 100_000_000, format!("line {number} {}\n", "x".repeat(40)).as_bytes());
+        stream.push(
+            &mut log,
+            AT + number * 100_000_000,
+            format!("line {number} {}\n", "x".repeat(40)).as_bytes(),
+        );
     }
-    let mut names: Vec<String> =
-        fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["3.log", "3.log.20231114-221321-3", "3.log.20231114-221321-4"]);
     let mut lines = read(&directory.path().join("3.log.20231114-221321-3"));
     lines.extend(read(&directory.path().join("3.log.20231114-221321-4")));
     lines.extend(read(&path));
-    let numbers: Vec<u32> =
-        lines.iter().map(|line| line.split(' ').nth(4).unwrap().parse().unwrap()).collect();
+    let numbers: Vec<u32> = lines
+        .iter()
+        .map(|line| line.split(' ').nth(4).unwrap().parse().unwrap())
+        .collect();
     assert_eq!(numbers, (14..20).collect::<Vec<_>>());
-    assert!(names.iter().all(|name| fs::metadata(directory.path().join(name)).unwrap().len() <= 200));
+    assert!(
+        names
+            .iter()
+            .all(|name| fs::metadata(directory.path().join(name)).unwrap().len() <= 200)
+    );
 }
 
 #[test]
@@ -171,7 +194,13 @@ fn a_link_in_the_place_of_the_log_is_not_followed() {
 fn a_pipe_in_the_place_of_the_log_does_not_hang() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("0.log");
-    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut log = LogFile::open(&path, 1000, 5);
     assert!(!Stream::stdout().push(&mut log, AT, b"x\n"));
     assert_eq!(log.take_lost(), 2);

@@ -302,6 +302,27 @@ async fn a_container_that_crashes_for_ever_keeps_three_attempts() {
 }
 
 #[tokio::test]
+async fn an_old_attempt_that_lived_long_is_dropped_once_it_ends() {
+    let (store, _scratch) = fresh().await;
+    let running = AttemptState::Running { started_at: at(2) };
+    let mut before = Observed {
+        attempts: vec![attempt("main", 0, running)],
+        ..Observed::default()
+    };
+    before.attempts.extend((1..6).map(|n| attempt("main", n, exited(1))));
+    store
+        .save_observed(&uid(1), &Observed::default(), &before)
+        .await
+        .unwrap();
+    assert_eq!(store.observed(&uid(1)).await.unwrap(), before);
+    let mut after = before.clone();
+    after.attempts[0].state = exited(0);
+    store.save_observed(&uid(1), &before, &after).await.unwrap();
+    let kept = store.observed(&uid(1)).await.unwrap().attempts;
+    assert_eq!(kept, after.attempts[3..]);
+}
+
+#[tokio::test]
 async fn the_newest_ended_attempt_is_kept_behind_many_that_live() {
     let (store, _scratch) = fresh().await;
     let mut observed = Observed {

@@ -1,0 +1,162 @@
+//! Mounts on the host: a tmpfs made and taken away again, and what is mounted where.
+//!
+//! Goes in: paths. Comes out: nothing, or the kernel's error.
+//!
+//! **Invariant:** no symbolic link is followed in the last component of a path that is mounted on or unmounted.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    pub path: PathBuf,
+    /// `tmpfs`, `ext4`, ...
+    pub kind: String,
+    /// The word that the mount was made with; for a bind mount that of the mount it shows.
+    pub source: String,
+    /// What of that file system is shown; `/` unless it is a bind mount of a part.
+    pub root: PathBuf,
+}
+
+/// Mount a new tmpfs. `source` is a word by which it is known again; `size` in bytes, `None`: half of the memory.
+pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) -> io::Result<()> {
+    // Mounted through a descriptor: what was looked at is what is mounted on.
+    let directory = openat(
+        CWD,
+        target,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+    let data = std::ffi::CString::new(format!("mode={mode:o}{size}"))?;
+    Ok(mount(
+        source,
+        through(directory.as_fd()),
+        "tmpfs",
+        MountFlags::empty(),
+        &*data,
+    )?)
+}
+
+/// Unmount what is on top there; with processes still in it, it goes when they go.
+pub fn unmount_now_or_later(target: &Path) -> io::Result<()> {
+    match unmount(target, UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::BUSY) => Ok(unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?),
+        result => Ok(result?),
+    }
+}
+
+/// Whether something is mounted there. A symbolic link is none.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let stat = statx(CWD, path, flags, StatxFlags::empty())?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Everything mounted at or beneath a directory (no link in its path), the topmost mount of each place last.
+pub fn beneath(directory: &Path) -> io::Result<Vec<MountPoint>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n').filter_map(parse);
+    Ok(lines.filter(|mount| mount.path.starts_with(directory)).collect())
+}
+
+/// The path of a descriptor for calls that take only paths.
+fn through(descriptor: BorrowedFd<'_>) -> String {
+    use std::os::fd::AsRawFd as _;
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
+}
+
+/// proc(5): `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw`.
+fn parse(line: &[u8]) -> Option<MountPoint> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let root = unescape(words.nth(3)?);
+    let path = unescape(words.next()?);
+    // Optional fields, up to a dash.
+    words.find(|word| *word == b"-")?;
+    let kind = String::from_utf8_lossy(words.next()?).into_owned();
+    let source = unescape(words.next()?).display().to_string();
+    Some(MountPoint {
+        path,
+        kind,
+        source,
+        root,
+    })
+}
+
+/// Space, tab, newline and backslash are written as `\` and three octal digits.
+fn unescape(word: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match digits.and_then(|d| u8::from_str_radix(d, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_everything_in_it() {
+        let line = br"36 35 98:0 /a\040b /mnt\011x\134y rw,noatime shared:1 master:2 - tmpfs my\040source rw,size=4k";
+        assert_eq!(
+            parse(line),
+            Some(MountPoint {
+                path: PathBuf::from("/mnt\tx\\y"),
+                kind: "tmpfs".to_owned(),
+                source: "my source".to_owned(),
+                root: PathBuf::from("/a b"),
+            })
+        );
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
+    }
+
+    #[test]
+    fn a_tmpfs_comes_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let target = dir.join("with space");
+        fs::create_dir(&target).unwrap();
+        assert!(!is_mount_point(&target).unwrap());
+        mount_tmpfs(&target, "here", Some(1 << 20), 0o751).unwrap();
+        assert!(is_mount_point(&target).unwrap());
+        let mounts = beneath(&dir).unwrap();
+        assert_eq!(mounts.len(), 1, "{mounts:?}");
+        assert_eq!(
+            (
+                mounts[0].path.as_path(),
+                mounts[0].kind.as_str(),
+                mounts[0].source.as_str()
+            ),
+            (&*target, "tmpfs", "here")
+        );
+        assert_eq!(rustix::fs::stat(&target).unwrap().st_mode & 0o7777, 0o751);
+        // In use: it goes all the same.
+        let open = fs::File::create(target.join("file")).unwrap();
+        unmount_now_or_later(&target).unwrap();
+        drop(open);
+        assert_eq!(beneath(&dir).unwrap(), []);
+
+        std::os::unix::fs::symlink(&target, dir.join("link")).unwrap();
+        assert!(mount_tmpfs(&dir.join("link"), "here", None, 0o755).is_err());
+    }
+}
