@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 
 use super::connection::Connection;
-use super::containers::{Containers, Ended};
+use super::containers::{Containers, Ended, Known};
 use super::journal::Journal;
 use super::output::Outputs;
 use super::protocol::{
@@ -490,11 +490,10 @@ impl Supervisor<'_> {
     }
 
     fn start(&mut self, waiter: Waiter, start: StartContainer) {
-        if let Some(answer) = self.containers.known(&start.container, start.attempt, waiter) {
-            if let Some(reply) = answer {
-                self.reply(waiter, reply);
-            }
-            return;
+        match self.containers.known(&start.container, start.attempt, waiter) {
+            Known::Answer(reply) => return self.reply(waiter, reply),
+            Known::Later => return,
+            Known::No => {}
         }
         if self.stopping.is_some() {
             return self.reply(waiter, Reply::Refused("the sandbox is being stopped".to_owned()));

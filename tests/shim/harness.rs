@@ -97,7 +97,7 @@ impl Connection {
     pub(crate) fn hear(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {
-            if let Some(message) = self.decoder.next::<FromShim>().unwrap() {
+            if let Some(message) = self.decoder.message::<FromShim>().unwrap() {
                 match message {
                     FromShim::Hello { protocol, pid } => self.hello = Some((protocol, pid)),
                     FromShim::Reply { id, result } => assert_eq!(self.replies.insert(id, result), None),

@@ -2,8 +2,13 @@
 //!
 //! Each test has its own sandbox directory and its own cgroup, so they run side by side.
 
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod isolation;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
 mod output;
+#[cfg(test)]
 mod speed;
