@@ -23,7 +23,7 @@ use utoipa::openapi::{
 };
 
 use super::Api;
-use super::answer::{json_response, response};
+use super::answer::{hex, json_response, response};
 use super::discovery::group_versions;
 use super::error::ApiError;
 use super::kinds::{KINDS, Kind};
@@ -522,7 +522,7 @@ impl Part {
     fn get(&self) -> &(Bytes, String) {
         self.made.get_or_init(|| {
             let bytes = part(&format!("/{}/", self.name)).to_string();
-            let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
+            let hash = hex(&Sha256::digest(&bytes));
             (Bytes::from(bytes), hash)
         })
     }

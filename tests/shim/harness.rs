@@ -37,7 +37,8 @@ pub(crate) struct Sandbox {
     pub(crate) shim: i32,
     pub(crate) infra: i32,
     pub(crate) connection: Connection,
-    _zygote: Option<Zygote>,
+    #[expect(dead_code, reason = "held so that it lives as long as the sandbox")]
+    zygote: Option<Zygote>,
     cgroup_root: String,
     layer: PathBuf,
 }
@@ -145,7 +146,7 @@ impl Sandbox {
     pub(crate) fn with(change: impl FnOnce(&mut SandboxConfig)) -> Self {
         let mut zygote = start_zygote();
         let mut sandbox = Self::from(&mut zygote, change);
-        sandbox._zygote = Some(zygote);
+        sandbox.zygote = Some(zygote);
         sandbox
     }
 
@@ -190,7 +191,7 @@ impl Sandbox {
             shim,
             infra: 0,
             connection,
-            _zygote: None,
+            zygote: None,
             cgroup_root,
             layer,
         };
@@ -440,13 +441,13 @@ fn hierarchies() -> Vec<PathBuf> {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // The shim goes, and with it everything that dies with it; then what tests left of cgroups.
-        if let Ok(podd::linux::lock::Holder::Pid(pid)) = client::shim_of(&self.dir) {
-            if let Some(shim) = try_pidfd(pid) {
-                // A test that failed may leave anything: nothing here fails a second time.
-                let _sent = rustix::process::pidfd_send_signal(&shim, rustix::process::Signal::TERM);
-                let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
-                let _ended = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
-            }
+        if let Ok(podd::linux::lock::Holder::Pid(pid)) = client::shim_of(&self.dir)
+            && let Some(shim) = try_pidfd(pid)
+        {
+            // A test that failed may leave anything: nothing here fails a second time.
+            let _sent = rustix::process::pidfd_send_signal(&shim, rustix::process::Signal::TERM);
+            let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+            let _ended = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
         }
         for hierarchy in hierarchies() {
             remove_cgroups(&hierarchy.join(&self.cgroup_root));

@@ -2,6 +2,11 @@
 //!
 //! Each test has its own sandbox directory and its own cgroup, so they run side by side.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one kind of fact among many"
+)]
+
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

@@ -10,8 +10,7 @@ use super::*;
 
 fn id(pod: &Value, attempt: u32) -> String {
     let name = format!("{}/main/{attempt}", pod["metadata"]["uid"].as_str().unwrap());
-    let hex: String = Sha256::digest(name).iter().map(|b| format!("{b:02x}")).collect();
-    format!("podd://{hex}")
+    format!("podd://{}", crate::api::answer::hex(&Sha256::digest(name)))
 }
 
 fn status(pod: &Value, attempt: u32, state: &Value, last: &Value) -> Value {
