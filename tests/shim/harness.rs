@@ -37,7 +37,6 @@ pub(crate) struct Sandbox {
     pub(crate) shim: i32,
     pub(crate) infra: i32,
     pub(crate) connection: Connection,
-    #[expect(dead_code, reason = "held so that it lives as long as the sandbox")]
     zygote: Option<Zygote>,
     cgroup_root: String,
     layer: PathBuf,

@@ -600,3 +600,30 @@ fn a_bidirectional_mount_reaches_the_host_and_a_private_one_does_not() {
     }
     sandbox.stop();
 }
+
+#[test]
+fn a_seccomp_profile_is_in_force_with_and_without_new_privileges() {
+    let mut sandbox = Sandbox::new();
+    for (container, no_new_privileges) in [("bound", true), ("free", false)] {
+        let mut spec = sandbox.spec(container, 0, &["sh", "-c", "mkdir /x 2>&1; cat /proc/self/status"]);
+        spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+        spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+        });
+        let (status, output) = sandbox.run_spec(container, &spec);
+        assert_eq!(status, WaitStatus::Code(0));
+        assert!(
+            output.starts_with("mkdir: can't create directory '/x': Operation not supported\n"),
+            "{output}"
+        );
+        assert_eq!(status_field(&output, "Seccomp"), "2");
+        assert_eq!(
+            status_field(&output, "NoNewPrivs"),
+            if no_new_privileges { "1" } else { "0" }
+        );
+    }
+    sandbox.stop();
+}
