@@ -8,9 +8,10 @@ trap 'rm -rf "$scratch"' EXIT
 for step in migrations/*.sql; do
     sqlite3 "$scratch/podd.db" <"$step"
 done
-rm -rf .sqlx
-mkdir .sqlx
+mkdir "$scratch/sqlx"
 # The queries are looked at while the library is compiled, so it has to be compiled anew.
 touch src/lib.rs
-DATABASE_URL="sqlite://$scratch/podd.db" SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$PWD/.sqlx" cargo check --quiet --lib
+DATABASE_URL="sqlite://$scratch/podd.db" SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$scratch/sqlx" cargo check --quiet --lib
+rm -rf .sqlx
+mv "$scratch/sqlx" .sqlx
 echo "$(find .sqlx -name '*.json' | wc -l) queries written to .sqlx/"

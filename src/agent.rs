@@ -17,10 +17,11 @@ use tokio::sync::{mpsc, watch};
 use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::controller::Controller;
-use crate::image::ImageStore;
+use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
-use crate::linux::lock::Lock;
-use crate::linux::process;
+use crate::linux::host;
+use crate::linux::lock::{self, Holder, Lock};
+use crate::linux::privilege;
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::Limits;
@@ -38,8 +39,8 @@ const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 /// Serve until SIGTERM or SIGINT. Pods are left as they are.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    let _root_lock = lock(&config.root, "state")?;
-    let _run_lock = lock(&config.run_dir, "run")?;
+    let _root_lock = lock_directory(&config.root, "state")?;
+    let _run_lock = lock_directory(&config.run_dir, "run")?;
     directory(&config.log_dir, 0o755)?;
     directory(&config.root.join("pods"), 0o711)?;
     directory(&config.run_dir.join("pods"), 0o700)?;
@@ -48,13 +49,23 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .context("cannot read the boot id of this machine")?
         .trim()
         .to_owned();
-    let store = Store::open(&config.root.join("podd.db")).await.context("cannot open the state database")?;
-    let images = ImageStore::open(&config.root.join("images"), store.clone())
+    let store = Store::open(&config.root.join("podd.db"))
         .await
-        .context("cannot open the image store")?;
-    let network = Network::open(NetworkConfig { bridge: config.bridge.clone(), cidr: config.pod_cidr.parse()? })
-        .await
-        .context("cannot set up the pods' network")?;
+        .context("cannot open the state database")?;
+    let images = ImageStore::open(
+        &config.root.join("images"),
+        store.clone(),
+        ImageLimits::default(),
+        clock,
+    )
+    .await
+    .context("cannot open the image store")?;
+    let network = Network::open(NetworkConfig {
+        bridge: config.bridge.clone(),
+        cidr: config.pod_cidr.parse()?,
+    })
+    .await
+    .context("cannot set up the pods' network")?;
     let pool = network.pool();
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();
@@ -64,14 +75,23 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let volumes = Volumes::new(config.root.join("pods"));
 
     let machine = Machine::new(
-        Parts { shims, images: images.clone(), network, volumes, cgroups, hints },
+        Parts {
+            shims,
+            images: images.clone(),
+            network,
+            volumes,
+            cgroups,
+            hints,
+        },
         Settings {
             pods: config.root.join("pods"),
             log_dir: config.log_dir.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),
-            memory: process::memory_total().context("cannot read how much memory this machine has")?,
+            memory: host::memory_total().context("cannot read how much memory this machine has")?,
             pids_limit: PIDS_LIMIT,
+            capabilities: privilege::capabilities(Path::new("/proc/self/status"))
+                .context("cannot read the capabilities of this process")?,
         },
     );
     let (stop, stopped) = watch::channel(false);
@@ -79,14 +99,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let controller = Controller {
         store: store.clone(),
         runtime: Arc::new(machine),
-        limits: Limits { max_backoff: config.max_restart_backoff },
-        node: NodeFacts { name: config.node_name.clone(), host_ips: vec![IpAddr::V4(host_ip)] },
+        limits: Limits {
+            max_backoff: config.max_restart_backoff,
+        },
+        node: NodeFacts {
+            name: config.node_name.clone(),
+            host_ips: vec![IpAddr::V4(host_ip)],
+        },
         boot_id,
         pool,
         clock,
     };
 
-    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen)
+    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen, clock())
         .context("cannot make or read the certificates")?;
     let tcp = TcpListener::bind(config.listen)
         .await
@@ -105,7 +130,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let router = api::router(state).merge(api::images::router(images));
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
-    let https = tokio::spawn(api::serve_tls(tcp, pki.server_config()?, router.clone(), stopped.clone()));
+    let https = tokio::spawn(api::serve_tls(
+        tcp,
+        pki.server_config()?,
+        router.clone(),
+        stopped.clone(),
+    ));
     let http = tokio::spawn(api::serve_unix(unix, router, stopped.clone()));
     tokio::spawn(announce(readiness, config.clone(), listening));
 
@@ -146,12 +176,22 @@ async fn announce(mut readiness: watch::Receiver<bool>, config: Config, listenin
 }
 
 /// Take a directory for this agent alone.
-fn lock(dir: &Path, what: &str) -> anyhow::Result<Lock> {
+fn lock_directory(dir: &Path, what: &str) -> anyhow::Result<Lock> {
     directory(dir, 0o711)?;
     let path = dir.join("lock");
-    match Lock::take(&path).with_context(|| format!("cannot lock {}", path.display()))? {
-        Ok(lock) => Ok(lock),
-        Err(pid) => bail!("another agent (pid {pid}) is using the {what} directory {}", dir.display()),
+    let cannot = || format!("cannot lock {}", path.display());
+    if let Some(lock) = lock::take(&path).with_context(cannot)? {
+        return Ok(lock);
+    }
+    match lock::holder(&path).with_context(cannot)? {
+        Holder::Pid(pid) => bail!(
+            "another agent (pid {pid}) is using the {what} directory {}",
+            dir.display()
+        ),
+        Holder::Free => bail!(
+            "another agent was using the {what} directory {} a moment ago",
+            dir.display()
+        ),
     }
 }
 
@@ -169,8 +209,8 @@ fn unix_listener(path: &PathBuf) -> anyhow::Result<tokio::net::UnixListener> {
     directory(parent, 0o711)?;
     let new = path.with_extension("new");
     let _ = std::fs::remove_file(&new);
-    let listener = std::os::unix::net::UnixListener::bind(&new)
-        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        std::os::unix::net::UnixListener::bind(&new).with_context(|| format!("cannot listen on {}", path.display()))?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))
         .and_then(|()| std::fs::rename(&new, path))
         .and_then(|()| listener.set_nonblocking(true))
@@ -179,7 +219,10 @@ fn unix_listener(path: &PathBuf) -> anyhow::Result<tokio::net::UnixListener> {
 }
 
 /// The one clock of the agent.
-#[expect(clippy::disallowed_methods, reason = "the clock itself: everything else gets the time from here")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock itself: everything else gets the time from here"
+)]
 fn clock() -> Timestamp {
     Timestamp::now()
 }

@@ -77,9 +77,14 @@ impl Settings {
 
     /// Read the file of `--config`.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -128,16 +133,26 @@ impl Config {
         let log_dir = absolute("log-dir", log_dir.unwrap_or_else(|| PathBuf::from("/var/log/pods")))?;
         let socket = absolute("socket", socket.unwrap_or_else(|| run_dir.join(SOCKET_NAME)))?;
         let listen = listen.unwrap_or_else(|| "127.0.0.1:7443".to_owned());
-        let listen = listen
-            .parse()
-            .map_err(|_| invalid("listen", &listen, "an address and port such as 127.0.0.1:7443 or [::1]:7443"))?;
+        let listen = listen.parse().map_err(|_| {
+            invalid(
+                "listen",
+                &listen,
+                "an address and port such as 127.0.0.1:7443 or [::1]:7443",
+            )
+        })?;
         let bridge = bridge.unwrap_or_else(|| "podd0".to_owned());
         if bridge.is_empty()
             || bridge.len() > INTERFACE_NAME_MAX
-            || !bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.')
+            || !bridge
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.')
             || bridge.starts_with('.')
         {
-            return Err(invalid("bridge", &bridge, "an interface name of 1 to 15 letters, digits, '-', '_' or '.'"));
+            return Err(invalid(
+                "bridge",
+                &bridge,
+                "an interface name of 1 to 15 letters, digits, '-', '_' or '.'",
+            ));
         }
         let cgroup_root = cgroup_root.unwrap_or_else(|| "podd".to_owned());
         if cgroup_root.is_empty()
@@ -145,7 +160,11 @@ impl Config {
                 .split('/')
                 .all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_whitespace))
         {
-            return Err(invalid("cgroup-root", &cgroup_root, "a relative cgroup path such as podd or podd.slice/pods"));
+            return Err(invalid(
+                "cgroup-root",
+                &cgroup_root,
+                "a relative cgroup path such as podd or podd.slice/pods",
+            ));
         }
         let node_name = node_name.unwrap_or_else(|| host_name.to_lowercase());
         if !is_dns_subdomain(&node_name) {
@@ -159,7 +178,13 @@ impl Config {
             None => Duration::from_secs(300),
             Some(text) => parse_duration(&text)
                 .filter(|d| (1..=300).contains(&d.as_secs()))
-                .ok_or_else(|| invalid("max-restart-backoff", &text, "a duration of 1s to 300s such as 30s or 5m"))?,
+                .ok_or_else(|| {
+                    invalid(
+                        "max-restart-backoff",
+                        &text,
+                        "a duration of 1s to 300s such as 30s or 5m",
+                    )
+                })?,
         };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         Ok(Self {
@@ -185,7 +210,11 @@ fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError
 }
 
 fn invalid(setting: &'static str, value: &str, expected: &'static str) -> ConfigError {
-    ConfigError::Invalid { setting, value: value.to_owned(), expected }
+    ConfigError::Invalid {
+        setting,
+        value: value.to_owned(),
+        expected,
+    }
 }
 
 /// Whole seconds, with `s` or `m`, or `m` and `s`: `90`, `90s`, `1m30s`.
@@ -195,7 +224,11 @@ fn parse_duration(text: &str) -> Option<Duration> {
         None => (0, text),
     };
     let rest = rest.strip_suffix('s').unwrap_or(rest);
-    let seconds = if rest.is_empty() && text.contains('m') { 0 } else { rest.parse::<u64>().ok()? };
+    let seconds = if rest.is_empty() && text.contains('m') {
+        0
+    } else {
+        rest.parse::<u64>().ok()?
+    };
     minutes.checked_mul(60)?.checked_add(seconds).map(Duration::from_secs)
 }
 
@@ -207,7 +240,9 @@ fn is_dns_subdomain(name: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         })
 }
 
@@ -227,7 +262,11 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     #[error("{setting}: {value:?} is not {expected}")]
-    Invalid { setting: &'static str, value: String, expected: &'static str },
+    Invalid {
+        setting: &'static str,
+        value: String,
+        expected: &'static str,
+    },
 }
 
 #[cfg(test)]
@@ -245,7 +284,10 @@ mod tests {
 
     #[test]
     fn the_nearer_word_wins() {
-        let flags = Settings { bridge: Some("flag0".to_owned()), ..Settings::default() };
+        let flags = Settings {
+            bridge: Some("flag0".to_owned()),
+            ..Settings::default()
+        };
         let file: Settings = toml::from_str("bridge = \"file0\"\npod-cidr = \"10.9.0.0/24\"").unwrap();
         let config = Config::new(flags.over(file), "h").unwrap();
         assert_eq!(config.bridge, "flag0");
@@ -261,12 +303,39 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_setting() {
         let wrong: [(Settings, &str); 5] = [
-            (Settings { listen: Some("localhost".to_owned()), ..Settings::default() }, "listen"),
-            (Settings { bridge: Some("much-too-long-a-name".to_owned()), ..Settings::default() }, "bridge"),
-            (Settings { cgroup_root: Some("../x".to_owned()), ..Settings::default() }, "cgroup-root"),
-            (Settings { node_name: Some("Not_A_Name".to_owned()), ..Settings::default() }, "node-name"),
             (
-                Settings { max_restart_backoff: Some("301s".to_owned()), ..Settings::default() },
+                Settings {
+                    listen: Some("localhost".to_owned()),
+                    ..Settings::default()
+                },
+                "listen",
+            ),
+            (
+                Settings {
+                    bridge: Some("much-too-long-a-name".to_owned()),
+                    ..Settings::default()
+                },
+                "bridge",
+            ),
+            (
+                Settings {
+                    cgroup_root: Some("../x".to_owned()),
+                    ..Settings::default()
+                },
+                "cgroup-root",
+            ),
+            (
+                Settings {
+                    node_name: Some("Not_A_Name".to_owned()),
+                    ..Settings::default()
+                },
+                "node-name",
+            ),
+            (
+                Settings {
+                    max_restart_backoff: Some("301s".to_owned()),
+                    ..Settings::default()
+                },
                 "max-restart-backoff",
             ),
         ];

@@ -6,16 +6,21 @@ use std::path::{Component, PathBuf};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, ResourceRequirements, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
+use super::expansion::{Expander, TooLong};
 use super::fault::{Findings, Path};
 use super::quantity::Quantity;
 use super::spec::one_of;
-use super::{fields, names, schema, security};
+use super::{expansion, fields, names, schema, security};
+
+/// Linux' `PATH_MAX`, its NUL left out.
+const PATH_MAX: usize = 4095;
 
 pub(super) fn check(
     container: &Container,
     at: &Path,
     host_network: bool,
     volumes: &BTreeSet<&str>,
+    expander: &mut Expander,
     findings: &mut Findings,
 ) {
     let name_at = at.child("name");
@@ -37,17 +42,15 @@ pub(super) fn check(
         findings,
     );
 
-    for (field, words) in [("command", &container.command), ("args", &container.args)] {
-        for (i, word) in words.iter().flatten().enumerate() {
-            check_text(word, &at.child(field).index(i), findings);
-        }
-    }
     if let Some(dir) = container.working_dir.as_deref().filter(|dir| !dir.is_empty()) {
         let at = at.child("workingDir");
         if !dir.starts_with('/') {
             findings.invalid(&at, dir, "must be an absolute path");
         }
         check_text(dir, &at, findings);
+        if dir.len() > PATH_MAX {
+            findings.too_long(&at, PATH_MAX);
+        }
     }
     check_ports(
         container.ports.as_deref().unwrap_or_default(),
@@ -55,7 +58,19 @@ pub(super) fn check(
         host_network,
         findings,
     );
-    check_env(container.env.as_deref().unwrap_or_default(), &at.child("env"), findings);
+    let known = check_env(
+        container.env.as_deref().unwrap_or_default(),
+        &at.child("env"),
+        expander,
+        findings,
+    );
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        for (i, word) in words.iter().flatten().enumerate() {
+            let at = at.child(field).index(i);
+            check_text(word, &at, findings);
+            check_length(expander.word(word, &known), &at, findings);
+        }
+    }
     check_mounts(
         container.volume_mounts.as_deref().unwrap_or_default(),
         &at.child("volumeMounts"),
@@ -105,6 +120,9 @@ fn check_text(text: &str, at: &Path, findings: &mut Findings) {
 /// A path in which nothing leads upwards.
 pub(super) fn check_path(path: &str, at: &Path, findings: &mut Findings) {
     check_text(path, at, findings);
+    if path.len() > PATH_MAX {
+        findings.too_long(at, PATH_MAX);
+    }
     if path.split('/').any(|part| part == "..") {
         findings.invalid(at, path, "must not contain '..'");
     }
@@ -173,30 +191,47 @@ pub(super) fn check_host_ports(containers: &[Container], at: &Path, findings: &m
     }
 }
 
-fn check_env(env: &[EnvVar], at: &Path, findings: &mut Findings) {
+/// Checks the variables and gives back what command and args may refer to.
+fn check_env(env: &[EnvVar], at: &Path, expander: &mut Expander, findings: &mut Findings) -> BTreeMap<String, String> {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut known = BTreeMap::new();
     for (i, variable) in env.iter().enumerate() {
         let at_entry = at.index(i);
+        let name_at = at_entry.child("name");
         if variable.name.is_empty() {
-            findings.required(&at_entry.child("name"), "");
+            findings.required(&name_at, "");
         } else {
-            findings.invalid_each(
-                &at_entry.child("name"),
-                &variable.name,
-                &names::env_name(&variable.name),
-            );
+            findings.invalid_each(&name_at, &variable.name, &names::env_name(&variable.name));
             if let Some(earlier) = seen.insert(&variable.name, i) {
-                findings.warn(
-                    &at_entry,
-                    &format!("hides previous definition of {:?} at env[{earlier}]", variable.name),
-                );
+                let text = format!("hides previous definition of {:?} at env[{earlier}]", variable.name);
+                findings.warn(&at_entry, &text);
             }
         }
-        if let Some(value) = &variable.value {
-            check_text(value, &at_entry.child("value"), findings);
+        let value = variable.value.as_deref().unwrap_or_default();
+        let value_at = at_entry.child("value");
+        check_text(value, &value_at, findings);
+        let value = expander.variable(&variable.name, value, &known);
+        if let Some(value) = check_length(value, &value_at, findings) {
+            known.insert(variable.name.clone(), value);
         }
         fields::env(variable, &at_entry, findings);
     }
+    known
+}
+
+fn check_length(expanded: Result<String, TooLong>, at: &Path, findings: &mut Findings) -> Option<String> {
+    match expanded {
+        Ok(text) => return Some(text),
+        Err(TooLong::Word) => findings.too_long(at, expansion::MAX_WORD),
+        Err(TooLong::Pod) => findings.forbidden(
+            at,
+            &format!(
+                "arguments and variables of a pod may not be more than {} bytes in all",
+                expansion::MAX_POD
+            ),
+        ),
+    }
+    None
 }
 
 fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, findings: &mut Findings) {
@@ -251,9 +286,16 @@ fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, fin
 
 fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
     fields::resources(resources, at, findings);
-    let limits = check_amounts(resources.limits.as_ref(), &at.child("limits"), findings);
+    let limits = check_amounts(resources.limits.iter().flatten(), &at.child("limits"), findings);
     let requests_at = at.child("requests");
-    let requests = check_amounts(resources.requests.as_ref(), &requests_at, findings);
+    // A request that was filled in from its limit, or says the same, has been looked at there.
+    let limit_of = |name: &String| resources.limits.as_ref().and_then(|limits| limits.get(name));
+    let own = resources
+        .requests
+        .iter()
+        .flatten()
+        .filter(|(name, request)| limit_of(name) != Some(*request));
+    let requests = check_amounts(own, &requests_at, findings);
     for (name, (text, request)) in &requests {
         if let Some((limit_text, limit)) = limits.get(name)
             && request > limit
@@ -270,12 +312,12 @@ fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut F
 type Amounts<'a> = BTreeMap<&'a str, (&'a str, Quantity)>;
 
 fn check_amounts<'a>(
-    amounts: Option<&'a BTreeMap<String, WireQuantity>>,
+    amounts: impl Iterator<Item = (&'a String, &'a WireQuantity)>,
     at: &Path,
     findings: &mut Findings,
 ) -> Amounts<'a> {
     let mut read = Amounts::new();
-    for (name, WireQuantity(text)) in amounts.into_iter().flatten() {
+    for (name, WireQuantity(text)) in amounts {
         let at = at.key(name);
         match name.as_str() {
             "cpu" | "memory" => {}

@@ -9,11 +9,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::schema::Schema;
+use super::schema::{Schema, Walked};
 use super::tree::{self, TreeError};
-
-/// How many complaints of one kind a message holds at most.
-const MAX_COMPLAINTS: usize = 100;
 
 /// What becomes of unknown and doubled fields: the query parameter `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,14 +95,7 @@ impl fmt::Display for Complaints {
         ];
         let mut separator = "";
         for (heading, list) in parts.into_iter().filter(|(_, list)| !list.is_empty()) {
-            write!(
-                f,
-                "{separator}{heading}{}",
-                list[..list.len().min(MAX_COMPLAINTS)].join(", ")
-            )?;
-            if list.len() > MAX_COMPLAINTS {
-                write!(f, ", and {} more", list.len() - MAX_COMPLAINTS)?;
-            }
+            write!(f, "{separator}{heading}{}", list.join(", "))?;
             separator = "; ";
         }
         Ok(())
@@ -138,12 +128,14 @@ pub fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
     }
     let found = identify::<K>(&document.value)?;
 
-    let (value, walked) = Schema::of::<K>().walk(document.value);
-    let doubled = document
-        .duplicates
-        .iter()
-        .map(|path| format!("duplicate field {path:?}"));
-    let dropped: Vec<String> = walked.unknown.into_iter().chain(doubled).collect();
+    let (mut value, walked) = Schema::of::<K>().walk(document.value);
+    let Walked {
+        type_errors,
+        unknown,
+        remarks,
+    } = walked;
+    let (type_errors, remarks) = (type_errors.into_lines(), remarks.into_lines());
+    let dropped: Vec<String> = unknown.into_lines().into_iter().chain(document.duplicates).collect();
     let (strict, warnings) = match validation {
         FieldValidation::Strict => (dropped, Vec::new()),
         FieldValidation::Warn => (Vec::new(), dropped),
@@ -154,8 +146,13 @@ pub fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
         expected: K::KIND,
         complaints: Box::new(Complaints { types, strict, remarks }),
     };
-    if !walked.type_errors.is_empty() || !strict.is_empty() {
-        return Err(complain(walked.type_errors, strict, walked.remarks));
+    if !type_errors.is_empty() || !strict.is_empty() {
+        return Err(complain(type_errors, strict, remarks));
+    }
+    // Checked above; an empty one would offend serde, which an absent one does not.
+    if let Some(object) = value.as_object_mut() {
+        object.remove("apiVersion");
+        object.remove("kind");
     }
     // What the schema does not say (a base64 text, say) is left for serde to find.
     let object = serde_json::from_value(value).map_err(|error| complain(vec![error.to_string()], vec![], vec![]))?;

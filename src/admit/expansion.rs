@@ -3,11 +3,61 @@
 //! `$(NAME)` becomes the value of NAME where it is known and stays as it is where not; `$$` becomes `$`, so `$$(NAME)`
 //! is the text `$(NAME)`; a `$(` that is never closed stays. One pass: what was put in is not looked at again.
 
+//!
+//! Variables may refer to variables, so a few lines can stand for more text than there is memory: what comes out is
+//! bounded by what Linux takes in one argument, and for a whole pod.
+
 use std::collections::BTreeMap;
 
-/// Replaces every reference to a known variable.
-pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
-    let mut out = String::with_capacity(text.len());
+/// The longest argument or `NAME=value` that Linux executes anything with (`MAX_ARG_STRLEN`, its NUL left out), in bytes.
+pub(super) const MAX_WORD: usize = 128 * 1024 - 1;
+/// The most that all arguments and variables of a pod may amount to, in bytes.
+pub(super) const MAX_POD: usize = 8 * 1024 * 1024;
+
+/// Text that grew too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooLong {
+    Word,
+    Pod,
+}
+
+/// Expands the texts of one pod, and counts what they amount to.
+#[derive(Debug)]
+pub(super) struct Expander {
+    left: usize,
+}
+
+impl Expander {
+    pub(super) fn new() -> Self {
+        Self { left: MAX_POD }
+    }
+
+    /// Replaces every reference to a known variable in one argument.
+    pub(super) fn word(&mut self, text: &str, known: &BTreeMap<String, String>) -> Result<String, TooLong> {
+        self.expand(text, known, MAX_WORD)
+    }
+
+    /// The same in the value of the variable `name`.
+    pub(super) fn variable(
+        &mut self,
+        name: &str,
+        value: &str,
+        known: &BTreeMap<String, String>,
+    ) -> Result<String, TooLong> {
+        let room = MAX_WORD.checked_sub(name.len() + 1).ok_or(TooLong::Word)?;
+        self.expand(value, known, room)
+    }
+
+    fn expand(&mut self, text: &str, known: &BTreeMap<String, String>, room: usize) -> Result<String, TooLong> {
+        let expanded = expand(text, known, room).ok_or(TooLong::Word)?;
+        self.left = self.left.checked_sub(expanded.len()).ok_or(TooLong::Pod)?;
+        Ok(expanded)
+    }
+}
+
+/// `None`: longer than `room`.
+fn expand(text: &str, known: &BTreeMap<String, String>, room: usize) -> Option<String> {
+    let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
@@ -28,9 +78,12 @@ pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             out.push('$');
             after
         };
+        if out.len() > room {
+            return None;
+        }
     }
     out.push_str(rest);
-    out
+    Some(out).filter(|out| out.len() <= room)
 }
 
 #[cfg(test)]
@@ -66,14 +119,41 @@ mod tests {
             ("$($(VAR_A))", "$($(VAR_A))"),
             ("", ""),
         ] {
-            assert_eq!(expand(text, &known), expected, "{text}");
+            assert_eq!(expand(text, &known, MAX_WORD).as_deref(), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn what_grows_is_cut_off_before_it_is_large() {
+        let mut expander = Expander::new();
+        let mut known = BTreeMap::from([("A".to_owned(), "y".repeat(100_000))]);
+        assert_eq!(expander.word("$(A)$(A)", &known), Err(TooLong::Word));
+        assert_eq!(expander.word(&"$(A)".repeat(1_000_000), &known), Err(TooLong::Word));
+        assert_eq!(
+            expander.variable("B", &"z".repeat(MAX_WORD - 1), &known),
+            Err(TooLong::Word)
+        );
+        assert_eq!(
+            expander
+                .variable("B", &"z".repeat(MAX_WORD - 2), &known)
+                .map(|value| value.len()),
+            Ok(MAX_WORD - 2)
+        );
+        let words = (0..100).map_while(|_| expander.word("$(A)", &known).ok()).count();
+        assert_eq!(words, (MAX_POD - (MAX_WORD - 2)) / 100_000);
+        assert_eq!(expander.word("$(A)", &known), Err(TooLong::Pod));
+        known.clear();
+        assert_eq!(
+            expander.word("$(A)", &known).as_deref(),
+            Ok("$(A)"),
+            "what is short still fits"
+        );
     }
 
     proptest::proptest! {
         #[test]
         fn never_panics_and_leaves_text_without_dollars_alone(text in ".{0,60}") {
-            let out = expand(&text, &BTreeMap::new());
+            let out = expand(&text, &BTreeMap::new(), MAX_WORD).expect("short enough");
             if !text.contains('$') {
                 proptest::prop_assert_eq!(out, text);
             }

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// How many faults one answer holds at most: a hostile body must not be answered with more than it sent.
 const MAX_FAULTS: usize = 1_000;
+const MAX_WARNINGS: usize = 100;
 
 /// One faulty field: an entry of `details.causes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,16 +104,19 @@ pub(super) struct Findings {
 
 impl Findings {
     /// The warnings, or every fault if there is one.
-    pub(super) fn finish(mut self) -> Result<Vec<String>, Vec<Fault>> {
+    pub(super) fn finish(self) -> Result<Vec<String>, Vec<Fault>> {
         if self.faults.is_empty() {
-            return Ok(self.warnings);
+            Ok(self.warnings)
+        } else {
+            Err(self.faults)
         }
-        self.faults.truncate(MAX_FAULTS);
-        Err(self.faults)
     }
 
     /// `value` is empty for the reasons that show none; `detail` may be empty.
     fn push(&mut self, at: &Path, reason: FaultReason, value: &str, detail: &str) {
+        if self.faults.len() >= MAX_FAULTS {
+            return;
+        }
         let mut message = reason.heading().to_owned();
         for part in [value, detail] {
             if !part.is_empty() {
@@ -181,6 +185,8 @@ impl Findings {
     }
 
     pub(super) fn warn(&mut self, at: &Path, text: &str) {
-        self.warnings.push(format!("{at}: {text}"));
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(format!("{at}: {text}"));
+        }
     }
 }

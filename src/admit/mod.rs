@@ -9,6 +9,7 @@
 //! **Invariant:** pure. No clock, no randomness, no I/O: time, uid and the random suffix of a generated name are passed
 //! in. Nothing a client sends makes it panic, recurse deeper than 64 levels or work longer than its size warrants.
 
+mod bounded;
 mod container;
 mod decode;
 mod defaults;
@@ -31,7 +32,7 @@ mod tests;
 
 use k8s_openapi::api::core::v1::Pod;
 
-pub use decode::{DecodeError, Decoded, Encoding, FieldValidation, decode};
+pub use decode::{Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode};
 pub use fault::{Fault, FaultReason};
 pub use quantity::{Quantity, QuantityError};
 pub use to_model::{ModelError, to_model};

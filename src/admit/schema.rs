@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value};
 
+use super::bounded::Bounded;
 use super::suggest;
 
 /// What a value may be.
@@ -48,11 +49,11 @@ pub(super) struct Schema {
 #[derive(Debug, Default)]
 pub(super) struct Walked {
     /// `path: expected ..., found ...`
-    pub(super) type_errors: Vec<String>,
+    pub(super) type_errors: Bounded,
     /// `unknown field "path"[, did you mean "name"?]`
-    pub(super) unknown: Vec<String>,
+    pub(super) unknown: Bounded,
     /// What is legal and seldom meant; worth saying beside a refusal.
-    pub(super) remarks: Vec<String>,
+    pub(super) remarks: Bounded,
 }
 
 impl Schema {
@@ -237,18 +238,19 @@ impl Walk<'_> {
             let dot = if self.path.is_empty() { "" } else { "." };
             let value = self.at(format_args!("{dot}{key}"), |walk| match fields.get(&key) {
                 None => {
-                    let question = suggest::question(&key, fields.keys().map(String::as_str));
-                    walk.found
-                        .unknown
-                        .push(format!("unknown field {:?}{question}", walk.path));
+                    let Self { path, found, .. } = walk;
+                    found.unknown.push(|| {
+                        let question = suggest::question(&key, fields.keys().map(String::as_str));
+                        format!("unknown field {path:?}{question}")
+                    });
                     value
                 }
                 Some(_) if value.is_null() => value,
                 Some(field) => {
-                    if let (true, Value::String(text)) = (is_mount_path(type_name, &key), &value) {
-                        walk.found
-                            .remarks
-                            .extend(wildcard_remark(text).map(|remark| format!("{}: {remark}", walk.path)));
+                    if is_mount_path(type_name, &key)
+                        && let Some(remark) = value.as_str().and_then(wildcard_remark)
+                    {
+                        walk.found.remarks.push(|| format!("{}: {remark}", walk.path));
                     }
                     walk.value(value, *field)
                 }
@@ -298,7 +300,7 @@ impl Walk<'_> {
         };
         self.found
             .type_errors
-            .push(format!("{path}: expected {expected}, found {}{hint}", describe(found)));
+            .push(|| format!("{path}: expected {expected}, found {}{hint}", describe(found)));
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
 
+use super::expansion::Expander;
 use super::fault::{Findings, Path};
 use super::{container, fields, names, security, volume};
 
@@ -29,10 +30,11 @@ pub(super) fn check(spec: &PodSpec, at: &Path, node_name: &str, findings: &mut F
     if spec.containers.is_empty() {
         findings.required(&containers_at, "");
     }
+    let mut expander = Expander::new();
     let mut container_names = BTreeSet::new();
     for (i, entry) in spec.containers.iter().enumerate() {
         let at = containers_at.index(i);
-        container::check(entry, &at, host_network, &known_volumes, findings);
+        container::check(entry, &at, host_network, &known_volumes, &mut expander, findings);
         if !entry.name.is_empty() && !container_names.insert(entry.name.as_str()) {
             findings.duplicate(&at.child("name"), &entry.name);
         }

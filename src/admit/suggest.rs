@@ -33,7 +33,7 @@ fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
             let plain_name = plain(name);
             let distance = strsim::damerau_levenshtein(&plain_unknown, &plain_name);
             // A third of the letters, at least one and at most three: `hostPth` is near, `foo` is near nothing.
-            let threshold = (plain_unknown.chars().count().min(plain_name.chars().count()) / 3).clamp(1, 3);
+            let threshold = (plain_unknown.chars().count().max(plain_name.chars().count()) / 3).clamp(1, 3);
             let rank = if Some(name) == word {
                 0
             } else if distance <= threshold {

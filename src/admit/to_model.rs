@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::container::cleaned;
 use super::defaults;
-use super::expansion::expand;
+use super::expansion::Expander;
 use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
@@ -31,6 +31,9 @@ pub enum ModelError {
     #[error("the stored pod has {field} {value:?}, which this version of podd does not understand")]
     NotUnderstood { field: String, value: String },
 }
+
+/// What stands in place of a text that should not be repeated.
+const TOO_LONG: &str = "(too long once it is expanded)";
 
 fn missing(field: &str) -> ModelError {
     ModelError::Missing {
@@ -239,10 +242,18 @@ fn containers(spec: &wire::PodSpec) -> Result<Vec<ContainerSpec>, ModelError> {
         return Err(missing("spec.containers"));
     }
     let pod = spec.security_context.clone().unwrap_or_default();
-    spec.containers.iter().map(|entry| container(entry, &pod)).collect()
+    let mut expander = Expander::new();
+    spec.containers
+        .iter()
+        .map(|entry| container(entry, &pod, &mut expander))
+        .collect()
 }
 
-fn container(container: &wire::Container, pod: &wire::PodSecurityContext) -> Result<ContainerSpec, ModelError> {
+fn container(
+    container: &wire::Container,
+    pod: &wire::PodSecurityContext,
+    expander: &mut Expander,
+) -> Result<ContainerSpec, ModelError> {
     let field = |name: &str| format!("spec.containers[{}].{name}", container.name);
     let pull_policy = match container.image_pull_policy.as_deref().unwrap_or_default() {
         "Always" => PullPolicy::Always,
@@ -250,15 +261,26 @@ fn container(container: &wire::Container, pod: &wire::PodSecurityContext) -> Res
         "Never" => PullPolicy::Never,
         other => return Err(not_understood(field("imagePullPolicy"), other)),
     };
-    let (env, known) = environment(container.env.as_deref().unwrap_or_default());
-    let words = |words: Option<&Vec<String>>| words.into_iter().flatten().map(|word| expand(word, &known)).collect();
+    let (env, known) = environment(container.env.as_deref().unwrap_or_default(), expander, &field("env"))?;
+    let mut words = |words: Option<&Vec<String>>, name: &str| {
+        words
+            .into_iter()
+            .flatten()
+            .map(|word| expander.word(word, &known))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| not_understood(field(name), TOO_LONG))
+    };
+    let (command, args) = (
+        words(container.command.as_ref(), "command")?,
+        words(container.args.as_ref(), "args")?,
+    );
     let message_path = text(container.termination_message_path.as_ref()).unwrap_or(defaults::TERMINATION_MESSAGE_PATH);
     Ok(ContainerSpec {
         name: container.name.clone(),
         image: container.image.clone().ok_or_else(|| missing(&field("image")))?,
         pull_policy,
-        command: words(container.command.as_ref()),
-        args: words(container.args.as_ref()),
+        command,
+        args,
         env,
         working_dir: text(container.working_dir.as_ref()).map(PathBuf::from),
         mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
@@ -270,8 +292,15 @@ fn container(container: &wire::Container, pod: &wire::PodSecurityContext) -> Res
     })
 }
 
+/// Names and values.
+type Variables = Vec<(String, String)>;
+
 /// The variables in order, each seeing the ones before it, and all of them by name for command and args.
-fn environment(env: &[wire::EnvVar]) -> (Vec<(String, String)>, BTreeMap<String, String>) {
+fn environment(
+    env: &[wire::EnvVar],
+    expander: &mut Expander,
+    field: &str,
+) -> Result<(Variables, BTreeMap<String, String>), ModelError> {
     let mut list = Vec::with_capacity(env.len());
     let mut known = BTreeMap::new();
     for wire::EnvVar {
@@ -280,11 +309,12 @@ fn environment(env: &[wire::EnvVar]) -> (Vec<(String, String)>, BTreeMap<String,
         value_from: _,
     } in env
     {
-        let value = expand(value.as_deref().unwrap_or_default(), &known);
+        let value = expander.variable(name, value.as_deref().unwrap_or_default(), &known);
+        let value = value.map_err(|_| not_understood(field, TOO_LONG))?;
         known.insert(name.clone(), value.clone());
         list.push((name.clone(), value));
     }
-    (list, known)
+    Ok((list, known))
 }
 
 fn mount(mount: &wire::VolumeMount) -> Mount {

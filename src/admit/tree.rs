@@ -9,21 +9,27 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::bounded::Bounded;
+
 /// Objects and lists inside each other; Kubernetes' own objects need about 20.
 pub(super) const MAX_DEPTH: usize = 64;
 /// What a document may weigh once its aliases are followed, as a multiple of its bytes ...
 const MAX_GROWTH: usize = 4;
 /// ... and what any document may weigh (one for each value, one for each byte of text).
 const FREE_WEIGHT: usize = 64 * 1024;
+/// How many keys and values a document may hold; each of them may become a wire struct of a kilobyte and more.
+const MAX_VALUES: usize = 100_000;
+/// The largest YAML document, in bytes: more than etcd lets any object of Kubernetes have.
+const MAX_YAML: usize = 3 * 512 * 1024;
 /// libyaml looks at each level of open brackets for each token, so brackets times bytes bounds its work:
-/// 2^35 is some tenths of a second.
-const MAX_YAML_WORK: usize = 1 << 35;
+/// 2^33 is some tenths of a second.
+const MAX_YAML_WORK: usize = 1 << 33;
 
 /// A document as it was sent.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) value: Value,
-    /// Paths of keys that were given more than once (the last one counts), in the order found.
+    /// `duplicate field "path"` for each key that was given more than once (the last one counts), in the order found.
     pub(super) duplicates: Vec<String>,
 }
 
@@ -36,6 +42,8 @@ pub(super) enum TreeError {
     Yaml(#[source] serde_yaml_ng::Error),
     #[error("yaml parse error: more than one document was sent; send one object a request")]
     ManyDocuments,
+    #[error("yaml parse error: larger than {MAX_YAML} bytes; send it as JSON")]
+    TooLarge,
     #[error("yaml parse error: too many brackets for a document of this size; send it as JSON")]
     TooManyBrackets,
 }
@@ -48,12 +56,15 @@ pub(super) fn json(bytes: &[u8]) -> Result<Document, TreeError> {
     deserializer.end().map_err(TreeError::Json)?;
     Ok(Document {
         value,
-        duplicates: state.duplicates.into_inner(),
+        duplicates: state.duplicates.into_inner().into_lines(),
     })
 }
 
 /// Reads YAML: one document, or one beside empty ones (a manifest may begin or end with `---`).
 pub(super) fn yaml(bytes: &[u8]) -> Result<Document, TreeError> {
+    if bytes.len() > MAX_YAML {
+        return Err(TreeError::TooLarge);
+    }
     let brackets = bytes.iter().filter(|b| matches!(b, b'[' | b'{')).count();
     if brackets.saturating_mul(bytes.len()) > MAX_YAML_WORK {
         return Err(TreeError::TooManyBrackets);
@@ -72,13 +83,14 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Document, TreeError> {
     }
     Ok(Document {
         value: found,
-        duplicates: state.duplicates.into_inner(),
+        duplicates: state.duplicates.into_inner().into_lines(),
     })
 }
 
 struct State {
     budget: Cell<usize>,
-    duplicates: RefCell<Vec<String>>,
+    values: Cell<usize>,
+    duplicates: RefCell<Bounded>,
     path: RefCell<String>,
     yaml: bool,
 }
@@ -87,6 +99,7 @@ impl State {
     fn new(bytes: usize, yaml: bool) -> Self {
         Self {
             budget: Cell::new(bytes.saturating_mul(MAX_GROWTH).saturating_add(FREE_WEIGHT)),
+            values: Cell::new(MAX_VALUES),
             duplicates: RefCell::default(),
             path: RefCell::default(),
             yaml,
@@ -106,7 +119,11 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// One value more, of this weight.
     fn spend<E: Error>(&self, weight: usize) -> Result<(), E> {
+        let left = self.state.values.get().checked_sub(1);
+        let too_many = || E::custom(format_args!("more than {MAX_VALUES} keys and values"));
+        self.state.values.set(left.ok_or_else(too_many)?);
         let left = self.state.budget.get().checked_sub(weight);
         self.state
             .budget
@@ -224,10 +241,13 @@ impl<'de> Visitor<'de> for Node<'_> {
                 merged.push(value);
                 continue;
             }
-            let path = object
-                .contains_key(&key)
-                .then(|| format!("{}{dot}{key}", self.state.path.borrow()));
-            self.state.duplicates.borrow_mut().extend(path);
+            if object.contains_key(&key) {
+                let path = || format!("{}{dot}{key}", self.state.path.borrow());
+                self.state
+                    .duplicates
+                    .borrow_mut()
+                    .push(|| format!("duplicate field {:?}", path()));
+            }
             object.insert(key, value);
         }
         for value in merged {
@@ -319,10 +339,13 @@ mod tests {
     #[test]
     fn doubled_keys_are_named_with_their_paths() {
         let document = json(br#"{"a":1,"b":[{"c":1,"c":2,"d":{"e.f/g":1,"e.f/g":1}}],"a":3}"#).expect("JSON");
-        assert_eq!(document.duplicates, ["b[0].c", "b[0].d.e.f/g", "a"]);
+        assert_eq!(
+            document.duplicates,
+            ["b[0].c", "b[0].d.e.f/g", "a"].map(|path| format!("duplicate field {path:?}"))
+        );
         assert_eq!(document.value["a"], 3);
         let document = yaml(b"x:\n  y: 1\n  y: 2\n").expect("YAML");
-        assert_eq!(document.duplicates, ["x.y"]);
+        assert_eq!(document.duplicates, ["duplicate field \"x.y\""]);
     }
 
     #[test]
@@ -337,7 +360,11 @@ mod tests {
             assert!(as_json.contains("nested deeper than 64 levels"), "{as_json}");
             assert!(as_yaml.contains("nested deeper than 64 levels"), "{as_yaml}");
         }
-        assert!(text(yaml("[".repeat(3 << 20).as_bytes())).contains("too many brackets"));
+        assert!(text(yaml("[".repeat(1 << 20).as_bytes())).contains("too many brackets"));
+        assert!(text(yaml("a".repeat(3 << 20).as_bytes())).contains("larger than"));
+        assert!(
+            text(json(format!("[{}1]", "1,".repeat(100_000)).as_bytes())).contains("more than 100000 keys and values")
+        );
         assert!(text(yaml("- ".repeat(100_000).as_bytes())).contains("nested deeper"));
     }
 
@@ -350,7 +377,7 @@ mod tests {
         let mut bomb = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
         for level in 1..9 {
             let refs = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
+            bomb = format!("{bomb}a{level}: &a{level} [{refs}]\n");
         }
         let refused = text(yaml(bomb.as_bytes()));
         assert!(

@@ -1,2 +1,240 @@
-//! (skeleton)
+//! The API: Kubernetes' paths, verbs and words over HTTP.
+//!
+//! Goes in: requests, from the TLS listener and the unix socket (`serve`). Comes out: answers, and desired state in
+//! the store. Reads come from the store as well; the only thing read besides it are log files.
+//!
+//! The handlers (`read`, `write`, `delete`, `watching`) know no kind: they work on JSON and on the values in [`kinds`]. A
+//! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: who asks, from
+//! where, and how many at once.
+//!
+//! **Invariants:** this room never calls the runtime and never writes a status. Every refusal is a Kubernetes `Status`
+//! ([`error`]). No request, however large, slow or deep, holds more than a fixed amount of memory.
+
+mod answer;
+mod body;
+mod delete;
+mod discovery;
+pub mod error;
+mod guard;
 pub mod images;
+pub mod kinds;
+mod log;
+mod negotiate;
+pub mod openapi;
+mod params;
+mod read;
+mod selector;
+mod serve;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+mod watching;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, patch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+pub use error::ApiError;
+pub use serve::{serve_tls, serve_unix};
+
+use crate::linux::inotify::Inotify;
+use crate::model::Timestamp;
+use crate::store::Store;
+use kinds::{KINDS, Kind};
+use params::Head;
+
+/// How much and how long the API lets anyone have.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests being worked on at once, streams not counted; more are told to come back (429).
+    pub requests: usize,
+    /// Watches and logs being streamed at once; more are told to come back (429).
+    pub streams: usize,
+    /// Connections of one listener; more wait to be accepted.
+    pub connections: usize,
+    /// Until a request's head has arrived, counted from when it could: also how long an idle connection is kept.
+    pub head_timeout: Duration,
+    /// Until a request's body has arrived.
+    pub body_timeout: Duration,
+    /// Between two bookmarks of a watch.
+    pub bookmark_every: Duration,
+    /// What requests in flight get when the agent stops.
+    pub stop_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: 128,
+            streams: 1024,
+            connections: 4096,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            bookmark_every: Duration::from_mins(1),
+            stop_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What the API is given by the agent.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    pub store: Store,
+    /// The node every pod is on.
+    pub node_name: String,
+    /// `LOG_DIR`: the files of `/log` are beneath it.
+    pub log_dir: PathBuf,
+    /// True once the agent serves pods: `/readyz` tells it.
+    pub ready: watch::Receiver<bool>,
+    /// Where the time comes from.
+    pub clock: fn() -> Timestamp,
+}
+
+/// What every handler has: the agent's gifts and what all requests share.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    store: Store,
+    node_name: Arc<str>,
+    log_dir: Arc<Path>,
+    ready: watch::Receiver<bool>,
+    clock: fn() -> Timestamp,
+    limits: Limits,
+    streams: Arc<Semaphore>,
+    inotify: Inotify,
+}
+
+impl Api {
+    fn new(state: ApiState, limits: Limits) -> Self {
+        let ApiState {
+            store,
+            node_name,
+            log_dir,
+            ready,
+            clock,
+        } = state;
+        Self {
+            store,
+            node_name: node_name.into(),
+            log_dir: log_dir.into(),
+            ready,
+            clock,
+            limits,
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            inotify: Inotify::default(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// The right to stream until it is dropped.
+    fn stream_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.streams)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::TooManyRequests {
+                retry_after: Duration::from_secs(1),
+            })
+    }
+}
+
+/// Every path of the API. Paths of other rooms may be merged to it: the listeners put all of them behind the guard.
+pub fn router(state: ApiState) -> Router {
+    router_with(state, Limits::default())
+}
+
+/// The same with limits other than the usual ones.
+pub fn router_with(state: ApiState, limits: Limits) -> Router {
+    let mut router: Router<Api> = discovery::router().merge(openapi::router()).merge(health());
+    for kind in KINDS {
+        router = router.merge(routes(kind));
+    }
+    router
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
+        .fallback(|| async { ApiError::NoSuchPath })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .with_state(Api::new(state, limits))
+}
+
+/// The paths of one kind.
+fn routes(kind: &'static Kind) -> Router<Api> {
+    let list = get(move |State(state): State<Api>, head: Head| async move { collection(&state, kind, &head).await });
+    let in_collection = list
+        .clone()
+        .post(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::create(&state, kind, &head, request.into_body()).await
+            },
+        )
+        .delete(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                delete::collection(&state, kind, &head, request.into_body()).await
+            },
+        );
+    let object = get(move |State(state): State<Api>, head: Head| async move { read::get(&state, kind, &head).await });
+    let of_object = object
+        .clone()
+        .put(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::replace(&state, kind, &head, request.into_body()).await
+            },
+        )
+        .merge(patch(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::patch(&state, kind, &head, request.into_body()).await
+            },
+        ))
+        .delete(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                delete::delete(&state, kind, &head, request.into_body()).await
+            },
+        );
+    let path = kind.collection_path();
+    let mut router = Router::new()
+        .route(&format!("{path}/{{name}}"), of_object)
+        .route(&path, in_collection);
+    if kind.subresources.iter().any(|s| s.name == "status") {
+        router = router.route(&format!("{path}/{{name}}/status"), object);
+    }
+    if kind.namespaced {
+        router = router.route(&format!("{}/{}", kind.base_path(), kind.plural), list);
+    }
+    router
+}
+
+/// LIST, or WATCH where the query says so.
+async fn collection(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+    if head.params.flag("watch").unwrap_or(false) {
+        watching::watch(state, kind, head).await
+    } else {
+        read::list(state, kind, head).await
+    }
+}
+
+fn health() -> Router<Api> {
+    let ok = || async { answer::response(StatusCode::OK, "text/plain; charset=utf-8", "ok") };
+    let ready = |State(state): State<Api>| async move {
+        if *state.ready.borrow() {
+            answer::response(StatusCode::OK, "text/plain; charset=utf-8", "ok")
+        } else {
+            answer::response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain; charset=utf-8",
+                "not ready",
+            )
+        }
+    };
+    Router::new()
+        .route("/healthz", get(ok))
+        .route("/livez", get(ok))
+        .route("/readyz", get(ready))
+}

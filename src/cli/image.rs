@@ -1,1 +1,345 @@
-//! (skeleton)
+//! `podd image import | list | remove`, through the running agent's socket.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use futures_util::TryStreamExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Method;
+use hyper::body::Frame;
+use tokio::io::AsyncRead;
+use tokio_util::io::ReaderStream;
+
+use super::client::{RequestBody, escaped, no_body, request};
+use crate::api::images::{IMAGES, IMPORT, Image, ImageList};
+
+/// Work with the agent's images.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ImageSubcommand {
+    /// Import an archive: docker-archive, oci-archive or a plain root filesystem tar, each also gzip or zstd.
+    Import {
+        /// The archive; `-` is standard input.
+        file: PathBuf,
+        /// How the image is to be called. An archive of images names them itself; a root filesystem needs this.
+        #[arg(long, value_name = "REF")]
+        name: Option<String>,
+    },
+    /// List the images that are there.
+    List,
+    /// Remove an image by name or id.
+    Remove { name: String },
+}
+
+/// Carry out a command, and say on standard output what came of it.
+pub async fn run(socket: &Path, command: ImageSubcommand) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    run_to(socket, command, &mut text).await?;
+    match std::io::stdout().lock().write_all(&text) {
+        // A reader that has gone away (`podd image list | head`) is no error.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        ImageSubcommand::Import { file, name } => {
+            let file = if file == Path::new("-") {
+                PathBuf::from("/dev/stdin")
+            } else {
+                file
+            };
+            let opened = tokio::fs::File::open(&file).await;
+            let body = body_of(opened.with_context(|| format!("cannot open {}", file.display()))?);
+            let path = match name {
+                Some(name) => format!("{IMPORT}?name={}", escaped(&name)),
+                None => IMPORT.to_owned(),
+            };
+            let answer = request(socket, Method::POST, &path, body).await?;
+            for image in images(&answer)? {
+                for name in &image.names {
+                    writeln!(out, "imported {name} {} {}", image.id, human(image.size))?;
+                }
+            }
+        }
+        ImageSubcommand::List => {
+            let answer = request(socket, Method::GET, IMAGES, no_body()).await?;
+            table(&images(&answer)?, out)?;
+        }
+        ImageSubcommand::Remove { name } => {
+            let path = format!("{IMAGES}?name={}", escaped(&name));
+            request(socket, Method::DELETE, &path, no_body()).await?;
+            writeln!(out, "removed {name}")?;
+        }
+    }
+    Ok(())
+}
+
+fn body_of(reader: impl AsyncRead + Send + Sync + 'static) -> RequestBody {
+    const CHUNK: usize = 256 * 1024;
+    StreamBody::new(ReaderStream::with_capacity(reader, CHUNK).map_ok(Frame::data)).boxed()
+}
+
+fn images(answer: &[u8]) -> anyhow::Result<Vec<Image>> {
+    let list: ImageList = serde_json::from_slice(answer).context("podd's answer is not a list of images")?;
+    Ok(list.images)
+}
+
+/// A line for each name; an image without one is `<none>`.
+fn table(images: &[Image], out: &mut impl Write) -> std::io::Result<()> {
+    let mut rows = vec![["NAME", "IMAGE ID", "SIZE", "IMPORTED"].map(str::to_owned)];
+    for image in images {
+        let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+        let imported = image
+            .imported
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('Z')
+            .to_owned()
+            + "Z";
+        let none = ["<none>".to_owned()];
+        let names = if image.names.is_empty() {
+            &none[..]
+        } else {
+            &image.names
+        };
+        for name in names {
+            rows.push([name.clone(), id.clone(), human(image.size), imported.clone()]);
+        }
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    for [name, id, size, imported] in &rows {
+        let [a, b, c] = widths;
+        writeln!(out, "{name:<a$}   {id:<b$}   {size:<c$}   {imported}")?;
+    }
+    Ok(())
+}
+
+/// `4.2MB`, as docker and podman count: in thousands, three digits.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut unit = 0;
+    let mut scale = 1_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1000 {
+        unit += 1;
+        scale *= 1000;
+    }
+    let whole = bytes / scale;
+    let tenth = bytes % scale / (scale / 10).max(1);
+    if unit == 0 || whole >= 100 {
+        format!("{whole}{}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenth}{}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::client::ClientError;
+    use crate::image::{ImageStore, Limits};
+    use crate::store::Store;
+
+    #[test]
+    fn sizes_are_for_people() {
+        for (bytes, want) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.0kB"),
+            (4_260_000, "4.2MB"),
+            (123_456_789, "123MB"),
+            (u64::MAX, "18446744TB"),
+        ] {
+            assert_eq!(human(bytes), want);
+        }
+    }
+
+    #[test]
+    fn images_are_listed_name_by_name() {
+        let image = |names: &[&str], size| Image {
+            id: format!("sha256:{}", "ab".repeat(32)),
+            digest: String::new(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            size,
+            imported: "2026-01-02T03:04:05.678Z".to_owned(),
+        };
+        let mut out = Vec::new();
+        table(
+            &[image(&["docker.io/library/a:1", "b.io/c:2"], 5_000_000), image(&[], 10)],
+            &mut out,
+        )
+        .unwrap();
+        let want = "\
+NAME                    IMAGE ID       SIZE    IMPORTED
+docker.io/library/a:1   abababababab   5.0MB   2026-01-02T03:04:05Z
+b.io/c:2                abababababab   5.0MB   2026-01-02T03:04:05Z
+<none>                  abababababab   10B     2026-01-02T03:04:05Z
+";
+        assert_eq!(String::from_utf8(out).unwrap(), want);
+    }
+
+    /// An agent with images and nothing else, on a socket.
+    struct Agent {
+        directory: tempfile::TempDir,
+        server: tokio::task::JoinHandle<()>,
+    }
+
+    impl Agent {
+        async fn new(limits: Limits) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(&directory.path().join("podd.db")).await.unwrap();
+            let clock = || "2026-01-02T03:04:05Z".parse().unwrap();
+            let images = ImageStore::open(&directory.path().join("images"), store, limits, clock)
+                .await
+                .unwrap();
+            let listener = tokio::net::UnixListener::bind(directory.path().join("podd.sock")).unwrap();
+            let server = async move { axum::serve(listener, crate::api::images::router(images)).await.unwrap() };
+            Self {
+                directory,
+                server: tokio::spawn(server),
+            }
+        }
+
+        async fn run(&self, command: ImageSubcommand) -> Result<String, String> {
+            let mut out = Vec::new();
+            let done = run_to(&self.directory.path().join("podd.sock"), command, &mut out).await;
+            done.map_err(|error| format!("{error:#}"))?;
+            Ok(String::from_utf8(out).unwrap())
+        }
+
+        async fn import(&self, bytes: &[u8], name: Option<&str>) -> Result<String, String> {
+            let file = self.directory.path().join("archive");
+            std::fs::write(&file, bytes).unwrap();
+            self.run(ImageSubcommand::Import {
+                file,
+                name: name.map(str::to_owned),
+            })
+            .await
+        }
+
+        async fn remove(&self, name: &str) -> Result<String, String> {
+            self.run(ImageSubcommand::Remove { name: name.to_owned() }).await
+        }
+    }
+
+    impl Drop for Agent {
+        fn drop(&mut self) {
+            self.server.abort();
+        }
+    }
+
+    fn root_filesystem(size: usize) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o755);
+        // Larger than the API's limit for other bodies, and not to be compressed.
+        let noise: Vec<u8> = (0..size)
+            .map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5])
+            .collect();
+        builder.append_data(&mut header, "bin/sh", &noise[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            keep_free: 0,
+            upload: 8 << 20,
+            ..Limits::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn images_go_in_and_out_through_the_socket() {
+        let agent = Agent::new(limits()).await;
+        let said = agent
+            .import(&root_filesystem(5_000_000), Some("demo/busybox:1"))
+            .await
+            .unwrap();
+        assert!(said.starts_with("imported docker.io/demo/busybox:1 sha256:"), "{said}");
+        assert!(said.ends_with(" 5.0MB\n"), "{said}");
+        let list = agent.run(ImageSubcommand::List).await.unwrap();
+        assert!(
+            list.lines().nth(1).unwrap().starts_with("docker.io/demo/busybox:1   "),
+            "{list}"
+        );
+        assert_eq!(
+            agent.remove("demo/busybox:1").await.unwrap(),
+            "removed demo/busybox:1\n"
+        );
+        assert_eq!(agent.run(ImageSubcommand::List).await.unwrap().lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_said_in_words() {
+        let agent = Agent::new(limits()).await;
+        let error = agent.import(&root_filesystem(10), None).await.unwrap_err();
+        assert_eq!(
+            error,
+            "a plain root filesystem has no name of its own: give it one with --name"
+        );
+        let error = agent.import(b"nonsense", Some("a")).await.unwrap_err();
+        assert_eq!(error, "the archive is cut off");
+        let error = agent.import(&root_filesystem(10), Some("A B&c=d%")).await.unwrap_err();
+        assert_eq!(
+            error,
+            "invalid image name \"A B&c=d%\": invalid reference format: repository name (library/A B&c=d%) must be lowercase"
+        );
+        // The answer comes before the upload is through.
+        let error = agent.import(&root_filesystem(30 << 20), Some("a")).await.unwrap_err();
+        assert_eq!(error, "the archive is larger than the limit of 8388608 bytes");
+        let error = agent.remove("nothing").await.unwrap_err();
+        assert_eq!(error, "image \"nothing\" is not there");
+        let missing = ImageSubcommand::Import {
+            file: PathBuf::from("/nonexistent"),
+            name: None,
+        };
+        assert!(
+            agent
+                .run(missing)
+                .await
+                .unwrap_err()
+                .starts_with("cannot open /nonexistent")
+        );
+        let error = run_to(
+            Path::new("/nonexistent/podd.sock"),
+            ImageSubcommand::List,
+            &mut Vec::new(),
+        )
+        .await;
+        assert!(error.unwrap_err().to_string().contains("is `podd serve` running?"));
+    }
+
+    #[tokio::test]
+    async fn errors_are_kubernetes_statuses() {
+        let agent = Agent::new(limits()).await;
+        let socket = agent.directory.path().join("podd.sock");
+        let error = request(&socket, Method::DELETE, "/podd/v1/images?name=x", no_body())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Refused { code: 404, .. }), "{error:?}");
+        let error = request(&socket, Method::POST, "/podd/v1/images/import?name=A", no_body())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Refused { code: 400, .. }), "{error:?}");
+        let error = agent.import(&root_filesystem(10), None).await.unwrap_err();
+        assert!(error.contains("--name"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_may_have_a_long_path() {
+        let agent = Agent::new(limits()).await;
+        let long = agent.directory.path().join("d".repeat(120));
+        std::fs::create_dir(&long).unwrap();
+        std::fs::rename(agent.directory.path().join("podd.sock"), long.join("podd.sock")).unwrap();
+        let mut out = Vec::new();
+        run_to(&long.join("podd.sock"), ImageSubcommand::List, &mut out)
+            .await
+            .unwrap();
+        assert!(out.starts_with(b"NAME"));
+    }
+}

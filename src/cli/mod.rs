@@ -69,7 +69,13 @@ struct ImageCommand {
 #[derive(Debug, Args)]
 struct AgentSocket {
     /// The agent's socket
-    #[arg(long, env = "PODD_SOCKET", value_name = "PATH", default_value = "/run/podd/podd.sock", global = true)]
+    #[arg(
+        long,
+        env = "PODD_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/podd/podd.sock",
+        global = true
+    )]
     socket: PathBuf,
 }
 
@@ -102,8 +108,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => {
             telemetry::start(&serve.log, serve.log_format)?;
-            let file = serve.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-            let config = Config::new(serve.settings.over(file), &linux::process::host_name()?)?;
+            let file = serve
+                .config
+                .as_deref()
+                .map(Settings::from_file)
+                .transpose()?
+                .unwrap_or_default();
+            let config = Config::new(serve.settings.over(file), &linux::host::name()?)?;
             // Two threads for the processors' sake; blocking work has a pool of its own, small to stay small.
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -120,12 +131,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Kubeconfig(Kubeconfig { root }) => {
             let path = root.join("admin.kubeconfig");
             let text = std::fs::read_to_string(&path).with_context(|| {
-                format!("cannot read {}: it is made at the agent's first start, for root alone", path.display())
+                format!(
+                    "cannot read {}: it is made at the agent's first start, for root alone",
+                    path.display()
+                )
             })?;
             print(&text)?;
         }
         Command::Doctor(Doctor { settings }) => {
-            let config = Config::new(settings, &linux::process::host_name()?)?;
+            let config = Config::new(settings, &linux::host::name()?)?;
             let well = doctor::run(&mut std::io::stdout().lock(), &config)?;
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -151,7 +165,10 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// The error and its causes, on one line.
-#[expect(clippy::print_stderr, reason = "this is the program's voice to a person at a terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "this is the program's voice to a person at a terminal"
+)]
 fn complain(error: &anyhow::Error) {
     eprintln!("podd: {error:#}");
 }

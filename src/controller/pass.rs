@@ -12,9 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{Controller, POD};
 use crate::admit::{self, ModelError};
-use crate::model::{
-    ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Step, Timestamp, Uid,
-};
+use crate::model::{ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Step, Timestamp, Uid};
 use crate::reconcile::{self, reconcile};
 use crate::runtime::{LogDirName, ObserveError, Runtime, StepError};
 use crate::status::status;
@@ -102,8 +100,10 @@ impl<R: Runtime> Pass<R> {
             store.set_status(&self.uid, told).await?;
             return Ok(Round::Wait(plan.wake_at));
         }
-        let (written, acted) =
-            tokio::join!(store.set_status(&self.uid, told), self.execute(desired, &mut observed, &plan.steps));
+        let (written, acted) = tokio::join!(
+            store.set_status(&self.uid, told),
+            self.execute(desired, &mut observed, &plan.steps)
+        );
         match written {
             // Deleted and forgotten by these very steps.
             Ok(_) | Err(StoreError::NotFound { .. }) => {}
@@ -173,10 +173,25 @@ impl<R: Runtime> Pass<R> {
     async fn resolve<'a>(&self, desired: &'a PodSpec, observed: &mut Observed, steps: &[Step]) -> Vec<Start<'a>> {
         let mut starts = Vec::new();
         for step in steps {
-            let Step::StartContainer { container, attempt, sandbox, backoff: _ } = step else { continue };
-            let Some(container) = desired.container(container) else { continue };
+            let Step::StartContainer {
+                container,
+                attempt,
+                sandbox,
+                backoff: _,
+            } = step
+            else {
+                continue;
+            };
+            let Some(container) = desired.container(container) else {
+                continue;
+            };
             match self.controller.runtime.image(container).await {
-                Ok(image) => starts.push(Start { container, attempt: *attempt, sandbox: *sandbox, image }),
+                Ok(image) => starts.push(Start {
+                    container,
+                    attempt: *attempt,
+                    sandbox: *sandbox,
+                    image,
+                }),
                 Err(error) => self.fail(observed, FailedStep::Container(container.name.clone()), &error),
             }
         }
@@ -214,14 +229,22 @@ impl<R: Runtime> Pass<R> {
                     };
                     *observed = reconcile::begin_sandbox(now, &self.controller.boot_id, observed, *attempt, ip);
                 }
-                Step::StartContainer { container, attempt, sandbox, backoff } => {
+                Step::StartContainer {
+                    container,
+                    attempt,
+                    sandbox,
+                    backoff,
+                } => {
                     let start = starts.iter().find(|start| start.container.name == *container);
                     if let Some(start) = start {
-                        let begun =
-                            reconcile::Start { container, attempt: *attempt, sandbox: *sandbox, backoff: *backoff };
+                        let begun = reconcile::Start {
+                            container,
+                            attempt: *attempt,
+                            sandbox: *sandbox,
+                            backoff: *backoff,
+                        };
                         let image = &start.image.id;
-                        *observed =
-                            reconcile::begin_attempt(observed, begun, &start.container.image, image.clone());
+                        *observed = reconcile::begin_attempt(observed, begun, &start.container.image, image.clone());
                     }
                 }
                 Step::KillContainer { container, attempt } => {
@@ -234,15 +257,26 @@ impl<R: Runtime> Pass<R> {
     }
 
     async fn start(&self, desired: &PodSpec, start: Start<'_>, ip: Option<IpAddr>) -> Outcome {
-        let Start { container, attempt, sandbox, image } = start;
+        let Start {
+            container,
+            attempt,
+            sandbox,
+            image,
+        } = start;
         let runtime = &self.controller.runtime;
         let step = FailedStep::Container(container.name.clone());
-        match runtime.start_container(desired, container, attempt, sandbox, &image, ip).await {
+        match runtime
+            .start_container(desired, container, attempt, sandbox, &image, ip)
+            .await
+        {
             Ok(()) => {
                 tracing::info!(pod.name = %desired.name, container = %container.name, attempt, "container started");
                 if let Some(old) = attempt.checked_sub(2) {
                     // What `lastState` and `logs --previous` need of the attempt before is not in its root file system.
-                    if let Err(error) = runtime.remove_old_attempt(&self.uid, sandbox, &container.name, old).await {
+                    if let Err(error) = runtime
+                        .remove_old_attempt(&self.uid, sandbox, &container.name, old)
+                        .await
+                    {
                         tracing::warn!(container = %container.name, attempt = old, error = %error.message, "cannot remove an old attempt yet");
                     }
                 }
@@ -274,14 +308,18 @@ impl<R: Runtime> Pass<R> {
                 Err(error) => Outcome::Failed(FailedStep::Teardown, error),
             },
             Step::StopContainer { container, attempt } => {
-                let Some(sandbox) = sandbox_of(observed, container, *attempt) else { return Outcome::Observable };
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else {
+                    return Outcome::Observable;
+                };
                 match runtime.stop_container(uid, sandbox, container, *attempt).await {
                     Ok(()) => Outcome::Observable,
                     Err(error) => Outcome::Failed(FailedStep::Container(container.clone()), error),
                 }
             }
             Step::KillContainer { container, attempt } => {
-                let Some(sandbox) = sandbox_of(observed, container, *attempt) else { return Outcome::Observable };
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else {
+                    return Outcome::Observable;
+                };
                 if let Err(error) = runtime.kill_container(uid, sandbox, container, *attempt).await {
                     // It is due again soon anyway.
                     tracing::warn!(container, attempt, error = %error.message, "cannot kill a container");
@@ -305,7 +343,10 @@ impl<R: Runtime> Pass<R> {
             Ok(()) => Outcome::TornDown,
             Err(error) => Outcome::Failed(
                 FailedStep::Teardown,
-                StepError { reason: FailureReason::KillPodSandboxError, message: error.to_string() },
+                StepError {
+                    reason: FailureReason::KillPodSandboxError,
+                    message: error.to_string(),
+                },
             ),
         }
     }
@@ -316,8 +357,14 @@ impl<R: Runtime> Pass<R> {
         let snapshot = runtime.observe(&self.uid).await?;
         for sandbox in &snapshot.sandboxes {
             tracing::warn!(sandbox = sandbox.attempt, "removing a sandbox that belongs to no pod");
-            runtime.stop_sandbox(&self.uid, sandbox.attempt).await.map_err(PassError::Orphan)?;
-            runtime.remove_sandbox(&self.uid, sandbox.attempt).await.map_err(PassError::Orphan)?;
+            runtime
+                .stop_sandbox(&self.uid, sandbox.attempt)
+                .await
+                .map_err(PassError::Orphan)?;
+            runtime
+                .remove_sandbox(&self.uid, sandbox.attempt)
+                .await
+                .map_err(PassError::Orphan)?;
         }
         runtime.remove_pod(&self.uid, None).await.map_err(PassError::Orphan)?;
         Ok(None)
@@ -343,7 +390,11 @@ enum Round {
 
 /// The sandbox an attempt runs in.
 fn sandbox_of(observed: &Observed, container: &str, attempt: u32) -> Option<u32> {
-    observed.attempts.iter().find(|a| a.container == container && a.attempt == attempt).map(|a| a.sandbox)
+    observed
+        .attempts
+        .iter()
+        .find(|a| a.container == container && a.attempt == attempt)
+        .map(|a| a.sandbox)
 }
 
 fn wire(object: &StoredObject) -> Result<(Pod, Option<PodStatus>), PassError> {

@@ -1,1 +1,424 @@
-//! (skeleton)
+//! Images: their names, the content store they live in, and their way into it.
+//!
+//! Goes in: archives, and names of images. Comes out: [`ResolvedImage`]s, whose layers can be mounted; users and groups
+//! as an image's files know them.
+//!
+//! ```text
+//! upload ── spool (tmp/, decompressed) ── archive (which images?) ── unpack, per layer (tmp/) ── verify digests
+//!        ── syncfs ── rename to layers/ ── Store::put_image
+//! ```
+//!
+//! **Invariant:** an image is recorded only when all its layers are whole and durable, so a recorded image can be
+//! mounted; and nothing an image says is believed before it was verified.
+
+mod archive;
+mod content;
+mod documents;
+mod import;
+mod limits;
+mod member;
+mod reference;
+mod stream;
+#[cfg(test)]
+mod tape;
+mod unpack;
+pub mod user;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tracing::{info, warn};
+
+pub use archive::ArchiveError;
+pub use content::ContentError;
+pub use documents::DocumentError;
+pub use import::{Fault, ImportError};
+pub use limits::{LimitError, Limits};
+pub use member::TarError;
+pub use reference::{Reference, ReferenceError};
+pub use unpack::{Fault as LayerFault, UnpackError};
+pub use user::{UserError, UserIds};
+
+use content::Content;
+use documents::Config;
+use import::{Piece, Prepared, Upload};
+use stream::Digest;
+
+use crate::model::{ImageConfig, ImageId, ResolvedImage, Timestamp};
+use crate::store::{ImageRow, Store, StoreError};
+
+/// Pieces of an upload that wait to be spooled, and bytes in each.
+const PIECES_WAITING: usize = 8;
+const PIECE: usize = 256 * 1024;
+
+/// Imports at a time; more wait.
+const IMPORTS: usize = 4;
+
+/// The fewest digits by which an image's id may be cut short.
+const ID_PREFIX_MIN: usize = 12;
+
+/// The images of this machine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    content: Arc<Content>,
+    store: Store,
+    limits: Limits,
+    clock: fn() -> Timestamp,
+    /// Held while rows change, and while layers are removed that no row knows: between reading the rows and removing
+    /// layers no row may come.
+    rows: Mutex<()>,
+    /// Each import holds one of the few threads that may block.
+    imports: Semaphore,
+}
+
+/// The image store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    #[error("cannot read the recorded images")]
+    Store(#[from] StoreError),
+}
+
+/// An image's name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// `InvalidImageName`.
+    #[error("Failed to apply default image tag {name:?}: couldn't parse image name {name:?}")]
+    InvalidName {
+        name: String,
+        #[source]
+        source: ReferenceError,
+    },
+    #[error("more than one image has an id that begins with {prefix:?}")]
+    AmbiguousId { prefix: String },
+    #[error("the record of image {id} is damaged")]
+    Damaged {
+        id: String,
+        #[source]
+        source: DocumentError,
+    },
+    #[error("cannot read the recorded images")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+/// An image could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error("image {name:?} is not there")]
+    NotFound { name: String },
+    #[error("image {name:?} is in use by a pod")]
+    InUse { name: String },
+    #[error("cannot change the recorded images")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+impl ImageStore {
+    /// Open or make the images in `root` (ROOT/images). What unfinished imports left is removed, and so are layers that
+    /// no recorded image has.
+    pub async fn open(root: &Path, store: Store, limits: Limits, clock: fn() -> Timestamp) -> Result<Self, OpenError> {
+        let path = root.to_owned();
+        let content = Arc::new(blocking(move || Content::open(&path)).await?);
+        let images = Self {
+            inner: Arc::new(Inner {
+                content,
+                store,
+                limits,
+                clock,
+                rows: Mutex::new(()),
+                imports: Semaphore::new(IMPORTS),
+            }),
+        };
+        images.sweep().await?;
+        Ok(images)
+    }
+
+    /// Import an archive. `name` names its one image; without, the archive names its images itself. Once all bytes have
+    /// arrived the import runs to its end, whether anybody still waits for it or not.
+    pub async fn import(
+        &self,
+        reader: impl AsyncRead + Send,
+        name: Option<&str>,
+    ) -> Result<Vec<ImageRow>, ImportError> {
+        let name = name.map(import::given_name).transpose()?;
+        let (pieces, upload) = mpsc::channel(PIECES_WAITING);
+        let upload = Upload::new(upload, self.inner.limits.upload);
+        let images = self.clone();
+        let work = tokio::spawn(async move {
+            let done = images.work(upload, name).await;
+            if done.is_err() {
+                // Some of its images may have been whole already.
+                images.sweep_after_failure().await;
+            }
+            done
+        });
+        let mut reader = std::pin::pin!(reader);
+        let mut ended = false;
+        while !ended {
+            let mut data = BytesMut::with_capacity(PIECE);
+            let piece = match tokio::time::timeout(self.inner.limits.silence, reader.read_buf(&mut data)).await {
+                Ok(Ok(0)) => Piece::End,
+                Ok(Ok(_)) => Piece::Data(data.freeze()),
+                Ok(Err(error)) => Piece::Failed(error),
+                Err(_elapsed) => Piece::Failed(std::io::ErrorKind::TimedOut.into()),
+            };
+            ended = !matches!(piece, Piece::Data(_));
+            // Nobody takes it any more: the import has failed, and says why.
+            ended |= pieces.send(piece).await.is_err();
+        }
+        work.await.map_err(ImportError::Panicked)?
+    }
+
+    async fn work(&self, upload: Upload, name: Option<Reference>) -> Result<Vec<ImageRow>, ImportError> {
+        // It is never closed, so there is always a permit in the end.
+        let _one_of_few = self.inner.imports.acquire().await.ok();
+        let (content, limits) = (Arc::clone(&self.inner.content), self.inner.limits.clone());
+        let prepared = tokio::task::spawn_blocking(move || import::prepare(&content, &limits, upload, name.as_ref()))
+            .await
+            .map_err(ImportError::Panicked)??;
+        self.record(prepared).await
+    }
+
+    async fn sweep_after_failure(&self) {
+        if let Err(error) = self.sweep().await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "what a failed import left is not removed before the next start"
+            );
+        }
+    }
+
+    async fn record(&self, prepared: Vec<Prepared>) -> Result<Vec<ImageRow>, ImportError> {
+        let _rows = self.inner.rows.lock().await;
+        let mut recorded = Vec::new();
+        for Prepared {
+            id,
+            manifest,
+            config,
+            layers,
+            size,
+            names,
+            pins,
+        } in prepared
+        {
+            let id = id.to_string();
+            let mut row = ImageRow {
+                manifest_digest: manifest.to_string(),
+                config,
+                layers: layers.iter().map(Digest::to_string).collect(),
+                size,
+                created_at: (self.inner.clock)(),
+                names,
+                id,
+            };
+            info!(id = row.id, names = ?row.names, size, "image imported");
+            if let Some(before) = self.inner.store.image_by_id(&row.id).await? {
+                row.created_at = before.created_at;
+                row.names.extend(before.names);
+                row.names.sort();
+                row.names.dedup();
+            }
+            self.inner.store.put_image(&row).await?;
+            drop(pins);
+            recorded.push(row);
+        }
+        Ok(recorded)
+    }
+
+    /// The image that a name means: a name, a name with a digest, an image's id, or at least 12 digits of an id.
+    /// `None`: it is not there, or not whole.
+    pub async fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
+        let Some(row) = self.find(image).await? else {
+            return Ok(None);
+        };
+        let damaged = |source| ResolveError::Damaged {
+            id: row.id.clone(),
+            source,
+        };
+        let Config {
+            image: config,
+            diff_ids,
+            architecture: _,
+        } = Config::parse(row.config.as_bytes(), usize::MAX).map_err(damaged)?;
+        let mut layers = Vec::new();
+        let mut seen = HashSet::new();
+        for layer in diff_ids.iter().rev() {
+            if !self.inner.content.has_layer(layer)? {
+                warn!(image, id = row.id, %layer, "a layer of a recorded image is missing: import it again");
+                return Ok(None);
+            }
+            // Overlay takes no directory twice. The upper one hides all that the lower one could show.
+            if seen.insert(layer) {
+                layers.push(self.inner.content.layer_path(layer));
+            }
+        }
+        Ok(Some(ResolvedImage {
+            id: ImageId(row.id),
+            config,
+            layers,
+        }))
+    }
+
+    async fn find(&self, image: &str) -> Result<Option<ImageRow>, ResolveError> {
+        let store = &self.inner.store;
+        if let Some(id) = Digest::parse(image).or_else(|| Digest::from_hex(image)) {
+            return Ok(store.image_by_id(&id.to_string()).await?);
+        }
+        let reference = match Reference::parse(image) {
+            Ok(reference) => reference,
+            Err(source) => {
+                return match id_prefix(image) {
+                    Some(prefix) => self.by_id_prefix(prefix).await,
+                    None => Err(ResolveError::InvalidName {
+                        name: image.to_owned(),
+                        source,
+                    }),
+                };
+            }
+        };
+        if let Some(digest) = reference.digest() {
+            let repository = reference.repository();
+            let has_name = |row: &ImageRow| {
+                row.names
+                    .iter()
+                    .filter_map(|name| Reference::parse(name).ok())
+                    .any(|name| name.repository() == repository)
+            };
+            let rows = store.images().await?;
+            return Ok(rows
+                .into_iter()
+                .find(|row| row.manifest_digest == digest && has_name(row)));
+        }
+        if let Some(row) = store.image_by_name(&reference.tagged()).await? {
+            return Ok(Some(row));
+        }
+        match id_prefix(image) {
+            Some(prefix) => self.by_id_prefix(prefix).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn by_id_prefix(&self, prefix: &str) -> Result<Option<ImageRow>, ResolveError> {
+        let rows = self.inner.store.images().await?;
+        let mut matching = rows.into_iter().filter(|row| {
+            row.id
+                .strip_prefix("sha256:")
+                .is_some_and(|hex| hex.starts_with(prefix))
+        });
+        let first = matching.next();
+        if matching.next().is_some() {
+            return Err(ResolveError::AmbiguousId {
+                prefix: prefix.to_owned(),
+            });
+        }
+        Ok(first)
+    }
+
+    /// Every image, by its first name.
+    pub async fn list(&self) -> Result<Vec<ImageRow>, StoreError> {
+        let mut rows = self.inner.store.images().await?;
+        rows.sort_by(|a, b| (&a.names, &a.id).cmp(&(&b.names, &b.id)));
+        Ok(rows)
+    }
+
+    /// Take a name from its image; with its last name goes the image, unless it is `in_use`. An id means all its names.
+    /// Gives the image as it was.
+    pub async fn remove(&self, name: &str, in_use: &HashSet<ImageId>) -> Result<ImageRow, RemoveError> {
+        let row = {
+            let _rows = self.inner.rows.lock().await;
+            let not_found = || RemoveError::NotFound { name: name.to_owned() };
+            let row = self.find(name).await?.ok_or_else(not_found)?;
+            let tagged = Reference::parse(name).map(|reference| reference.tagged());
+            let one_name = tagged.ok().filter(|tagged| row.names.contains(tagged));
+            let goes = one_name.is_none() || row.names.len() == 1;
+            if goes && in_use.contains(&ImageId(row.id.clone())) {
+                return Err(RemoveError::InUse { name: name.to_owned() });
+            }
+            match one_name {
+                Some(name) => self.inner.store.remove_image_name(&name).await?,
+                None => self.inner.store.remove_image(&row.id).await?,
+            };
+            row
+        };
+        self.sweep().await.map_err(|error| match error {
+            OpenError::Content(error) => RemoveError::Content(error),
+            OpenError::Store(error) => RemoveError::Store(error),
+        })?;
+        Ok(row)
+    }
+
+    /// Images that pods need: those of living containers, and those of containers that may be started again.
+    pub async fn in_use(&self) -> Result<HashSet<ImageId>, StoreError> {
+        let mut in_use = HashSet::new();
+        for uid in self.inner.store.pod_uids().await? {
+            let observed = self.inner.store.observed(&uid).await?;
+            for attempt in &observed.attempts {
+                let newest = observed
+                    .newest(&attempt.container)
+                    .is_some_and(|newest| newest.attempt == attempt.attempt);
+                if attempt.is_live() || (newest && !observed.torn_down) {
+                    in_use.extend(attempt.image_id.clone());
+                }
+            }
+        }
+        Ok(in_use)
+    }
+
+    /// Remove the layers and blobs that no recorded image has.
+    async fn sweep(&self) -> Result<(), OpenError> {
+        let _rows = self.inner.rows.lock().await;
+        let rows = self.inner.store.images().await?;
+        let layers = rows
+            .iter()
+            .flat_map(|row| &row.layers)
+            .filter_map(|layer| Digest::parse(layer))
+            .collect();
+        let blobs = rows
+            .iter()
+            .flat_map(|row| [&row.id, &row.manifest_digest])
+            .filter_map(|blob| Digest::parse(blob));
+        let blobs = blobs.collect();
+        let content = Arc::clone(&self.inner.content);
+        Ok(blocking(move || content.retain(&layers, &blobs)).await?)
+    }
+}
+
+/// `sha256:` or nothing, and digits enough.
+fn id_prefix(image: &str) -> Option<&str> {
+    let hex = image.strip_prefix("sha256:").unwrap_or(image);
+    let fits = (ID_PREFIX_MIN..64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    fits.then_some(hex)
+}
+
+/// The part of a recorded image's config that decides how it runs.
+pub fn config_of(row: &ImageRow) -> Result<ImageConfig, DocumentError> {
+    Config::parse(row.config.as_bytes(), usize::MAX).map(|config| config.image)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => unreachable!("work that began cannot be cancelled: {error}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

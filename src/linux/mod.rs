@@ -5,12 +5,27 @@
 //!
 //! **Invariant:** nothing here knows what a pod is, and nothing decides.
 
+mod capability;
 pub mod cgroup;
+mod child;
+pub mod container;
+pub mod fd;
+pub mod host;
+pub mod infra;
 pub mod inotify;
+pub mod lock;
+mod mount;
 pub mod mounts;
+pub mod namespace;
 pub mod netlink;
 pub mod netns;
 pub mod path;
 pub mod probe;
+mod plan;
+pub mod poll;
+pub mod privilege;
 pub mod process;
+mod rootfs;
 pub mod seccomp;
+mod sys;
+pub mod unix;

@@ -6,32 +6,35 @@
 //! recorded counts, so the decision and the reported status cannot disagree, and a decision made again after a crash is
 //! the same one.
 //!
-//! ## The order of one pass
+//! ## The order of one round
 //!
-//! Whoever drives this keeps to the following order; the simulation beside it crashes at every arrow. Each `save` is
-//! durable before what follows it.
+//! Whoever drives this keeps to the following order; the simulation beside it crashes at every arrow. Each save is
+//! durable before what follows it. Steps of one plan are independent: they begin in one save and act side by side.
 //!
 //! ```text
-//! look:  snapshot = observe ──▶ now = clock ──▶ observed = record(now, ..) ──▶ save
-//! plan:  reconcile(now, desired, observed) ──▶ each step as below ──▶ look, plan again at once
-//!        no steps: save status(now, ..); sleep until `wake_at` or a hint
+//! look:   snapshot = observe ──▶ now = clock ──▶ observed = record(now, ..) ──▶ save
+//! round:  look ──▶ plan = reconcile(now, ..) ──▶ status(now, ..)
+//!         no steps: sleep until `wake_at` or a hint
+//!         steps:    begin ──▶ save ──▶ act ──▶ look ──▶ outcome ──▶ save ──▶ next round at once
 //!
-//! CreateSandbox   address ──▶ begin_sandbox ──▶ save ──▶ create_sandbox ──▶ sandbox_ready ──▶ save
-//! StartContainer  image   ──▶ begin_attempt ──▶ save ──▶ start_container ──▶ look
-//! StopContainer   stop_container ──▶ look                      (the shim writes the signal down; `record` finds it)
-//! KillContainer   begin_kill ──▶ save ──▶ kill_container ──▶ look
-//! StopSandbox     stop_sandbox ──▶ look (true ends saved) ──▶ remove_sandbox ──▶ sandbox_stopped ──▶ save
-//! TearDown        release address; when deleted: remove_pod ──▶ torn_down ──▶ save
-//! Forget          remove_pod (what a finished pod kept: its logs) ──▶ forget the object and all rows
-//! any failure     failed(step, ..) ──▶ save
-//!                 FailedStep: Sandbox for CreateSandbox; Container for the image, start and stop of a container;
-//!                 Teardown for StopSandbox, TearDown and Forget. A failed KillContainer needs none: it is due again
-//!                 soon anyway.
+//!                 begin                     act                             outcome
+//! CreateSandbox   address, begin_sandbox    create_sandbox                  sandbox_ready
+//! StartContainer  image, begin_attempt      start_container                 (record finds it)
+//! StopContainer                             stop_container                  (record finds it: the shim writes it down)
+//! KillContainer   begin_kill                kill_container                  (record finds it)
+//! StopSandbox                               stop_sandbox                    remove_sandbox ──▶ sandbox_stopped
+//! TearDown                                  remove_pod, release address     torn_down
+//! Forget                                    remove_pod with its logs        the object and all its rows go
+//! what fails                                                                failed(step, ..)
 //! ```
 //!
-//! `now` is read after the machine was observed. When observing fails nothing is planned: unknown is not absent.
-//! A sandbox is removed only once every end in it is saved, and recorded as stopped only once it is removed: a crash
-//! between the two stops it again, which does nothing.
+//! * `now` is read after the machine was observed. When observing fails nothing is planned: unknown is not absent.
+//! * `failed` is told `Sandbox` for `CreateSandbox`; `Container` for a container's image, start and stop; `Teardown` for
+//!   `StopSandbox`, `TearDown` and `Forget`. Not told: a start that failed and that the journal has (`record` makes it a
+//!   `StartError`, which has its own back-off), and `KillContainer`, which is due again soon anyway.
+//! * A sandbox is removed only once every end in it is saved, and recorded as stopped only once it is removed: a crash
+//!   between the two stops it again, which does nothing.
+//! * A finished pod is torn down before it is deleted, and its logs stay: so `Forget` removes what is left, too.
 
 mod backoff;
 mod outcome;
@@ -41,6 +44,12 @@ mod shutdown;
 mod simulation;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod tests_any;
+#[cfg(test)]
+mod tests_record;
 
 use std::time::Duration;
 

@@ -33,20 +33,21 @@ pub fn record(now: Timestamp, boot_id: &str, observed: &Observed, snapshot: &Sna
         snapshot,
     };
     let mut attempts = Vec::with_capacity(new.attempts.len());
-    let mut begun = Vec::new();
+    // What went wrong before a container's process began, or when it was told to stop, is over with each new state.
+    let mut moved_on = Vec::new();
     for attempt in &new.attempts {
         let Some(recorded) = record_attempt(now, attempt.clone(), &machine) else {
             continue;
         };
-        if attempt.state == AttemptState::Starting && recorded.state != AttemptState::Starting {
-            begun.push(FailedStep::Container(recorded.container.clone()));
+        if attempt.state != recorded.state {
+            moved_on.push(FailedStep::Container(recorded.container.clone()));
         }
         attempts.push(recorded);
     }
     add_unknown_attempts(now, &mut attempts, &machine);
 
     new.attempts = attempts;
-    new.failures.retain(|failure| !begun.contains(&failure.step));
+    new.failures.retain(|failure| !moved_on.contains(&failure.step));
     tidy(&mut new.attempts);
     new
 }

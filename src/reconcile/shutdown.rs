@@ -41,7 +41,8 @@ impl Planner<'_> {
 
     fn end_container(&mut self, deletion: Deletion, attempt: &Attempt) {
         let kill_at = self.kill_at(deletion, attempt);
-        if self.now >= kill_at || deletion.grace.is_zero() {
+        // Without any grace it is over at once, and no stop signal is sent.
+        if self.now >= kill_at {
             let due = attempt
                 .killed_at
                 .and_then(|killed_at| backoff::kill_due(self.now, kill_at, killed_at));

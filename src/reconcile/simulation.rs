@@ -150,13 +150,11 @@ fn settle(world: &mut World) {
         let now = world.now();
         let timer = wake_at.map(|at| (at.as_millisecond() - now.as_millisecond()).max(0) + 1);
         let event = world.next_event().map(|at| (at - world.mono).max(0));
-        match timer.into_iter().chain(event).min() {
-            Some(pause) => world.advance(pause),
-            None => {
-                world.check_settled();
-                return;
-            }
-        }
+        let Some(pause) = timer.into_iter().chain(event).min() else {
+            world.check_settled();
+            return;
+        };
+        world.advance(pause);
     }
     panic!("it does not come to rest: {:#?}", world.observed);
 }
@@ -182,7 +180,10 @@ fn histories(count: u64, first_seed: u64) -> Tally {
                         let run = catch_unwind(AssertUnwindSafe(|| history(seed, None, false)));
                         match run {
                             Ok(one) => tally.add(&one),
-                            Err(_) => panic!("history with PODD_SIM_SEED={seed} fails; see above"),
+                            Err(why) => {
+                                let why = agent::panic_text(why.as_ref());
+                                panic!("PODD_SIM_SEED={seed}: {why}")
+                            }
                         }
                     }
                     tally
@@ -195,7 +196,9 @@ fn histories(count: u64, first_seed: u64) -> Tally {
             .collect()
     });
     let mut all = Tally::default();
-    tallies.iter().for_each(|tally| all.add(tally));
+    for tally in &tallies {
+        all.add(tally);
+    }
     all
 }
 

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    Attempt, AttemptState, Backoff, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus,
-    ImageId, Observed, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, Sandbox, SandboxState,
-    SeccompProfile, Timestamp, Uid,
+    Attempt, AttemptState, Backoff, Capabilities, ContainerPhase, ContainerSecurity, ContainerSnapshot, ContainerSpec,
+    Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed, PodSecurity, PodSpec, PullPolicy,
+    Resources, RestartPolicy, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, SeccompProfile, Snapshot, Timestamp,
+    Uid,
 };
 
 pub(crate) const UID: &str = "6f1c9a52-3d0e-4b7a-9c55-0d6f8a1b2c3d";
@@ -40,7 +41,7 @@ pub(crate) fn container(name: &str) -> ContainerSpec {
             privileged: false,
             allow_privilege_escalation: true,
             read_only_root: false,
-            capabilities: Default::default(),
+            capabilities: Capabilities::default(),
             seccomp: SeccompProfile::RuntimeDefault,
         },
         stdin: false,
@@ -131,5 +132,48 @@ pub(crate) fn ready(attempts: Vec<Attempt>) -> Observed {
         failures: Vec::new(),
         started_at: Some(at(0)),
         torn_down: false,
+    }
+}
+
+pub(crate) fn with_sandbox(state: SandboxState, attempts: Vec<Attempt>) -> Observed {
+    Observed {
+        sandbox: Some(sandbox(0, state)),
+        ..ready(attempts)
+    }
+}
+
+pub(crate) fn dead() -> SandboxState {
+    SandboxState::Dead {
+        at: at(50),
+        end: SandboxEnd::InfraExited,
+    }
+}
+
+pub(crate) fn stopped() -> SandboxState {
+    SandboxState::Stopped { at: at(50) }
+}
+
+pub(crate) fn on_machine(shim_alive: bool, infra: InfraSnapshot, containers: Vec<ContainerSnapshot>) -> Snapshot {
+    Snapshot {
+        sandboxes: vec![SandboxSnapshot {
+            attempt: 0,
+            shim_alive,
+            infra,
+            containers,
+        }],
+    }
+}
+
+pub(crate) fn infra() -> InfraSnapshot {
+    InfraSnapshot::Running { pid: 7, since: at(0) }
+}
+
+pub(crate) fn fact(container: &str, attempt: u32, phase: ContainerPhase) -> ContainerSnapshot {
+    ContainerSnapshot {
+        container: container.to_owned(),
+        attempt,
+        phase,
+        stop_signalled_at: None,
+        killed_at: None,
     }
 }

@@ -4,9 +4,7 @@
 //!
 //! **Invariant:** the fold is pure, and nothing in it guesses: a fact that was not written did not happen.
 
-use crate::model::{
-    ContainerPhase, ContainerSnapshot, ExitStatus, InfraSnapshot, SandboxSnapshot, Timestamp,
-};
+use crate::model::{ContainerPhase, ContainerSnapshot, ExitStatus, InfraSnapshot, SandboxSnapshot, Timestamp};
 use crate::shim::protocol::{Entry, Fact, WaitStatus};
 
 /// A line that is not an [`Entry`].
@@ -20,7 +18,7 @@ pub struct JournalError {
 
 /// What a journal says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Journal {
+pub(super) struct Journal {
     /// The boot it was written in; `None` when the shim never came to write its first line.
     pub boot_id: Option<String>,
     /// Why infra could not be made, if so.
@@ -29,19 +27,29 @@ pub struct Journal {
 }
 
 /// Fold a journal. A last line without its newline is a write that was cut short: it is not believed.
-pub fn fold(bytes: &[u8], attempt: u32, shim_alive: bool) -> Result<Journal, JournalError> {
+pub(super) fn fold(bytes: &[u8], attempt: u32, shim_alive: bool) -> Result<Journal, JournalError> {
     let mut journal = Journal {
         boot_id: None,
         infra_failure: None,
-        sandbox: SandboxSnapshot { attempt, shim_alive, infra: InfraSnapshot::Absent, containers: Vec::new() },
+        sandbox: SandboxSnapshot {
+            attempt,
+            shim_alive,
+            infra: InfraSnapshot::Absent,
+            containers: Vec::new(),
+        },
     };
-    let complete = bytes.iter().rposition(|&b| b == b'\n').map_or(&bytes[..0], |end| &bytes[..end]);
+    let complete = bytes
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(&bytes[..0], |end| &bytes[..end]);
     for (index, line) in complete.split(|&b| b == b'\n').enumerate() {
         if line.is_empty() {
             continue;
         }
-        let entry: Entry =
-            serde_json::from_slice(line).map_err(|source| JournalError { line: index + 1, source })?;
+        let entry: Entry = serde_json::from_slice(line).map_err(|source| JournalError {
+            line: index + 1,
+            source,
+        })?;
         journal.apply(entry);
     }
     Ok(journal)
@@ -51,7 +59,11 @@ impl Journal {
     fn apply(&mut self, entry: Entry) {
         let at = timestamp(entry.at);
         match entry.fact {
-            Fact::Shim { protocol: _, pid: _, boot_id } => self.boot_id = Some(boot_id),
+            Fact::Shim {
+                protocol: _,
+                pid: _,
+                boot_id,
+            } => self.boot_id = Some(boot_id),
             Fact::InfraStarted { pid, start_time: _ } => {
                 self.sandbox.infra = InfraSnapshot::Running { pid, since: at };
             }
@@ -71,26 +83,44 @@ impl Journal {
                     });
                 }
             }
-            Fact::Started { container, attempt, pid, start_time: _ } => {
+            Fact::Started {
+                container,
+                attempt,
+                pid,
+                start_time: _,
+            } => {
                 if let Some(found) = self.find(&container, attempt) {
                     found.phase = ContainerPhase::Running { pid, started_at: at };
                 }
             }
-            Fact::StartFailed { container, attempt, message } => {
+            Fact::StartFailed {
+                container,
+                attempt,
+                message,
+            } => {
                 if let Some(found) = self.find(&container, attempt) {
                     found.phase = ContainerPhase::StartFailed { message, at };
                 }
             }
-            Fact::Signalled { container, attempt, signal } => {
+            Fact::Signalled {
+                container,
+                attempt,
+                signal,
+            } => {
                 if let Some(found) = self.find(&container, attempt) {
-                    if signal == crate::linux::SIGKILL {
+                    if signal == crate::linux::host::SIGKILL {
                         found.killed_at.get_or_insert(at);
                     } else {
                         found.stop_signalled_at.get_or_insert(at);
                     }
                 }
             }
-            Fact::Exited { container, attempt, status, oom_killed } => {
+            Fact::Exited {
+                container,
+                attempt,
+                status,
+                oom_killed,
+            } => {
                 if let Some(found) = self.find(&container, attempt) {
                     let started_at = match &found.phase {
                         ContainerPhase::Running { pid: _, started_at } => *started_at,
@@ -103,16 +133,27 @@ impl Journal {
                         WaitStatus::Code(code) => ExitStatus::Code(code),
                         WaitStatus::Signal(signal) => ExitStatus::Signal(signal),
                     };
-                    found.phase = ContainerPhase::Exited { status, started_at, finished_at: at };
+                    found.phase = ContainerPhase::Exited {
+                        status,
+                        started_at,
+                        finished_at: at,
+                    };
                 }
             }
             // Lost output is told in the log itself; it decides nothing.
-            Fact::LogLost { container: _, attempt: _, bytes: _ } => {}
+            Fact::LogLost {
+                container: _,
+                attempt: _,
+                bytes: _,
+            } => {}
         }
     }
 
     fn find(&mut self, container: &str, attempt: u32) -> Option<&mut ContainerSnapshot> {
-        self.sandbox.containers.iter_mut().find(|c| c.container == container && c.attempt == attempt)
+        self.sandbox
+            .containers
+            .iter_mut()
+            .find(|c| c.container == container && c.attempt == attempt)
     }
 }
 
@@ -130,10 +171,31 @@ mod tests {
 
     fn started() -> String {
         [
-            line(1, Fact::Shim { protocol: 1, pid: 10, boot_id: "boot".to_owned() }),
+            line(
+                1,
+                Fact::Shim {
+                    protocol: 1,
+                    pid: 10,
+                    boot_id: "boot".to_owned(),
+                },
+            ),
             line(2, Fact::InfraStarted { pid: 11, start_time: 5 }),
-            line(3, Fact::Starting { container: "a".to_owned(), attempt: 0 }),
-            line(4, Fact::Started { container: "a".to_owned(), attempt: 0, pid: 12, start_time: 6 }),
+            line(
+                3,
+                Fact::Starting {
+                    container: "a".to_owned(),
+                    attempt: 0,
+                },
+            ),
+            line(
+                4,
+                Fact::Started {
+                    container: "a".to_owned(),
+                    attempt: 0,
+                    pid: 12,
+                    start_time: 6,
+                },
+            ),
         ]
         .concat()
     }
@@ -141,15 +203,33 @@ mod tests {
     #[test]
     fn a_life_is_told_from_start_to_end() {
         let mut text = started();
-        text += &line(5, Fact::Signalled { container: "a".to_owned(), attempt: 0, signal: 15 });
+        text += &line(
+            5,
+            Fact::Signalled {
+                container: "a".to_owned(),
+                attempt: 0,
+                signal: 15,
+            },
+        );
         text += &line(
             6,
-            Fact::Exited { container: "a".to_owned(), attempt: 0, status: WaitStatus::Code(3), oom_killed: false },
+            Fact::Exited {
+                container: "a".to_owned(),
+                attempt: 0,
+                status: WaitStatus::Code(3),
+                oom_killed: false,
+            },
         );
         let journal = fold(text.as_bytes(), 7, true).unwrap();
         assert_eq!(journal.boot_id.as_deref(), Some("boot"));
         assert_eq!(journal.sandbox.attempt, 7);
-        assert_eq!(journal.sandbox.infra, InfraSnapshot::Running { pid: 11, since: timestamp(2) });
+        assert_eq!(
+            journal.sandbox.infra,
+            InfraSnapshot::Running {
+                pid: 11,
+                since: timestamp(2)
+            }
+        );
         assert_eq!(
             journal.sandbox.containers,
             [ContainerSnapshot {
@@ -171,11 +251,19 @@ mod tests {
         let mut text = started();
         text += line(
             9,
-            Fact::Exited { container: "a".to_owned(), attempt: 0, status: WaitStatus::Code(0), oom_killed: false },
+            Fact::Exited {
+                container: "a".to_owned(),
+                attempt: 0,
+                status: WaitStatus::Code(0),
+                oom_killed: false,
+            },
         )
         .trim_end();
         let journal = fold(text.as_bytes(), 0, false).unwrap();
-        assert!(matches!(journal.sandbox.containers[0].phase, ContainerPhase::Running { pid: 12, .. }));
+        assert!(matches!(
+            journal.sandbox.containers[0].phase,
+            ContainerPhase::Running { pid: 12, .. }
+        ));
     }
 
     #[test]
@@ -183,12 +271,20 @@ mod tests {
         let text = started()
             + &line(
                 6,
-                Fact::Exited { container: "a".to_owned(), attempt: 0, status: WaitStatus::Signal(9), oom_killed: true },
+                Fact::Exited {
+                    container: "a".to_owned(),
+                    attempt: 0,
+                    status: WaitStatus::Signal(9),
+                    oom_killed: true,
+                },
             );
         let journal = fold(text.as_bytes(), 0, true).unwrap();
         assert!(matches!(
             journal.sandbox.containers[0].phase,
-            ContainerPhase::Exited { status: ExitStatus::OomKilled, .. }
+            ContainerPhase::Exited {
+                status: ExitStatus::OomKilled,
+                ..
+            }
         ));
     }
 

@@ -11,21 +11,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
 use super::shims::{ShimError, Shims};
-use super::spec::{self, EtcFiles, ResolvedUser, SpecInput};
+use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use super::{LogDirName, ObserveError, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError, user};
 use crate::linux::cgroup::Cgroups;
+use crate::linux::host;
 use crate::linux::path;
-use crate::linux::process;
-use crate::model::{
-    ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid,
-};
+use crate::linux::privilege;
+use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
 use crate::network::Network;
 use crate::shim::protocol::{Overlay, PROTOCOL, RequestBody, SandboxConfig, StartContainer};
-use crate::volume::{EtcContext, Prepared, VolumeError, Volumes};
+use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
 const INFRA_OOM_SCORE_ADJ: i32 = -998;
@@ -34,8 +34,6 @@ const LOG_MAX_SIZE: u64 = 10 << 20;
 const LOG_MAX_FILES: u32 = 5;
 /// How long the processes of a killed cgroup may take to be gone.
 const DEATH: Duration = Duration::from_secs(20);
-/// OCI image spec: the stop signal, kept with the container's configuration.
-const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 /// What the machine is made of.
 #[derive(Debug)]
@@ -60,6 +58,8 @@ pub struct Settings {
     pub memory: u64,
     /// Processes a container may have.
     pub pids_limit: i64,
+    /// All that this agent can hand on.
+    pub capabilities: Vec<Capability>,
 }
 
 /// See the module's doc.
@@ -76,7 +76,14 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(parts: Parts, settings: Settings) -> Self {
-        let Parts { shims, images, network, volumes, cgroups, hints } = parts;
+        let Parts {
+            shims,
+            images,
+            network,
+            volumes,
+            cgroups,
+            hints,
+        } = parts;
         Self {
             shims,
             images,
@@ -95,10 +102,9 @@ impl Machine {
         let node_name = self.settings.node_name.clone();
         blocking("prepare volumes", move || {
             let context = EtcContext::of_node(ip, node_name);
-            volumes.prepare(&pod, &context).map_err(|error| match &error {
-                VolumeError::HostPathType { .. } => step(FailureReason::FailedMount, &error),
-                _ => step(FailureReason::FailedMount, &error),
-            })
+            volumes
+                .prepare(&pod, &context)
+                .map_err(|error| step(FailureReason::FailedMount, &error))
         })
         .await
     }
@@ -110,7 +116,10 @@ impl Machine {
             let journal = self.shims.journal(uid, attempt).await.map_err(|e| sandbox_error(&e))?;
             if let Some(journal) = journal {
                 if let Some(message) = journal.infra_failure {
-                    return Err(StepError { reason: FailureReason::CreatePodSandboxError, message });
+                    return Err(StepError {
+                        reason: FailureReason::CreatePodSandboxError,
+                        message,
+                    });
                 }
                 match journal.sandbox.infra {
                     InfraSnapshot::Running { pid, since: _ } if journal.sandbox.shim_alive => return Ok(pid),
@@ -129,14 +138,21 @@ impl Machine {
                     }
                 }
             }
-            self.shims.journal_grows(uid, attempt, seen).await.map_err(|e| sandbox_error(&e))?;
+            self.shims
+                .journal_grows(uid, attempt, seen)
+                .await
+                .map_err(|e| sandbox_error(&e))?;
         }
     }
 
     /// The pod's cgroup under whichever quality-of-service class it was made.
     fn pod_cgroups(&self, uid: &Uid) -> [String; 3] {
         let root = &self.settings.cgroup_root;
-        [format!("{root}/pod{uid}"), format!("{root}/burstable/pod{uid}"), format!("{root}/besteffort/pod{uid}")]
+        [
+            format!("{root}/pod{uid}"),
+            format!("{root}/burstable/pod{uid}"),
+            format!("{root}/besteffort/pod{uid}"),
+        ]
     }
 
     /// Kill what is left in the pod's cgroups, wait until it is gone, remove them.
@@ -152,10 +168,16 @@ impl Machine {
             let clear = blocking("clear cgroups", move || {
                 let mut clear = true;
                 for path in &paths {
-                    if cgroups.kill(path).map_err(|e| step(FailureReason::KillPodSandboxError, &e))? > 0 {
+                    if cgroups
+                        .kill(path)
+                        .map_err(|e| step(FailureReason::KillPodSandboxError, &e))?
+                        > 0
+                    {
                         clear = false;
                     } else {
-                        clear &= cgroups.remove(path).map_err(|e| step(FailureReason::KillPodSandboxError, &e))?;
+                        clear &= cgroups
+                            .remove(path)
+                            .map_err(|e| step(FailureReason::KillPodSandboxError, &e))?;
                     }
                 }
                 Ok(clear)
@@ -167,14 +189,19 @@ impl Machine {
             if tokio::time::Instant::now() > deadline {
                 return Err(StepError {
                     reason: FailureReason::KillPodSandboxError,
-                    message: format!("processes of pod {uid} are still there {} s after SIGKILL", DEATH.as_secs()),
+                    message: format!(
+                        "processes of pod {uid} are still there {} s after SIGKILL",
+                        DEATH.as_secs()
+                    ),
                 });
             }
         }
     }
 
     fn container_dir(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> PathBuf {
-        self.shims.sandbox_dir(uid, sandbox).join(format!("{container}-{attempt}"))
+        self.shims
+            .sandbox_dir(uid, sandbox)
+            .join(format!("{container}-{attempt}"))
     }
 
     async fn signal(
@@ -186,7 +213,12 @@ impl Machine {
         signal: i32,
         all: bool,
     ) -> Result<(), StepError> {
-        let body = RequestBody::Signal { container: container.to_owned(), attempt, signal, all };
+        let body = RequestBody::Signal {
+            container: container.to_owned(),
+            attempt,
+            signal,
+            all,
+        };
         self.shims
             .ask(uid, sandbox, body)
             .await
@@ -212,7 +244,12 @@ impl Runtime for Machine {
         for class in ["", "/burstable", "/besteffort"] {
             let path = format!("{}{class}", self.settings.cgroup_root);
             let names = self.cgroups.list(&path)?;
-            uids.extend(names.iter().filter_map(|name| name.strip_prefix("pod")).map(|uid| Uid(uid.to_owned())));
+            uids.extend(
+                names
+                    .iter()
+                    .filter_map(|name| name.strip_prefix("pod"))
+                    .map(|uid| Uid(uid.to_owned())),
+            );
         }
         uids.sort_unstable();
         uids.dedup();
@@ -235,7 +272,10 @@ impl Runtime for Machine {
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
         };
-        self.shims.spawn(&pod.uid, config).await.map_err(|e| sandbox_error(&e))?;
+        self.shims
+            .spawn(&pod.uid, config)
+            .await
+            .map_err(|e| sandbox_error(&e))?;
         let infra = self.infra(&pod.uid, attempt).await?;
         match ip {
             Some(IpAddr::V4(ip)) => self
@@ -249,11 +289,17 @@ impl Runtime for Machine {
 
     async fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
         let dir = self.shims.sandbox_dir(uid, attempt);
-        let holder = || self.shims.holder(&dir).map_err(|e| step(FailureReason::KillPodSandboxError, &e));
+        let holder = || {
+            self.shims
+                .holder(&dir)
+                .map_err(|e| step(FailureReason::KillPodSandboxError, &e))
+        };
         if let Some(pid) = holder()? {
             let asked = self.shims.ask(uid, attempt, RequestBody::Stop).await;
             let ended = match asked {
-                Ok(()) => tokio::time::timeout(DEATH, self.shims.closed(uid, attempt)).await.is_ok(),
+                Ok(()) => tokio::time::timeout(DEATH, self.shims.closed(uid, attempt))
+                    .await
+                    .is_ok(),
                 Err(ShimError::Gone { .. }) => true,
                 Err(error) => {
                     tracing::warn!(pod.uid = %uid, sandbox = attempt, %error, "a shim does not stop: killing it");
@@ -261,8 +307,7 @@ impl Runtime for Machine {
                 }
             };
             if !ended && holder()? == Some(pid) {
-                process::kill(pid, crate::linux::SIGKILL)
-                    .map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
+                host::kill(pid, host::SIGKILL).map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
             }
             // Its connection ends a moment before its lock does.
             let deadline = tokio::time::Instant::now() + DEATH;
@@ -333,60 +378,72 @@ impl Runtime for Machine {
         })?;
         let prepared = self.prepare(pod, ip).await?;
         let work = Work {
-            state: self.settings.pods.join(pod.uid.as_str()).join(&container.name).join(attempt.to_string()),
+            state: self
+                .settings
+                .pods
+                .join(pod.uid.as_str())
+                .join(&container.name)
+                .join(attempt.to_string()),
             run: self.container_dir(&pod.uid, sandbox, &container.name, attempt),
-            log: self.settings.log_dir.join(LogDirName::of(pod).0).join(&container.name).join(format!("{attempt}.log")),
+            log: self
+                .settings
+                .log_dir
+                .join(LogDirName::of(pod).0)
+                .join(&container.name)
+                .join(format!("{attempt}.log")),
         };
         let start = {
             let pod = pod.clone();
             let container = container.clone();
             let image = image.clone();
             let settings = self.settings.clone();
-            let v2 = self.cgroups.is_v2();
+            let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
             blocking("prepare a container", move || {
                 work.prepare(&pod, &container, attempt, &image, &prepared, infra_pid, &settings, v2)
             })
             .await?
         };
-        self.shims.ask(&pod.uid, sandbox, RequestBody::Start(Box::new(start))).await.map_err(|error| {
-            let reason = match &error {
-                ShimError::Failed { .. } => FailureReason::RunContainerError,
-                ShimError::Io { .. }
-                | ShimError::Spawn { .. }
-                | ShimError::Journal { .. }
-                | ShimError::Gone { .. }
-                | ShimError::Stuck { .. }
-                | ShimError::Protocol { .. }
-                | ShimError::Refused { .. } => FailureReason::CreateContainerError,
-            };
-            step(reason, &error)
-        })
+        self.shims
+            .ask(&pod.uid, sandbox, RequestBody::Start(Box::new(start)))
+            .await
+            .map_err(|error| {
+                let reason = match &error {
+                    ShimError::Failed { .. } => FailureReason::RunContainerError,
+                    ShimError::Io { .. }
+                    | ShimError::Spawn { .. }
+                    | ShimError::Journal { .. }
+                    | ShimError::Gone { .. }
+                    | ShimError::Stuck { .. }
+                    | ShimError::Protocol { .. }
+                    | ShimError::Refused { .. } => FailureReason::CreateContainerError,
+                };
+                step(reason, &error)
+            })
     }
 
-    async fn stop_container(
-        &self,
-        uid: &Uid,
-        sandbox: u32,
-        container: &str,
-        attempt: u32,
-    ) -> Result<(), StepError> {
+    async fn stop_container(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
         let config = self.container_dir(uid, sandbox, container, attempt).join("config.json");
-        let signal = stop_signal(&config).unwrap_or(crate::linux::SIGTERM);
+        let signal = stop_signal(&config).unwrap_or(host::SIGTERM);
         self.signal(uid, sandbox, container, attempt, signal, false).await
     }
 
-    async fn kill_container(
+    async fn kill_container(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
+        self.signal(uid, sandbox, container, attempt, host::SIGKILL, true).await
+    }
+
+    async fn remove_old_attempt(
         &self,
         uid: &Uid,
         sandbox: u32,
         container: &str,
         attempt: u32,
     ) -> Result<(), StepError> {
-        self.signal(uid, sandbox, container, attempt, crate::linux::SIGKILL, true).await
-    }
-
-    async fn remove_old_attempt(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
-        let state = self.settings.pods.join(uid.as_str()).join(container).join(attempt.to_string());
+        let state = self
+            .settings
+            .pods
+            .join(uid.as_str())
+            .join(container)
+            .join(attempt.to_string());
         let run = self.container_dir(uid, sandbox, container, attempt);
         blocking("remove an old attempt", move || {
             remove_tree(&state)?;
@@ -402,7 +459,9 @@ impl Runtime for Machine {
         let logs = logs.map(|name| self.settings.log_dir.join(&name.0));
         let uid = uid.clone();
         blocking("remove a pod", move || {
-            volumes.remove(&uid).map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
+            volumes
+                .remove(&uid)
+                .map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
             remove_tree(&run)?;
             logs.as_deref().map_or(Ok(()), remove_tree)
         })
@@ -424,7 +483,10 @@ struct Work {
 }
 
 impl Work {
-    #[expect(clippy::too_many_arguments, reason = "everything that one container is made of, used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that one container is made of, used once"
+    )]
     fn prepare(
         &self,
         pod: &PodSpec,
@@ -436,9 +498,14 @@ impl Work {
         settings: &Settings,
         cgroup_v2: bool,
     ) -> Result<StartContainer, StepError> {
-        let config_error = |message: String| StepError { reason: FailureReason::CreateContainerConfigError, message };
-        let create_error =
-            |error: io::Error| StepError { reason: FailureReason::CreateContainerError, message: error.to_string() };
+        let config_error = |message: String| StepError {
+            reason: FailureReason::CreateContainerConfigError,
+            message,
+        };
+        let create_error = |error: io::Error| StepError {
+            reason: FailureReason::CreateContainerError,
+            message: error.to_string(),
+        };
         let security = &container.security;
         let user = user::resolve_user(
             &image.layers,
@@ -463,14 +530,26 @@ impl Work {
         }
         let termination_log = self.state.join("termination-log");
         if !termination_log.exists() {
-            path::write_new(&termination_log, 0o666).map_err(create_error)?;
+            path::write_new(&termination_log, 0o666)
+                .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
         }
+        // They come and go: a privileged container gets what is there now.
+        let devices = if security.privileged {
+            privilege::devices(Path::new("/dev"))
+        } else {
+            Ok(Vec::new())
+        }
+        .map_err(create_error)?;
         let input = SpecInput {
             pod,
             container,
             attempt,
             image,
-            user: ResolvedUser { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids },
+            user: ResolvedUser {
+                uid: user.uid,
+                gid: user.gid,
+                additional_gids: user.additional_gids,
+            },
             infra_pid,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,
@@ -483,6 +562,9 @@ impl Work {
             memory: settings.memory,
             pids_limit: settings.pids_limit,
             cgroup_v2,
+            node_name: &settings.node_name,
+            capabilities: &settings.capabilities,
+            host_devices: &devices,
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
         let config = self.run.join("config.json");
@@ -492,7 +574,12 @@ impl Work {
             container: container.name.clone(),
             attempt,
             spec: config,
-            rootfs: Overlay { lower: image.layers.clone(), upper, work, target },
+            rootfs: Overlay {
+                lower: image.layers.clone(),
+                upper,
+                work,
+                target,
+            },
             sub_paths: built.sub_paths,
             log: self.log.clone(),
             stdin: container.stdin,
@@ -503,7 +590,7 @@ impl Work {
 /// The stop signal that the image asked for, as kept in the container's configuration.
 fn stop_signal(config: &Path) -> Option<i32> {
     let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
-    process::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
+    host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
 }
 
 fn remove_tree(path: &Path) -> Result<(), StepError> {
@@ -531,6 +618,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(StepError { reason: FailureReason::CreateContainerError, message: format!("{what}: the work panicked") })
+        Err(StepError {
+            reason: FailureReason::CreateContainerError,
+            message: format!("{what}: the work panicked"),
+        })
     })
 }

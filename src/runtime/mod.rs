@@ -4,10 +4,18 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+mod journal;
+mod machine;
+mod shims;
+pub mod spec;
+
 use std::future::Future;
 use std::net::IpAddr;
 
 use tokio::sync::mpsc;
+
+pub use machine::{Machine, Parts, Settings};
+pub use shims::{ShimError, Shims};
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Snapshot, Uid};
 
@@ -95,22 +103,15 @@ impl LogDirName {
     }
 }
 
-/// The machine could not be asked.
+/// The machine could not be asked: what it has is unknown, which is not the same as nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    #[error("cannot read {path}")]
-    Read {
-        path: std::path::PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("journal {path} line {line} cannot be understood")]
-    Journal {
-        path: std::path::PathBuf,
-        line: usize,
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    #[error(transparent)]
+    Volume(#[from] crate::volume::VolumeError),
+    #[error(transparent)]
+    Cgroup(#[from] crate::linux::cgroup::CgroupError),
 }
 
 /// A step failed: what Kubernetes calls it, and why, in words for a user.

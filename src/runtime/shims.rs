@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,12 +17,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::journal::{self, Journal};
-use crate::linux::{lock, unix};
+use crate::linux::lock::Holder;
 use crate::model::Uid;
-use crate::shim::protocol::{
-    FromShim, JOURNAL, LOCK, PROTOCOL, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn,
-};
-use crate::shim::zygote::Zygote;
+use crate::shim::client::{self, SpawnError, Zygote};
+use crate::shim::protocol::{FromShim, JOURNAL, PROTOCOL, Reply, Request, RequestBody, SandboxConfig, Spawn};
 
 /// How long a shim may take to answer before it is taken for stuck. Starting a container takes milliseconds; a volume
 /// on a hanging disk may take longer.
@@ -53,8 +50,12 @@ pub enum ShimError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot make a shim in {}: {message}", path.display())]
-    Spawn { path: PathBuf, message: String },
+    #[error("cannot make a shim in {}", path.display())]
+    Spawn {
+        path: PathBuf,
+        #[source]
+        source: SpawnError,
+    },
     #[error("the journal {} cannot be understood", path.display())]
     Journal {
         path: PathBuf,
@@ -105,8 +106,10 @@ impl Shims {
 
     /// The sandbox attempts of a pod that have a directory here, ascending.
     pub fn attempts(&self, uid: &Uid) -> Result<Vec<u32>, ShimError> {
-        let mut attempts: Vec<u32> =
-            names(&self.pod_dir(uid))?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut attempts: Vec<u32> = names(&self.pod_dir(uid))?
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
         attempts.sort_unstable();
         Ok(attempts)
     }
@@ -127,56 +130,53 @@ impl Shims {
         if self.holder(&dir)?.is_some() || !read(&dir.join(JOURNAL))?.is_empty() {
             return Ok(());
         }
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()
-            .map_err(|source| io_error("make a socket pair for", &dir, source))?;
         let shims = Arc::clone(self);
-        let spawn = Spawn { dir: dir.clone(), sandbox };
-        tokio::task::spawn_blocking(move || shims.spawn_from_zygote(&spawn, &OwnedFd::from(theirs)))
+        let spawn = Spawn {
+            dir: dir.clone(),
+            sandbox,
+        };
+        let ours = tokio::task::spawn_blocking(move || shims.spawn_from_zygote(&spawn))
             .await
             .map_err(|_| ShimError::Gone { path: dir.clone() })??;
-        ours.set_nonblocking(true).map_err(|source| io_error("prepare the socket of", &dir, source))?;
-        let stream =
-            UnixStream::from_std(ours).map_err(|source| io_error("prepare the socket of", &dir, source))?;
+        let stream = ours
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(ours))
+            .map_err(|source| io_error("prepare the socket of", &dir, source))?;
         let connection = self.connected(uid, &dir, stream).await?;
         guard(&self.connections).insert(dir, connection);
         Ok(())
     }
 
-    fn spawn_from_zygote(&self, spawn: &Spawn, socket: &OwnedFd) -> Result<(), ShimError> {
+    fn spawn_from_zygote(&self, spawn: &Spawn) -> Result<std::os::unix::net::UnixStream, ShimError> {
+        let cannot = |source| ShimError::Spawn {
+            path: spawn.dir.clone(),
+            source,
+        };
         let mut zygote = guard(&self.zygote);
-        // A zygote that was killed costs one try; a second failure is the machine's.
-        for last in [false, true] {
-            let alive = match &mut *zygote {
-                Some(alive) => alive,
-                none => none.insert(self.new_zygote()?),
-            };
-            match alive.spawn(spawn, socket) {
-                Ok(_pid) => return Ok(()),
-                Err(error) if last => {
-                    return Err(ShimError::Spawn { path: spawn.dir.clone(), message: error.to_string() });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the zygote failed: making a new one");
-                    *zygote = None;
-                }
+        if let Some(alive) = &mut *zygote {
+            match alive.spawn(spawn) {
+                Ok((_pid, socket)) => return Ok(socket),
+                Err(error @ SpawnError::Fork(_)) => return Err(cannot(error)),
+                // A zygote that was killed costs one try.
+                Err(error) => tracing::warn!(%error, "the zygote failed: making a new one"),
             }
         }
-        Ok(())
+        let (_pid, socket) = zygote.insert(self.new_zygote()?).spawn(spawn).map_err(cannot)?;
+        Ok(socket)
     }
 
     fn new_zygote(&self) -> Result<Zygote, ShimError> {
-        Zygote::start()
-            .map_err(|error| ShimError::Spawn { path: self.directory.clone(), message: error.to_string() })
+        Zygote::start(Path::new("/proc/self/exe"))
+            .map_err(|source| io_error("make the zygote for", &self.directory, source))
     }
 
     /// The journal of a sandbox, folded; `None` when there is none of this boot.
-    pub async fn journal(self: &Arc<Self>, uid: &Uid, attempt: u32) -> Result<Option<Journal>, ShimError> {
+    pub(super) async fn journal(self: &Arc<Self>, uid: &Uid, attempt: u32) -> Result<Option<Journal>, ShimError> {
         let dir = self.sandbox_dir(uid, attempt);
         let alive = self.holder(&dir)?.is_some();
         let path = dir.join(JOURNAL);
         let bytes = read(&path)?;
-        let journal =
-            journal::fold(&bytes, attempt, alive).map_err(|source| ShimError::Journal { path, source })?;
+        let journal = journal::fold(&bytes, attempt, alive).map_err(|source| ShimError::Journal { path, source })?;
         if journal.boot_id.as_ref() != Some(&self.boot_id) {
             return Ok(None);
         }
@@ -188,19 +188,28 @@ impl Shims {
 
     /// The process that holds a sandbox directory's lock: its shim.
     pub fn holder(&self, dir: &Path) -> Result<Option<i32>, ShimError> {
-        lock::holder(&dir.join(LOCK)).map_err(|source| io_error("ask for the lock of", dir, source))
+        match client::shim_of(dir) {
+            Ok(Holder::Free) => Ok(None),
+            Ok(Holder::Pid(pid)) => Ok(Some(pid)),
+            Err(source) => Err(io_error("ask for the lock of", dir, source)),
+        }
     }
 
     fn is_connected(&self, dir: &Path) -> bool {
-        guard(&self.connections).get(dir).is_some_and(|connection| !connection.is_closed())
+        guard(&self.connections)
+            .get(dir)
+            .is_some_and(|connection| !connection.is_closed())
     }
 
     async fn connect(self: &Arc<Self>, uid: &Uid, dir: &Path) -> Result<Arc<Connection>, ShimError> {
-        let known = guard(&self.connections).get(dir).filter(|connection| !connection.is_closed()).map(Arc::clone);
+        let known = guard(&self.connections)
+            .get(dir)
+            .filter(|connection| !connection.is_closed())
+            .map(Arc::clone);
         if let Some(connection) = known {
             return Ok(connection);
         }
-        let stream = unix::connect(dir, SOCKET)
+        let stream = client::connect(dir)
             .and_then(|stream| {
                 stream.set_nonblocking(true)?;
                 UnixStream::from_std(stream)
@@ -285,14 +294,30 @@ impl Connection {
         hints: mpsc::UnboundedSender<Uid>,
     ) -> Result<Arc<Self>, ShimError> {
         let (mut reader, mut writer) = stream.into_split();
-        let hello = Request { id: 0, body: RequestBody::Hello { protocol: PROTOCOL } };
-        send(&mut writer, &hello).await.map_err(|source| io_error("greet the shim of", dir, source))?;
+        let hello = Request {
+            id: 0,
+            body: RequestBody::Hello { protocol: PROTOCOL },
+        };
+        send(&mut writer, &hello)
+            .await
+            .map_err(|source| io_error("greet the shim of", dir, source))?;
         loop {
-            let message = receive(&mut reader).await.map_err(|source| io_error("hear the shim of", dir, source))?;
+            let message = receive(&mut reader)
+                .await
+                .map_err(|source| io_error("hear the shim of", dir, source))?;
             match message {
-                Some(FromShim::Hello { protocol: PROTOCOL, pid: _ }) => break,
-                Some(FromShim::Hello { protocol: theirs, pid: _ }) => {
-                    return Err(ShimError::Protocol { path: dir.to_owned(), theirs });
+                Some(FromShim::Hello {
+                    protocol: PROTOCOL,
+                    pid: _,
+                }) => break,
+                Some(FromShim::Hello {
+                    protocol: theirs,
+                    pid: _,
+                }) => {
+                    return Err(ShimError::Protocol {
+                        path: dir.to_owned(),
+                        theirs,
+                    });
                 }
                 // What it says before it has heard our greeting is read from the journal anyway.
                 Some(FromShim::Journal { .. } | FromShim::Reply { .. }) => {}
@@ -316,7 +341,9 @@ impl Connection {
     }
 
     async fn ask(&self, body: RequestBody) -> Result<Reply, ShimError> {
-        let gone = || ShimError::Gone { path: self.path.clone() };
+        let gone = || ShimError::Gone {
+            path: self.path.clone(),
+        };
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut pending = guard(&self.pending);
@@ -399,14 +426,22 @@ async fn receive(reader: &mut OwnedReadHalf) -> io::Result<Option<FromShim>> {
     let mut length = [0; 4];
     match reader.read_exact(&mut length).await {
         Ok(_) => {}
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error),
     }
     let length = u32::from_le_bytes(length);
     if length > MESSAGE_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes"),
+        ));
     }
     let mut body = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     reader.read_exact(&mut body).await?;
@@ -438,7 +473,11 @@ fn read(path: &Path) -> Result<Vec<u8>, ShimError> {
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> ShimError {
-    ShimError::Io { action, path: path.to_owned(), source }
+    ShimError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// A lock whose holder panicked still guards a map that is whole.

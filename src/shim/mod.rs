@@ -1,2 +1,26 @@
 //! The other process: one shim per sandbox, parent of infra and of every container.
+//!
+//! Goes in: requests of the agent ([`protocol`]), the ends of children, their output. Comes out: facts in the journal,
+//! lines in the containers' logs, answers.
+//!
+//! ```text
+//! agent ── Spawn + socket ──> zygote ── fork ──> shim ── clone ──> infra
+//!   └──── Request / Reply, Journal{length} ───────┘ └─── clone ──> containers
+//! ```
+//!
+//! [`zygote`] is the process that shims are forked from; [`client`] is the agent's half of making one; [`supervisor`] is
+//! the shim itself, with [`journal`], [`log`] and [`frame`] as its parts.
+//!
+//! **Invariant:** one thread, no tokio, no SQLite; nothing here interprets what happens, and nothing here waits for
+//! anything but its own epoll.
+
+pub mod client;
+mod connection;
+mod containers;
+pub mod frame;
+pub mod journal;
+mod log;
+mod output;
 pub mod protocol;
+mod supervisor;
+pub mod zygote;

@@ -129,7 +129,7 @@ pub struct Overlay {
     pub target: PathBuf,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubPath {
     pub destination: PathBuf,
     pub path: PathBuf,

@@ -1,19 +1,81 @@
 //! ALL the SQL.
 //!
+//! Goes in: wire objects as JSON, what was observed as values of the model. Comes out: the same, and a stream of changes.
+//! Nothing else of podd knows a table; rows are a third kind of type beside those of the wire and of the model.
+//!
 //! ## What do we store?
-//! (to be said here: tables, writers, why)
+//!
+//! | table | what is in it | written by | why it is stored |
+//! | --- | --- | --- | --- |
+//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
+//! | `change` | the newest changes of objects, each with the object after and before | the writer, with the change itself | a watch that was cut goes on where it was, also after the agent was restarted; its key is the global resource version, never used twice |
+//! | `history` | for each kind the newest version dropped from `change` | the writer, when it drops | a watch from before it is told so (410), never left with a gap |
+//! | `pod` | first seen, torn down | the controller | `status.startTime`; that nothing is left to be torn down |
+//! | `sandbox` | the newest sandbox of each pod | the controller | counts sandboxes over restarts of agent and machine; its boot id says whether anything of it can be alive |
+//! | `attempt` | the newest lives of each container (three at least, and the newest that has ended) | the controller | restart counts, back-off, exit codes, `lastState`: decisions rest on these rows alone |
+//! | `failure` | steps that failed and have not succeeded since | the controller | their back-off goes on after a restart |
+//! | `address` | which pod has which address | the controller, through the network | an address is never given to two pods, and a pod keeps its own over sandboxes |
+//! | `image`, `image_name`, `image_layer` | images whose every blob and layer is durable on the disk | the image room | what is not here is not there: an unfinished import leaves nothing |
+//! | `setting` | facts of the node, by key | their owners | |
+//!
+//! Not stored: anything the kernel knows better (which process lives), and anything that can be worked out from these.
+//!
+//! ## How is it written?
+//!
+//! One task owns the one connection that writes (`writer`); what waits in its queue shares a transaction, and nothing is
+//! answered or published before the commit is on the disk (`synchronous=FULL`). Readers have connections of their own
+//! and see whole transactions, never wait for the writer and never make it wait. Nothing is written when nothing
+//! changes: an equal status, an equal record or an equal object is found out and let be, and there are no timers here.
+//!
+//! **Invariants:** resource versions are published in ascending order, after their commit, without a gap. A request is
+//! carried out whole or not at all, whoever waits for it or no longer does. A row that cannot be read harms whoever needs
+//! that row, and nobody else.
+
+mod address;
+mod change;
+mod error;
+mod history;
+mod image;
+mod object;
+mod observed;
+mod open;
+mod row;
+mod setting;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
+use sqlx::SqlitePool;
+use sqlx::pool::PoolConnection;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::model::{Observed, Uid};
+use history::History;
+use object::Key;
+use observed::Difference;
+use writer::{Failure, Reply, Request, Writer};
+
+pub use error::{RowError, StoreError};
+pub use history::Limits;
+
+/// Changes a subscriber may be behind before it misses some (and is told so: `RecvError::Lagged`). Each may hold two
+/// whole objects in memory, so it is not many: whoever is further behind reads on with [`Store::changes`].
+const BEHIND: usize = 256;
 
 /// The one handle to the database: cheap to clone.
+///
+/// A future that is dropped does no harm: its request is carried out whole if it was queued already, else not at all.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    readers: SqlitePool,
+    requests: mpsc::Sender<Request>,
+    changes: broadcast::Sender<Arc<Change>>,
+    failure: Failure,
+}
 
 /// An object as it is stored. `json` is the whole object as a client gets it: `metadata.resourceVersion` and `status` filled in.
 #[derive(Debug, Clone)]
@@ -56,6 +118,9 @@ pub struct Page {
     pub objects: Vec<StoredObject>,
     /// The global resource version at the moment of reading.
     pub resource_version: u64,
+    /// Rows that cannot be read, each as a [`StoreError::Unreadable`]: the objects are there, only nobody can say
+    /// what they are.
+    pub unreadable: Vec<Arc<StoreError>>,
 }
 
 /// What the store says of an image. Everything in it was verified at import.
@@ -77,147 +142,257 @@ pub struct ImageRow {
 }
 
 impl Store {
-    /// Open or make the database, migrate it, and start the writer. Refuses SQLite older than 3.51.3.
-    pub async fn open(_path: &Path) -> Result<Self, StoreError> {
-        todo!()
+    /// Open or make the database, migrate it, and start the writer. Refuses `SQLite` older than 3.51.3.
+    ///
+    /// The writer is a task of the runtime this is called in; it ends with the last handle.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Limits::default()).await
     }
+
+    /// [`Store::open`] with another length of history.
+    pub async fn open_with(path: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let (mut connection, readers) = open::open(path).await?;
+        let version = object::version(&mut connection).await?;
+        let history = History::read(&mut connection, limits).await?;
+        let (changes, _nobody_yet) = broadcast::channel(BEHIND);
+        let (writer, requests, failure) = Writer::new(connection, version, history, changes.clone());
+        // It ends with the last `requests`, that is with the last handle.
+        drop(tokio::spawn(writer.run()));
+        Ok(Self {
+            readers,
+            requests,
+            changes,
+            failure,
+        })
+    }
+
+    /// Waits until nothing can be written any more: a commit failed ([`StoreError::Failed`]; the process must end, and
+    /// its successor will read what is truly on the disk) or the writer is gone ([`StoreError::Closed`]).
+    pub async fn failure(&self) -> StoreError {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(source) => source.as_ref().map_or(StoreError::Closed, |source| StoreError::Failed {
+                source: Arc::clone(source),
+            }),
+            Err(_gone) => StoreError::Closed,
+        }
+    }
+
     // ---- objects: written by the API alone ----
-    /// Make an object. `desired` has no status and no resourceVersion; its metadata.uid is set.
+
+    /// Make an object. `desired` has no status and no resourceVersion (they are taken out); its metadata.uid is `uid`.
     pub async fn create(
         &self,
-        _kind: &str,
-        _namespace: &str,
-        _name: &str,
-        _uid: &Uid,
-        _desired: serde_json::Value,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        uid: &Uid,
+        desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
-        todo!()
+        let (key, uid) = (Key::new(kind, namespace, name), uid.clone());
+        self.write(|reply| Request::Create {
+            key,
+            uid,
+            desired,
+            reply,
+        })
+        .await
     }
-    pub async fn get(&self, _kind: &str, _namespace: &str, _name: &str) -> Result<Option<StoredObject>, StoreError> {
-        todo!()
+
+    pub async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<StoredObject>, StoreError> {
+        object::get(&mut *self.reader().await?, &Key::new(kind, namespace, name)).await
     }
-    pub async fn get_by_uid(&self, _kind: &str, _uid: &Uid) -> Result<Option<StoredObject>, StoreError> {
-        todo!()
+
+    pub async fn get_by_uid(&self, kind: &str, uid: &Uid) -> Result<Option<StoredObject>, StoreError> {
+        object::get_by_uid(&mut *self.reader().await?, kind, uid).await
     }
+
     /// Objects after `after` (namespace, name), at most `limit` (all when `None`), of one namespace or of all.
+    ///
+    /// Never fails because of single rows: see [`Page::unreadable`].
     pub async fn list(
         &self,
-        _kind: &str,
-        _namespace: Option<&str>,
-        _after: Option<(&str, &str)>,
-        _limit: Option<usize>,
+        kind: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: Option<usize>,
     ) -> Result<Page, StoreError> {
-        todo!()
+        object::list(&self.readers, kind, namespace, after, limit).await
     }
+
     /// Replace the desired part (metadata and spec) if the object still has resource version `expected`; else `Conflict`.
+    ///
+    /// An equal desired part is no change: the object comes back as it is, under its old resource version. The status
+    /// stays; `metadata.generation` is the caller's.
     pub async fn update(
         &self,
-        _kind: &str,
-        _namespace: &str,
-        _name: &str,
-        _expected: u64,
-        _desired: serde_json::Value,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
-        todo!()
+        let key = Key::new(kind, namespace, name);
+        self.write(|reply| Request::Update {
+            key,
+            expected,
+            desired,
+            reply,
+        })
+        .await
     }
+
     /// Remove an object that has nothing on the machine (not a pod that ever ran: see `forget_pod`).
+    ///
+    /// What comes back is its last state, with the resource version of the removal.
     pub async fn delete(
         &self,
-        _kind: &str,
-        _namespace: &str,
-        _name: &str,
-        _expected: u64,
-    ) -> Result<StoredObject, StoreError> {
-        todo!()
-    }
-    // ---- changes ----
-    /// Changes committed from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Change>> {
-        todo!()
-    }
-    /// Changes of a kind after `since`, oldest first, at most `limit`. `TooOld` when some of them were dropped.
-    pub async fn changes(&self, _kind: &str, _since: u64, _limit: usize) -> Result<Vec<Change>, StoreError> {
-        todo!()
-    }
-    pub async fn resource_version(&self) -> Result<u64, StoreError> {
-        todo!()
-    }
-    // ---- pods: written by the controller alone ----
-    pub async fn pod_uids(&self) -> Result<Vec<Uid>, StoreError> {
-        todo!()
-    }
-    pub async fn observed(&self, _uid: &Uid) -> Result<Observed, StoreError> {
-        todo!()
-    }
-    /// Write what differs between `before` and `after`, in one transaction.
-    pub async fn save_observed(&self, _uid: &Uid, _before: &Observed, _after: &Observed) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// Replace the status; false (and nothing written, no new resource version) when it is equal to the one stored.
-    pub async fn set_status(&self, _uid: &Uid, _status: serde_json::Value) -> Result<bool, StoreError> {
-        todo!()
-    }
-    /// Remove the pod's object and every row about it, its address too. Not there: nothing happens.
-    pub async fn forget_pod(&self, _uid: &Uid) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// The pod's address: the one it has, else the lowest free one of `first..=last`, durable before it is returned.
-    pub async fn address(&self, _uid: &Uid, _first: Ipv4Addr, _last: Ipv4Addr) -> Result<Ipv4Addr, StoreError> {
-        todo!()
-    }
-    pub async fn release_address(&self, _uid: &Uid) -> Result<(), StoreError> {
-        todo!()
-    }
-    // ---- images: written by the image room alone ----
-    pub async fn put_image(&self, _image: &ImageRow) -> Result<(), StoreError> {
-        todo!()
-    }
-    pub async fn image_by_name(&self, _name: &str) -> Result<Option<ImageRow>, StoreError> {
-        todo!()
-    }
-    pub async fn image_by_id(&self, _id: &str) -> Result<Option<ImageRow>, StoreError> {
-        todo!()
-    }
-    pub async fn images(&self) -> Result<Vec<ImageRow>, StoreError> {
-        todo!()
-    }
-    /// Drop one name; the image row goes with its last name. Returns the row as it was, `None` when there is no such name.
-    pub async fn remove_image_name(&self, _name: &str) -> Result<Option<ImageRow>, StoreError> {
-        todo!()
-    }
-    // ---- the node ----
-    pub async fn setting(&self, _key: &str) -> Result<Option<String>, StoreError> {
-        todo!()
-    }
-    pub async fn put_setting(&self, _key: &str, _value: &str) -> Result<(), StoreError> {
-        todo!()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{kind} {namespace}/{name} exists already")]
-    AlreadyExists {
-        kind: String,
-        namespace: String,
-        name: String,
-    },
-    #[error("{kind} {namespace}/{name} does not exist")]
-    NotFound {
-        kind: String,
-        namespace: String,
-        name: String,
-    },
-    #[error("{kind} {namespace}/{name} was changed meanwhile: expected resource version {expected}, found {found}")]
-    Conflict {
-        kind: String,
-        namespace: String,
-        name: String,
+        kind: &str,
+        namespace: &str,
+        name: &str,
         expected: u64,
-        found: u64,
-    },
-    #[error("resource version {asked} is too old: the oldest kept is {oldest}")]
-    TooOld { asked: u64, oldest: u64 },
-    #[error("no free address between {first} and {last}")]
-    NoAddress { first: Ipv4Addr, last: Ipv4Addr },
+    ) -> Result<StoredObject, StoreError> {
+        let key = Key::new(kind, namespace, name);
+        self.write(|reply| Request::Delete { key, expected, reply }).await
+    }
+
+    // ---- changes ----
+
+    /// Changes committed from now on, of all kinds, in ascending order of resource version.
+    ///
+    /// To miss nothing: subscribe first, then read (`list` or `changes`), then skip what is not newer than what was read.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Change>> {
+        self.changes.subscribe()
+    }
+
+    /// Changes of a kind after `since`, oldest first, at most `limit`. `TooOld` when some of them were dropped.
+    pub async fn changes(&self, kind: &str, since: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
+        change::changes(&mut *self.reader().await?, kind, since, limit).await
+    }
+
+    /// The newest resource version there is; 1 before the first change.
+    pub async fn resource_version(&self) -> Result<u64, StoreError> {
+        object::version(&mut *self.reader().await?).await
+    }
+
+    // ---- pods: written by the controller alone ----
+
+    /// Every pod that anything is stored of, be it only an address, ascending.
+    pub async fn pod_uids(&self) -> Result<Vec<Uid>, StoreError> {
+        observed::uids(&mut *self.reader().await?).await
+    }
+
+    /// What is recorded of a pod: attempts ascending by (container, attempt), failures by (step's name, container).
+    /// `Observed::default()` for a pod that nothing is recorded of.
+    pub async fn observed(&self, uid: &Uid) -> Result<Observed, StoreError> {
+        observed::observed(&self.readers, uid).await
+    }
+
+    /// Write what differs between `before` (what is stored) and `after`, in one transaction; nothing when they are equal.
+    ///
+    /// Of each container the newest three attempts stay, the newest one that has ended and those that live; older ones
+    /// are dropped. Once `torn_down` is written, the pod's address is free.
+    pub async fn save_observed(&self, uid: &Uid, before: &Observed, after: &Observed) -> Result<(), StoreError> {
+        let Some(difference) = Difference::between(before, after)? else {
+            return Ok(());
+        };
+        let (uid, difference) = (uid.clone(), Box::new(difference));
+        self.write(|reply| Request::SaveObserved { uid, difference, reply })
+            .await
+    }
+
+    /// Replace the status; false (and nothing written, no new resource version) when it is equal to the one stored.
+    /// `NotFound`, with the uid for a name, when the pod is gone.
+    pub async fn set_status(&self, uid: &Uid, status: serde_json::Value) -> Result<bool, StoreError> {
+        let uid = uid.clone();
+        self.write(|reply| Request::SetStatus { uid, status, reply }).await
+    }
+
+    /// Remove the pod's object and every row about it, its address too. Not there: nothing happens.
+    pub async fn forget_pod(&self, uid: &Uid) -> Result<(), StoreError> {
+        let uid = uid.clone();
+        self.write(|reply| Request::ForgetPod { uid, reply }).await
+    }
+
+    /// The pod's address: the one it has, else the lowest free one of `first..=last`, durable before it is returned.
+    ///
+    /// One that it has from outside `first..=last` (the agent was given another CIDR) is exchanged.
+    pub async fn address(&self, uid: &Uid, first: Ipv4Addr, last: Ipv4Addr) -> Result<Ipv4Addr, StoreError> {
+        let uid = uid.clone();
+        self.write(|reply| Request::Address {
+            uid,
+            first,
+            last,
+            reply,
+        })
+        .await
+    }
+
+    pub async fn release_address(&self, uid: &Uid) -> Result<(), StoreError> {
+        let uid = uid.clone();
+        self.write(|reply| Request::ReleaseAddress { uid, reply }).await
+    }
+
+    // ---- images: written by the image room alone ----
+
+    /// Write an image, or write it anew. Its names are added to those it has; one that meant another image means this
+    /// one from now on. An image that loses its last name this way stays, nameless (see [`Store::remove_image`]).
+    pub async fn put_image(&self, image: &ImageRow) -> Result<(), StoreError> {
+        let image = Box::new(image.clone());
+        self.write(|reply| Request::PutImage { image, reply }).await
+    }
+
+    pub async fn image_by_name(&self, name: &str) -> Result<Option<ImageRow>, StoreError> {
+        image::by_name(&self.readers, name).await
+    }
+
+    pub async fn image_by_id(&self, id: &str) -> Result<Option<ImageRow>, StoreError> {
+        image::by_id(&self.readers, id).await
+    }
+
+    /// All images, ascending by id; also those without a name.
+    pub async fn images(&self) -> Result<Vec<ImageRow>, StoreError> {
+        image::all(&self.readers).await
+    }
+
+    /// Drop one name; the image row goes with its last name. Returns the row as it was, `None` when there is no such name.
+    pub async fn remove_image_name(&self, name: &str) -> Result<Option<ImageRow>, StoreError> {
+        let name = name.to_owned();
+        self.write(|reply| Request::RemoveImageName { name, reply }).await
+    }
+
+    /// Drop an image with all its names. Returns the row as it was, `None` when there is no such image.
+    pub async fn remove_image(&self, id: &str) -> Result<Option<ImageRow>, StoreError> {
+        let id = id.to_owned();
+        self.write(|reply| Request::RemoveImage { id, reply }).await
+    }
+
+    // ---- the node ----
+
+    pub async fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
+        setting::get(&mut *self.reader().await?, key).await
+    }
+
+    pub async fn put_setting(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.write(|reply| Request::PutSetting { key, value, reply }).await
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<sqlx::Sqlite>, StoreError> {
+        self.readers
+            .acquire()
+            .await
+            .map_err(StoreError::database("get a connection to read with"))
+    }
+
+    /// Queue a request and wait for its answer, which comes after the commit.
+    async fn write<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        // The writer is gone only when it panicked or its runtime ended.
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_gone| StoreError::Closed)?;
+        answer.await.map_err(|_gone| StoreError::Closed)?
+    }
 }

@@ -2,378 +2,20 @@
 //!
 //! Only the difference between two records is written, worked out before the request gets to the writer.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod rows;
+
+use std::collections::BTreeMap;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
 
-use super::row::{
-    Text, from_duration, from_optional_time, from_time, reading, to_duration, to_i32, to_optional_time,
-    to_required_time, to_time, to_u32, unreadable,
-};
-use super::{RowError, StoreError, address};
-use crate::model::{
-    Attempt, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId, Observed, Sandbox,
-    SandboxEnd, SandboxState, Uid,
-};
-
-const POD: &str = "pod";
-const SANDBOX: &str = "sandbox";
-const ATTEMPT: &str = "attempt";
-const FAILURE: &str = "failure";
+use super::row::{Text, from_optional_time, reading, to_optional_time, unreadable};
+use super::{StoreError, address};
+use crate::model::{Attempt, Failure, Observed, Sandbox, Uid};
+use rows::{ATTEMPT, AttemptRow, FAILURE, FailureRow, POD, PodRow, SANDBOX, SandboxRow, step_words};
 
 /// Attempts of a container that are kept, at least.
 const ATTEMPTS: usize = 3;
-
-// ---- rows ----
-
-struct PodRow {
-    started_at: Option<i64>,
-    torn_down: i64,
-}
-
-#[derive(Debug)]
-struct SandboxRow {
-    attempt: i64,
-    state: String,
-    ready_at: Option<i64>,
-    ended_at: Option<i64>,
-    cause: Option<String>,
-    ip: Option<String>,
-    created_at: i64,
-    boot_id: String,
-}
-
-#[derive(Debug)]
-struct AttemptRow {
-    container: String,
-    attempt: i64,
-    sandbox: i64,
-    image: String,
-    image_id: Option<String>,
-    state: String,
-    started_at: Option<i64>,
-    exit_status: Option<String>,
-    exit_number: Option<i64>,
-    finished_at: Option<i64>,
-    message: Option<String>,
-    backoff_delay: i64,
-    backoff_set_at: Option<i64>,
-    stop_signalled_at: Option<i64>,
-    killed_at: Option<i64>,
-}
-
-#[derive(Debug)]
-struct FailureRow {
-    step: String,
-    container: String,
-    reason: String,
-    message: String,
-    count: i64,
-    at: i64,
-}
-
-fn meaningless(column: &'static str, value: &str) -> RowError {
-    RowError::Value {
-        column,
-        value: value.to_owned(),
-    }
-}
-
-impl SandboxRow {
-    fn new(sandbox: &Sandbox) -> Result<Self, StoreError> {
-        let Sandbox {
-            attempt,
-            state,
-            ip,
-            created_at,
-            boot_id,
-        } = sandbox;
-        let time = |column, time| from_time(SANDBOX, column, time);
-        let (state, ready_at, ended_at, cause) = match state {
-            SandboxState::Creating => ("Creating", None, None, None),
-            SandboxState::Ready { ready_at } => ("Ready", Some(time("ready_at", *ready_at)?), None, None),
-            SandboxState::Dead { at, end } => ("Dead", None, Some(time("ended_at", *at)?), Some(end_word(*end))),
-            SandboxState::Stopped { at } => ("Stopped", None, Some(time("ended_at", *at)?), None),
-        };
-        Ok(Self {
-            attempt: (*attempt).into(),
-            state: state.to_owned(),
-            ready_at,
-            ended_at,
-            cause: cause.map(str::to_owned),
-            ip: ip.map(|ip| ip.to_string()),
-            created_at: time("created_at", *created_at)?,
-            boot_id: boot_id.clone(),
-        })
-    }
-}
-
-impl TryFrom<SandboxRow> for Sandbox {
-    type Error = RowError;
-
-    fn try_from(row: SandboxRow) -> Result<Self, RowError> {
-        let SandboxRow {
-            attempt,
-            state,
-            ready_at,
-            ended_at,
-            cause,
-            ip,
-            created_at,
-            boot_id,
-        } = row;
-        let state = match state.as_str() {
-            "Creating" => SandboxState::Creating,
-            "Ready" => SandboxState::Ready {
-                ready_at: to_required_time("ready_at", ready_at)?,
-            },
-            "Dead" => {
-                let word = cause.ok_or(RowError::Missing { column: "cause" })?;
-                let end = end_from_word(&word).ok_or_else(|| meaningless("cause", &word))?;
-                SandboxState::Dead {
-                    at: to_required_time("ended_at", ended_at)?,
-                    end,
-                }
-            }
-            "Stopped" => SandboxState::Stopped {
-                at: to_required_time("ended_at", ended_at)?,
-            },
-            other => return Err(meaningless("state", other)),
-        };
-        let ip = ip
-            .map(|ip| ip.parse::<IpAddr>().map_err(|_source| meaningless("ip", &ip)))
-            .transpose()?;
-        Ok(Self {
-            attempt: to_u32("attempt", attempt)?,
-            state,
-            ip,
-            created_at: to_time("created_at", created_at)?,
-            boot_id,
-        })
-    }
-}
-
-impl AttemptRow {
-    fn new(attempt: &Attempt) -> Result<Self, StoreError> {
-        let Attempt {
-            container,
-            attempt,
-            sandbox,
-            image,
-            image_id,
-            state,
-            backoff: Backoff { delay, set_at },
-            stop_signalled_at,
-            killed_at,
-        } = attempt;
-        let time = |column, time| from_time(ATTEMPT, column, time);
-        let optional_time = |column, time| from_optional_time(ATTEMPT, column, time);
-        let mut row = Self {
-            container: container.clone(),
-            attempt: (*attempt).into(),
-            sandbox: (*sandbox).into(),
-            image: image.clone(),
-            image_id: image_id.as_ref().map(|ImageId(id)| id.clone()),
-            state: String::new(),
-            started_at: None,
-            exit_status: None,
-            exit_number: None,
-            finished_at: None,
-            message: None,
-            backoff_delay: from_duration(ATTEMPT, "backoff_delay", *delay)?,
-            backoff_set_at: optional_time("backoff_set_at", *set_at)?,
-            stop_signalled_at: optional_time("stop_signalled_at", *stop_signalled_at)?,
-            killed_at: optional_time("killed_at", *killed_at)?,
-        };
-        let state = match state {
-            AttemptState::Starting => "Starting",
-            AttemptState::Running { started_at } => {
-                row.started_at = Some(time("started_at", *started_at)?);
-                "Running"
-            }
-            AttemptState::Exited(Exit {
-                status,
-                started_at,
-                finished_at,
-                message,
-            }) => {
-                let (word, number) = match status {
-                    ExitStatus::Code(code) => ("Code", Some(*code)),
-                    ExitStatus::Signal(signal) => ("Signal", Some(*signal)),
-                    ExitStatus::OomKilled => ("OomKilled", None),
-                    ExitStatus::StartError => ("StartError", None),
-                    ExitStatus::Lost => ("Lost", None),
-                };
-                row.exit_status = Some(word.to_owned());
-                row.exit_number = number.map(i64::from);
-                row.started_at = optional_time("started_at", *started_at)?;
-                row.finished_at = Some(time("finished_at", *finished_at)?);
-                row.message = Some(message.clone());
-                "Exited"
-            }
-        };
-        state.clone_into(&mut row.state);
-        Ok(row)
-    }
-}
-
-impl TryFrom<AttemptRow> for Attempt {
-    type Error = RowError;
-
-    fn try_from(row: AttemptRow) -> Result<Self, RowError> {
-        let AttemptRow {
-            container,
-            attempt,
-            sandbox,
-            image,
-            image_id,
-            state,
-            started_at,
-            exit_status,
-            exit_number,
-            finished_at,
-            message,
-            backoff_delay,
-            backoff_set_at,
-            stop_signalled_at,
-            killed_at,
-        } = row;
-        let state = match state.as_str() {
-            "Starting" => AttemptState::Starting,
-            "Running" => AttemptState::Running {
-                started_at: to_required_time("started_at", started_at)?,
-            },
-            "Exited" => AttemptState::Exited(Exit {
-                status: exit_status_from(exit_status, exit_number)?,
-                started_at: to_optional_time("started_at", started_at)?,
-                finished_at: to_required_time("finished_at", finished_at)?,
-                message: message.ok_or(RowError::Missing { column: "message" })?,
-            }),
-            other => return Err(meaningless("state", other)),
-        };
-        Ok(Self {
-            container,
-            attempt: to_u32("attempt", attempt)?,
-            sandbox: to_u32("sandbox", sandbox)?,
-            image,
-            image_id: image_id.map(ImageId),
-            state,
-            backoff: Backoff {
-                delay: to_duration("backoff_delay", backoff_delay)?,
-                set_at: to_optional_time("backoff_set_at", backoff_set_at)?,
-            },
-            stop_signalled_at: to_optional_time("stop_signalled_at", stop_signalled_at)?,
-            killed_at: to_optional_time("killed_at", killed_at)?,
-        })
-    }
-}
-
-fn exit_status_from(word: Option<String>, number: Option<i64>) -> Result<ExitStatus, RowError> {
-    let number = || {
-        to_i32(
-            "exit_number",
-            number.ok_or(RowError::Missing { column: "exit_number" })?,
-        )
-    };
-    match word.ok_or(RowError::Missing { column: "exit_status" })?.as_str() {
-        "Code" => number().map(ExitStatus::Code),
-        "Signal" => number().map(ExitStatus::Signal),
-        "OomKilled" => Ok(ExitStatus::OomKilled),
-        "StartError" => Ok(ExitStatus::StartError),
-        "Lost" => Ok(ExitStatus::Lost),
-        other => Err(meaningless("exit_status", other)),
-    }
-}
-
-impl FailureRow {
-    fn new(failure: &Failure) -> Result<Self, StoreError> {
-        let Failure {
-            step,
-            reason,
-            message,
-            count,
-            at,
-        } = failure;
-        let (step, container) = step_words(step);
-        Ok(Self {
-            step: step.to_owned(),
-            container: container.to_owned(),
-            reason: reason.as_str().to_owned(),
-            message: message.clone(),
-            count: (*count).into(),
-            at: from_time(FAILURE, "at", *at)?,
-        })
-    }
-}
-
-impl TryFrom<FailureRow> for Failure {
-    type Error = RowError;
-
-    fn try_from(row: FailureRow) -> Result<Self, RowError> {
-        let FailureRow {
-            step,
-            container,
-            reason,
-            message,
-            count,
-            at,
-        } = row;
-        let step = match step.as_str() {
-            "Sandbox" => FailedStep::Sandbox,
-            "Container" => FailedStep::Container(container),
-            "Teardown" => FailedStep::Teardown,
-            other => return Err(meaningless("step", other)),
-        };
-        Ok(Self {
-            step,
-            reason: reason_from_word(&reason).ok_or_else(|| meaningless("reason", &reason))?,
-            message,
-            count: to_u32("count", count)?,
-            at: to_time("at", at)?,
-        })
-    }
-}
-
-/// `step` and `container` of a row.
-fn step_words(step: &FailedStep) -> (&'static str, &str) {
-    match step {
-        FailedStep::Sandbox => ("Sandbox", ""),
-        FailedStep::Container(container) => ("Container", container),
-        FailedStep::Teardown => ("Teardown", ""),
-    }
-}
-
-fn end_word(end: SandboxEnd) -> &'static str {
-    match end {
-        SandboxEnd::InfraExited => "InfraExited",
-        SandboxEnd::ShimLost => "ShimLost",
-        SandboxEnd::Rebooted => "Rebooted",
-    }
-}
-
-fn end_from_word(word: &str) -> Option<SandboxEnd> {
-    [SandboxEnd::InfraExited, SandboxEnd::ShimLost, SandboxEnd::Rebooted]
-        .into_iter()
-        .find(|end| end_word(*end) == word)
-}
-
-fn reason_from_word(word: &str) -> Option<FailureReason> {
-    [
-        FailureReason::CreatePodSandboxError,
-        FailureReason::FailedMount,
-        FailureReason::ErrImagePull,
-        FailureReason::ErrImageNeverPull,
-        FailureReason::InvalidImageName,
-        FailureReason::CreateContainerConfigError,
-        FailureReason::CreateContainerError,
-        FailureReason::RunContainerError,
-        FailureReason::KillPodSandboxError,
-    ]
-    .into_iter()
-    .find(|reason| reason.as_str() == word)
-}
 
 // ---- reading ----
 
@@ -468,8 +110,6 @@ pub(super) struct Difference {
     no_sandbox: bool,
     attempts: Vec<AttemptRow>,
     no_attempts: Vec<(String, i64)>,
-    /// For each of these containers, attempts below this one are dropped.
-    oldest_attempts: Vec<(String, i64)>,
     failures: Vec<FailureRow>,
     no_failures: Vec<(&'static str, String)>,
 }
@@ -498,37 +138,14 @@ impl Difference {
             difference.no_sandbox = sandbox.is_none();
         }
 
-        let oldest = oldest_kept(attempts);
-        let is_kept = |attempt: &Attempt| {
-            oldest
-                .get(attempt.container.as_str())
-                .is_none_or(|o| attempt.attempt >= *o)
-        };
-        let old: BTreeMap<_, _> = before
-            .attempts
-            .iter()
-            .map(|a| ((a.container.as_str(), a.attempt), a))
-            .collect();
-        let mut with_new = BTreeSet::new();
-        for attempt in attempts.iter().filter(|attempt| is_kept(attempt)) {
-            let known = old.get(&(attempt.container.as_str(), attempt.attempt));
-            if known.is_none() {
-                with_new.insert(attempt.container.as_str());
-            }
-            if known.is_none_or(|known| *known != attempt) {
+        let (old, new) = (kept(&before.attempts), kept(attempts));
+        for (key, attempt) in &new {
+            if old.get(key) != Some(attempt) {
                 difference.attempts.push(AttemptRow::new(attempt)?);
             }
         }
-        let new: BTreeSet<_> = attempts.iter().map(|a| (a.container.as_str(), a.attempt)).collect();
-        for (container, attempt) in old.into_keys().filter(|key| !new.contains(key)) {
+        for (container, attempt) in old.into_keys().filter(|key| !new.contains_key(key)) {
             difference.no_attempts.push((container.to_owned(), attempt.into()));
-        }
-        for container in with_new {
-            if let Some(oldest) = oldest.get(container).filter(|oldest| **oldest > 0) {
-                difference
-                    .oldest_attempts
-                    .push((container.to_owned(), (*oldest).into()));
-            }
         }
 
         for failure in failures
@@ -549,28 +166,34 @@ impl Difference {
     }
 }
 
-/// For each container the oldest attempt that is kept: of the newest [`ATTEMPTS`] ones, the newest one that has ended
-/// and those that live still, the oldest.
-fn oldest_kept(attempts: &[Attempt]) -> BTreeMap<&str, u32> {
+/// Those attempts that are stored: of each container the newest [`ATTEMPTS`], those that live, the newest one before the
+/// newest that has ended (what `lastState` reports), and all between these.
+fn kept(attempts: &[Attempt]) -> BTreeMap<(&str, u32), &Attempt> {
     let mut containers: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
     for attempt in attempts {
         containers.entry(&attempt.container).or_default().push(attempt);
     }
-    containers
-        .into_iter()
-        .filter_map(|(container, mut attempts)| {
-            attempts.sort_by_key(|attempt| std::cmp::Reverse(attempt.attempt));
-            let newest = attempts.iter().take(ATTEMPTS);
-            let ended = attempts.iter().find(|attempt| !attempt.is_live());
-            let live = attempts.iter().filter(|attempt| attempt.is_live());
-            newest
-                .chain(ended)
-                .chain(live)
-                .map(|attempt| attempt.attempt)
-                .min()
-                .map(|oldest| (container, oldest))
-        })
-        .collect()
+    let mut kept = BTreeMap::new();
+    for (container, mut attempts) in containers {
+        attempts.sort_by_key(|attempt| std::cmp::Reverse(attempt.attempt));
+        let last = attempts
+            .iter()
+            .skip(1)
+            .position(|attempt| !attempt.is_live())
+            .map_or(0, |position| position + 2);
+        let live = attempts
+            .iter()
+            .rposition(|attempt| attempt.is_live())
+            .map_or(0, |position| position + 1);
+        let count = ATTEMPTS.max(last).max(live);
+        kept.extend(
+            attempts
+                .into_iter()
+                .take(count)
+                .map(|attempt| ((container, attempt.attempt), attempt)),
+        );
+    }
+    kept
 }
 
 pub(super) async fn save(
@@ -584,7 +207,6 @@ pub(super) async fn save(
         no_sandbox,
         attempts,
         no_attempts,
-        oldest_attempts,
         failures,
         no_failures,
     } = difference;
@@ -624,17 +246,6 @@ pub(super) async fn save(
         .execute(&mut *connection)
         .await
         .map_err(StoreError::database("remove an attempt"))?;
-    }
-    for (container, oldest) in oldest_attempts {
-        sqlx::query!(
-            "DELETE FROM attempt WHERE uid = ? AND container = ? AND attempt < ?",
-            uid,
-            container,
-            oldest
-        )
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::database("drop old attempts"))?;
     }
     for row in failures {
         save_failure(connection, uid, row)

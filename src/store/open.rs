@@ -8,10 +8,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqlitePool};
 
 use super::StoreError;
+use super::writer::{SQLITE_FULL, has_code};
 
 /// The oldest `SQLite` without the WAL reset bug, which can corrupt a database (sqlite.org/wal.html, "The WAL reset bug").
 pub(super) const OLDEST_SQLITE: &str = "3.51.3";
@@ -50,17 +51,20 @@ pub(super) async fn open(path: &Path) -> Result<(SqliteConnection, SqlitePool), 
         .pragma("trusted_schema", "off")
         .pragma("mmap_size", "0");
 
-    let mut writer = options
-        .clone()
-        // KiB, as SQLite takes negative numbers.
-        .pragma("cache_size", "-2048")
-        .thread_name(|_| "podd-db-write".to_owned())
-        .connect()
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(
+            options
+                .clone()
+                // KiB, as `SQLite` takes negative numbers.
+                .pragma("cache_size", "-2048")
+                .thread_name(|_| "podd-db-write".to_owned()),
+        )
         .await
         .map_err(failed)?;
 
     let found = sqlx::query_scalar!(r#"SELECT sqlite_version() AS "version!: String""#)
-        .fetch_one(&mut writer)
+        .fetch_one(&writer)
         .await
         .map_err(failed)?;
     if version(&found) < version(OLDEST_SQLITE) {
@@ -68,33 +72,43 @@ pub(super) async fn open(path: &Path) -> Result<(SqliteConnection, SqlitePool), 
     }
 
     sqlx::migrate!()
-        .run(&mut writer)
+        .run(&writer)
         .await
         .map_err(|source| StoreError::Migrate {
             path: path.to_owned(),
             source,
         })?;
+    // The one connection of that pool, which was only there to be migrated, on its own.
+    let mut writer = writer.acquire().await.map_err(failed)?.detach();
 
     // Whatever the last process left in the log is written into the database again and synced: after an fsync that
     // failed, the kernel may hold pages that it says are clean and that never reached the disk.
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+    match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(&mut writer)
         .await
-        .map_err(failed)?;
+    {
+        Ok(_done) => {}
+        // On a full disk the log stays as it is, and pods can be looked at and deleted all the same.
+        Err(error) if has_code(&error, SQLITE_FULL) => {
+            tracing::warn!(path = %path.display(), "the disk is full: the database's log could not be written back");
+        }
+        Err(error) => return Err(failed(error)),
+    }
 
     let readers = SqlitePoolOptions::new()
-        .min_connections(0)
         .max_connections(READERS)
         // A connection that is opened anew has to read the schema and prepare its statements again.
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_lazy_with(
+        .connect_with(
             options
                 .pragma("cache_size", "-512")
                 .pragma("query_only", "on")
                 .thread_name(|n| format!("podd-db-read-{n}")),
-        );
+        )
+        .await
+        .map_err(failed)?;
     Ok((writer, readers))
 }
 

@@ -24,6 +24,15 @@ use super::history::History;
 use super::{Change, ImageRow, StoreError, StoredObject, address, image, object, observed, setting};
 use crate::model::Uid;
 
+const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Each request of several begins in a savepoint of its own. Two statements at once, since each is a way to the
+/// connection's thread and back; the last savepoint ends with the commit.
+const BEGIN_FIRST_REQUEST: &str = "BEGIN IMMEDIATE; SAVEPOINT request";
+const NEXT_REQUEST: &str = "RELEASE request; SAVEPOINT request";
+const UNDO_REQUEST: &str = "ROLLBACK TO request";
+const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
+
 /// Requests in one transaction at most: what one failed commit can take with it.
 const BATCH: usize = 64;
 
@@ -205,36 +214,35 @@ impl Writer {
         batch: &mut Vec<Request>,
         answers: &mut Vec<Answer>,
     ) -> Result<(u64, Vec<RecordedChange>), Lost> {
-        self.begin().await?;
         let alone = batch.len() == 1;
+        self.begin(if alone { BEGIN } else { BEGIN_FIRST_REQUEST }).await?;
         let mut transaction = Transaction {
             connection: &mut self.connection,
             version: self.version,
             changes: Vec::new(),
         };
-        for request in batch.drain(..) {
-            let (version, changes) = (transaction.version, transaction.changes.len());
-            if !alone && let Err(error) = execute(transaction.connection, "SAVEPOINT request").await {
+        for (position, request) in batch.drain(..).enumerate() {
+            if position > 0
+                && let Err(error) = execute(transaction.connection, NEXT_REQUEST).await
+            {
                 return Err(self.roll_back("set a savepoint", error).await);
             }
+            let (version, changes) = (transaction.version, transaction.changes.len());
             let (answer, done) = request.carry_out(&mut transaction).await;
             answers.push(answer);
-            if !done {
-                if alone {
-                    // Fails when SQLite has rolled back by itself, which is as good.
-                    let _ = execute(transaction.connection, "ROLLBACK").await;
-                    return Ok((version, Vec::new()));
-                }
-                transaction.version = version;
-                transaction.changes.truncate(changes);
-                // Fails when SQLite has rolled back everything by itself, as it does after some errors
-                // (sqlite.org/lang_transaction.html): then the other requests of the batch are lost too.
-                if let Err(error) = execute(transaction.connection, "ROLLBACK TO request").await {
-                    return Err(self.roll_back("undo a request", error).await);
-                }
+            if done {
+                continue;
             }
-            if !alone && let Err(error) = execute(transaction.connection, "RELEASE request").await {
-                return Err(self.roll_back("release a savepoint", error).await);
+            transaction.version = version;
+            transaction.changes.truncate(changes);
+            // Fails when `SQLite` has rolled back everything by itself, as it does after some errors
+            // (sqlite.org/lang_transaction.html): then the other requests of the batch are lost too.
+            let undone = execute(transaction.connection, if alone { ROLLBACK } else { UNDO_REQUEST }).await;
+            if alone {
+                return Ok((version, Vec::new()));
+            }
+            if let Err(error) = undone {
+                return Err(self.roll_back("undo a request", error).await);
             }
         }
         let Transaction {
@@ -258,7 +266,7 @@ impl Writer {
     }
 
     async fn shorten_history(&mut self) -> Result<History, Lost> {
-        self.begin().await?;
+        self.begin(BEGIN).await?;
         match self.history.shortened(&mut self.connection).await {
             Ok(history) => {
                 self.commit().await?;
@@ -268,12 +276,12 @@ impl Writer {
         }
     }
 
-    async fn begin(&mut self) -> Result<(), Lost> {
-        let begun = match execute(&mut self.connection, "BEGIN IMMEDIATE").await {
+    async fn begin(&mut self, how: &'static str) -> Result<(), Lost> {
+        let begun = match execute(&mut self.connection, how).await {
             // A transaction is open still, which only a ROLLBACK that failed can have left.
-            Err(error) if has_code(&error, "1") => {
-                let _ = execute(&mut self.connection, "ROLLBACK").await;
-                execute(&mut self.connection, "BEGIN IMMEDIATE").await
+            Err(error) if has_code(&error, SQLITE_ERROR) => {
+                let _ = execute(&mut self.connection, ROLLBACK).await;
+                execute(&mut self.connection, how).await
             }
             begun => begun,
         };
@@ -281,7 +289,7 @@ impl Writer {
     }
 
     async fn commit(&mut self) -> Result<(), Lost> {
-        let Err(error) = execute(&mut self.connection, "COMMIT").await else {
+        let Err(error) = execute(&mut self.connection, COMMIT).await else {
             return Ok(());
         };
         if has_code(&error, SQLITE_FULL) {
@@ -298,7 +306,7 @@ impl Writer {
 
     async fn roll_back(&mut self, operation: &'static str, error: sqlx::Error) -> Lost {
         // Fails when SQLite has rolled back by itself, which is as good.
-        let _ = execute(&mut self.connection, "ROLLBACK").await;
+        let _ = execute(&mut self.connection, ROLLBACK).await;
         Lost::Database(operation, Arc::new(error))
     }
 }
@@ -413,10 +421,13 @@ async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> 
     sqlx::query(statement).execute(connection).await.map(|_nothing| ())
 }
 
-/// `SQLITE_FULL`, which has no extended codes (sqlite.org/rescode.html).
-const SQLITE_FULL: &str = "13";
+/// `SQLITE_ERROR`: a statement that makes no sense where it stands.
+const SQLITE_ERROR: &str = "1";
 
-fn has_code(error: &sqlx::Error, code: &str) -> bool {
+/// `SQLITE_FULL`, which has no extended codes (sqlite.org/rescode.html).
+pub(super) const SQLITE_FULL: &str = "13";
+
+pub(super) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)

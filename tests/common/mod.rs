@@ -34,7 +34,10 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that polls: every wait has a condition")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that polls: every wait has a condition"
+)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }
@@ -52,7 +55,13 @@ impl Slot {
         fs::create_dir_all(dir).unwrap();
         for number in 1..250 {
             let path = dir.join(number.to_string());
-            let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).unwrap();
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .unwrap();
             if file.try_lock().is_ok() {
                 return Self { number, _lock: file };
             }
@@ -151,7 +160,10 @@ impl Agent {
     }
     /// The agent's process.
     pub fn pid(&self) -> i32 {
-        self.child.as_ref().map(|child| i32::try_from(child.id()).unwrap()).expect("the agent runs")
+        self.child
+            .as_ref()
+            .map(|child| i32::try_from(child.id()).unwrap())
+            .expect("the agent runs")
     }
 
     /// The arguments this agent is served with.
@@ -172,9 +184,18 @@ impl Agent {
     }
 
     fn spawn(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).unwrap();
-        let child = podd().args(self.arguments()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.child = Some(child.spawn().unwrap());
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("agent.log"))
+            .unwrap();
+        let mut command = podd();
+        command
+            .args(self.arguments())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.child = Some(command.spawn().unwrap());
     }
 
     fn wait_ready(&mut self) {
@@ -183,7 +204,10 @@ impl Agent {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("the agent ended ({status}): {}", self.agent_log());
             }
-            if self.try_request("GET", "/readyz", None).is_ok_and(|answer| answer.code == 200) {
+            if self
+                .try_request("GET", "/readyz", None)
+                .is_ok_and(|answer| answer.code == 200)
+            {
                 return;
             }
             pause();
@@ -212,7 +236,11 @@ impl Agent {
 
     /// A client command of podd, on this agent's socket.
     pub fn podd(&self, arguments: &[&str]) -> Output {
-        podd().args(arguments).env("PODD_SOCKET", self.socket()).output().unwrap()
+        podd()
+            .args(arguments)
+            .env("PODD_SOCKET", self.socket())
+            .output()
+            .unwrap()
     }
 
     pub fn import_busybox(&self) {
@@ -223,7 +251,8 @@ impl Agent {
 
     /// One request on the unix socket.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        self.try_request(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.agent_log()))
+        self.try_request(method, path, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.agent_log()))
     }
 
     pub fn try_request(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
@@ -250,35 +279,55 @@ impl Agent {
     pub fn watch(&self, path: &str) -> impl Iterator<Item = Value> + use<> {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n"
+        )
+        .unwrap();
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         while reader.read_line(&mut line).unwrap() > 2 {
             line.clear();
         }
-        reader.lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
+        reader
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str(&line).ok())
     }
 
     pub fn create(&self, pod: &Value) -> Value {
-        let answer = self.request("POST", "/api/v1/namespaces/default/pods?fieldValidation=Strict", Some(pod));
+        let answer = self.request(
+            "POST",
+            "/api/v1/namespaces/default/pods?fieldValidation=Strict",
+            Some(pod),
+        );
         assert_eq!(answer.code, 201, "{answer:?}");
         answer.json()
     }
 
     pub fn pod(&self, name: &str) -> Value {
-        self.try_pod(name).unwrap_or_else(|answer| panic!("{answer:?} {}", self.agent_log()))
+        self.try_pod(name)
+            .unwrap_or_else(|answer| panic!("{answer:?} {}", self.agent_log()))
     }
 
     pub fn try_pod(&self, name: &str) -> Result<Value, Answer> {
         let answer = self.request("GET", &format!("/api/v1/namespaces/default/pods/{name}"), None);
-        if answer.code == 200 { Ok(answer.json()) } else { Err(answer) }
+        if answer.code == 200 {
+            Ok(answer.json())
+        } else {
+            Err(answer)
+        }
     }
 
     /// Wait until the pod is as asked; the last state is printed when it never is.
     pub fn wait_pod(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         wait_for(&format!("pod {name} {what}"), || {
             let pod = self.try_pod(name).map_err(|answer| format!("{answer:?}"))?;
-            if is(&pod) { Ok(pod) } else { Err(format!("{:#}\n{}", pod["status"], tail(&self.agent_log()))) }
+            if is(&pod) {
+                Ok(pod)
+            } else {
+                Err(format!("{:#}\n{}", pod["status"], tail(&self.agent_log())))
+            }
         })
     }
 
@@ -297,9 +346,18 @@ impl Agent {
     }
 
     pub fn delete(&self, name: &str, grace: Option<u32>) {
-        let query = grace.map(|seconds| format!("?gracePeriodSeconds={seconds}")).unwrap_or_default();
-        let answer = self.request("DELETE", &format!("/api/v1/namespaces/default/pods/{name}{query}"), None);
-        assert!(answer.code == 200 || answer.code == 202 || answer.code == 404, "{answer:?}");
+        let query = grace
+            .map(|seconds| format!("?gracePeriodSeconds={seconds}"))
+            .unwrap_or_default();
+        let answer = self.request(
+            "DELETE",
+            &format!("/api/v1/namespaces/default/pods/{name}{query}"),
+            None,
+        );
+        assert!(
+            answer.code == 200 || answer.code == 202 || answer.code == 404,
+            "{answer:?}"
+        );
     }
 
     pub fn wait_gone(&self, name: &str) {
@@ -311,7 +369,11 @@ impl Agent {
     }
 
     pub fn log(&self, pod: &str, query: &str) -> String {
-        let answer = self.request("GET", &format!("/api/v1/namespaces/default/pods/{pod}/log?{query}"), None);
+        let answer = self.request(
+            "GET",
+            &format!("/api/v1/namespaces/default/pods/{pod}/log?{query}"),
+            None,
+        );
         assert_eq!(answer.code, 200, "{answer:?}");
         answer.text
     }
@@ -319,8 +381,16 @@ impl Agent {
     /// Wait until the container's log has this text.
     pub fn wait_log(&self, pod: &str, query: &str, text: &str) -> String {
         wait_for(&format!("{text:?} in the log of {pod}"), || {
-            let answer = self.request("GET", &format!("/api/v1/namespaces/default/pods/{pod}/log?{query}"), None);
-            if answer.code == 200 && answer.text.contains(text) { Ok(answer.text) } else { Err(format!("{answer:?}")) }
+            let answer = self.request(
+                "GET",
+                &format!("/api/v1/namespaces/default/pods/{pod}/log?{query}"),
+                None,
+            );
+            if answer.code == 200 && answer.text.contains(text) {
+                Ok(answer.text)
+            } else {
+                Err(format!("{answer:?}"))
+            }
         })
     }
 
@@ -354,12 +424,18 @@ impl Agent {
 
     /// The first process of a container's newest attempt.
     pub fn container_pid(&self, uid: &str, container: &str) -> i32 {
-        self.pid_of_fact(uid, |fact| fact.get("Started").filter(|f| f["container"] == container).cloned())
+        self.pid_of_fact(uid, |fact| {
+            fact.get("Started").filter(|f| f["container"] == container).cloned()
+        })
     }
 
     fn pid_of_fact(&self, uid: &str, find: impl Fn(&Value) -> Option<Value>) -> i32 {
         let journal = self.journal(uid);
-        let fact = journal.iter().rev().find_map(find).unwrap_or_else(|| panic!("no such fact in {journal:?}"));
+        let fact = journal
+            .iter()
+            .rev()
+            .find_map(find)
+            .unwrap_or_else(|| panic!("no such fact in {journal:?}"));
         i32::try_from(fact["pid"].as_i64().unwrap()).unwrap()
     }
 
@@ -375,7 +451,10 @@ impl Agent {
             }
             let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
             if groups.contains(&cgroup) {
-                left.push(format!("process {name} {:?}", fs::read_to_string(entry.path().join("comm"))));
+                left.push(format!(
+                    "process {name} {:?}",
+                    fs::read_to_string(entry.path().join("comm"))
+                ));
             }
         }
         for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
@@ -383,17 +462,28 @@ impl Agent {
                 left.push(format!("mount {line}"));
             }
         }
-        let links = Command::new("ip").args(["-o", "link", "show", "master", &self.bridge()]).output().unwrap();
+        let links = Command::new("ip")
+            .args(["-o", "link", "show", "master", &self.bridge()])
+            .output()
+            .unwrap();
         for line in String::from_utf8_lossy(&links.stdout).lines() {
             left.push(format!("link {line}"));
         }
         for (name, kind) in [("root/pods", "state"), ("run/pods", "run"), ("log", "log")] {
             if let Ok(entries) = fs::read_dir(self.dir.join(name)) {
-                left.extend(entries.flatten().map(|entry| format!("{kind} directory {}", entry.path().display())));
+                left.extend(
+                    entries
+                        .flatten()
+                        .map(|entry| format!("{kind} directory {}", entry.path().display())),
+                );
             }
         }
         for path in cgroup_directories(&self.cgroup_root()) {
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pod")) && !path.ends_with(self.cgroup_root()) {
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("pod"))
+                && !path.ends_with(self.cgroup_root())
+            {
                 left.push(format!("cgroup {}", path.display()));
             }
         }
@@ -431,7 +521,11 @@ impl Agent {
             }
         }
         let _ = Command::new("ip").args(["link", "del", &self.bridge()]).output();
-        let tables = Command::new("nft").args(["list", "tables"]).output().map(|o| o.stdout).unwrap_or_default();
+        let tables = Command::new("nft")
+            .args(["list", "tables"])
+            .output()
+            .map(|o| o.stdout)
+            .unwrap_or_default();
         for line in String::from_utf8_lossy(&tables).lines() {
             let mut words = line.split_whitespace().skip(1);
             if let (Some(family), Some(table)) = (words.next(), words.next())
@@ -467,7 +561,11 @@ fn pids_under(run_dir: &Path) -> Vec<i32> {
     for pod in fs::read_dir(run_dir.join("pods")).into_iter().flatten().flatten() {
         for sandbox in fs::read_dir(pod.path()).into_iter().flatten().flatten() {
             let text = fs::read_to_string(sandbox.path().join("journal")).unwrap_or_default();
-            let first: Value = text.lines().next().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
+            let first: Value = text
+                .lines()
+                .next()
+                .and_then(|l| serde_json::from_str(l).ok())
+                .unwrap_or_default();
             if let Some(pid) = first["fact"]["Shim"]["pid"].as_i64() {
                 let pid = i32::try_from(pid).unwrap();
                 // Only a process of podd's: the pid may be another's by now.
@@ -504,10 +602,22 @@ fn parse_answer(bytes: &[u8]) -> io::Result<Answer> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, String::from_utf8_lossy(bytes).into_owned());
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(invalid)?;
     let headers = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let code = headers.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(invalid)?;
+    let code = headers
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(invalid)?;
     let body = &bytes[end + 4..];
-    let body = if headers.to_lowercase().contains("transfer-encoding: chunked") { dechunk(body) } else { body.to_vec() };
-    Ok(Answer { code, headers, text: String::from_utf8_lossy(&body).into_owned() })
+    let body = if headers.to_lowercase().contains("transfer-encoding: chunked") {
+        dechunk(body)
+    } else {
+        body.to_vec()
+    };
+    Ok(Answer {
+        code,
+        headers,
+        text: String::from_utf8_lossy(&body).into_owned(),
+    })
 }
 
 fn dechunk(mut body: &[u8]) -> Vec<u8> {
@@ -529,7 +639,9 @@ pub fn podd() -> Command {
 }
 
 pub fn signal(pid: i32, name: &str) {
-    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).output();
+    let _ = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .output();
 }
 
 /// Wait until a process is gone.
@@ -603,14 +715,23 @@ pub fn busybox_root_tar(dir: &Path) -> PathBuf {
         tar.append_data(&mut header, name, data).unwrap();
     };
     file("bin/busybox", 0o755, &binary);
-    file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n");
+    file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n",
+    );
     file("etc/group", 0o644, b"root:x:0:\nalice:x:1000:\nextra:x:2000:alice\n");
-    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
+    for applet in String::from_utf8(applets)
+        .unwrap()
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         header.set_mtime(1);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox")
+            .unwrap();
     }
     tar.finish().unwrap();
     path

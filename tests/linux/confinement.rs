@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use crate::common::{Agent, container, pod, uid, wait_for, with};
 
 fn status_fields(text: &str) -> BTreeMap<&str, &str> {
-    text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key, value.trim())).collect()
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key, value.trim()))
+        .collect()
 }
 
 /// Run a script to its end and give its output.
@@ -17,7 +20,9 @@ fn run(agent: &Agent, name: &str, script: &str, change: impl FnOnce(&mut Value))
         p["spec"]["restartPolicy"] = json!("Never");
         change(p);
     }));
-    agent.wait_pod(name, "to end", |p| ["Succeeded", "Failed"].contains(&p["status"]["phase"].as_str().unwrap_or("")));
+    agent.wait_pod(name, "to end", |p| {
+        ["Succeeded", "Failed"].contains(&p["status"]["phase"].as_str().unwrap_or(""))
+    });
     agent.log(name, "")
 }
 
@@ -45,7 +50,10 @@ fn capabilities_are_the_usual_ones_and_can_be_added_and_dropped() {
     });
     let bare = status_fields(&bare);
     assert_eq!(bare["CapBnd"], "0000000000000400");
-    assert_eq!(bare["CapEff"], "0000000000000000", "a user that is not root has none in effect");
+    assert_eq!(
+        bare["CapEff"], "0000000000000000",
+        "a user that is not root has none in effect"
+    );
     assert_eq!(bare["NoNewPrivs"], "1");
     assert_eq!(bare["Uid"], "1000\t1000\t1000\t1000");
     assert_eq!(bare["Gid"], "1000\t1000\t1000\t1000");
@@ -59,7 +67,12 @@ fn nothing_of_the_host_is_open_and_only_the_own_processes_are_seen() {
     assert_eq!(fds.trim(), "0 1 2", "3 is ls's own directory");
     let processes = run(&agent, "processes", "ls /proc | grep -c '^[0-9]'", |_| {});
     assert!(processes.trim().parse::<u32>().unwrap() <= 4, "{processes}");
-    let one = run(&agent, "one", "readlink /proc/1/exe; cat /proc/1/cmdline | tr '\\0' ' '", |_| {});
+    let one = run(
+        &agent,
+        "one",
+        "readlink /proc/1/exe; cat /proc/1/cmdline | tr '\\0' ' '",
+        |_| {},
+    );
     assert!(one.contains("/bin/"), "the first process is the container's own: {one}");
     assert!(!one.contains("podd"), "{one}");
 }
@@ -67,9 +80,12 @@ fn nothing_of_the_host_is_open_and_only_the_own_processes_are_seen() {
 #[test]
 fn containers_of_a_pod_share_processes_only_when_asked() {
     let agent = Agent::start();
-    let shared = with(pod("shared", &[("a", "exec sleep 12345"), ("b", "exec sleep 54321")]), |p| {
-        p["spec"]["shareProcessNamespace"] = json!(true);
-    });
+    let shared = with(
+        pod("shared", &[("a", "exec sleep 12345"), ("b", "exec sleep 54321")]),
+        |p| {
+            p["spec"]["shareProcessNamespace"] = json!(true);
+        },
+    );
     let made = agent.create(&shared);
     agent.wait_running("shared");
     let id = uid(&made);
@@ -81,14 +97,25 @@ fn containers_of_a_pod_share_processes_only_when_asked() {
     let made = agent.create(&pod("apart", &[("a", "exec sleep 1000"), ("b", "exec sleep 1000")]));
     agent.wait_running("apart");
     let id = uid(&made);
-    assert_ne!(namespace(agent.container_pid(&id, "a")), namespace(agent.container_pid(&id, "b")));
+    assert_ne!(
+        namespace(agent.container_pid(&id, "a")),
+        namespace(agent.container_pid(&id, "b"))
+    );
 
     // In a shared namespace infra is process 1: it must show nothing of the host to a curious neighbour.
-    let peek = run(&agent, "peek", "ls /proc/1/root/ 2>&1; readlink /proc/1/exe 2>&1; true", |p| {
-        p["spec"]["shareProcessNamespace"] = json!(true);
-        p["spec"]["containers"][0]["securityContext"] = json!({"capabilities": {"add": ["SYS_PTRACE"]}});
-    });
-    assert!(!peek.contains("home") && !peek.contains("usr"), "the host's root shows through infra: {peek}");
+    let peek = run(
+        &agent,
+        "peek",
+        "ls /proc/1/root/ 2>&1; readlink /proc/1/exe 2>&1; true",
+        |p| {
+            p["spec"]["shareProcessNamespace"] = json!(true);
+            p["spec"]["containers"][0]["securityContext"] = json!({"capabilities": {"add": ["SYS_PTRACE"]}});
+        },
+    );
+    assert!(
+        !peek.contains("home") && !peek.contains("usr"),
+        "the host's root shows through infra: {peek}"
+    );
 }
 
 #[test]
@@ -118,9 +145,14 @@ fn the_root_can_be_read_only_and_kernel_files_always_are() {
 #[test]
 fn privileged_means_privileged() {
     let agent = Agent::start();
-    let log = run(&agent, "priv", "cat /proc/self/status; mount -t tmpfs none /tmp && echo mounted", |p| {
-        p["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
-    });
+    let log = run(
+        &agent,
+        "priv",
+        "cat /proc/self/status; mount -t tmpfs none /tmp && echo mounted",
+        |p| {
+            p["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+        },
+    );
     assert!(log.lines().any(|l| l == "mounted"), "{log}");
     let fields = status_fields(&log);
     let host = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -137,18 +169,33 @@ fn the_image_must_not_run_as_root_when_the_pod_says_so() {
     let waiting = agent.wait_pod("root", "to be refused", |p| {
         p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerConfigError"
     });
-    let message = container(&waiting, "c")["state"]["waiting"]["message"].as_str().unwrap();
-    assert!(message.contains("container has runAsNonRoot and image will run as root"), "{message}");
+    let message = container(&waiting, "c")["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap();
+    assert!(
+        message.contains("container has runAsNonRoot and image will run as root"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_fork_bomb_stays_in_its_limit() {
     let agent = Agent::start();
-    let made = agent.create(&pod("bomb", &[("c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000")]));
+    let made = agent.create(&pod(
+        "bomb",
+        &[("c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000")],
+    ));
     let id = uid(&made);
     wait_for("the bomb to meet its limit", || {
-        let path = format!("/sys/fs/cgroup/pids/{}/besteffort/pod{id}/c-0/pids.events", agent.cgroup_root());
-        let path = if std::path::Path::new("/sys/fs/cgroup/pids").exists() { path } else { path.replace("/pids/", "/") };
+        let path = format!(
+            "/sys/fs/cgroup/pids/{}/besteffort/pod{id}/c-0/pids.events",
+            agent.cgroup_root()
+        );
+        let path = if std::path::Path::new("/sys/fs/cgroup/pids").exists() {
+            path
+        } else {
+            path.replace("/pids/", "/")
+        };
         match std::fs::read_to_string(&path) {
             Ok(text) if !text.contains("max 0") => Ok(()),
             other => Err(format!("{other:?}")),
@@ -163,7 +210,13 @@ fn a_fork_bomb_stays_in_its_limit() {
 #[test]
 fn zombies_do_not_stay() {
     let agent = Agent::start();
-    let made = agent.create(&pod("zombies", &[("c", "for i in $(seq 50); do sh -c 'sleep 0 &' ; done; echo done; exec sleep 1000")]));
+    let made = agent.create(&pod(
+        "zombies",
+        &[(
+            "c",
+            "for i in $(seq 50); do sh -c 'sleep 0 &' ; done; echo done; exec sleep 1000",
+        )],
+    ));
     agent.wait_log("zombies", "", "done");
     let shim = agent.shim_pid(&uid(&made));
     wait_for("the shim to have no dead child", || {
@@ -180,30 +233,51 @@ fn zombies_do_not_stay() {
 #[test]
 fn a_terminal_is_there_when_asked_for() {
     let agent = Agent::start();
-    let log = run(&agent, "tty", "tty; test -t 0 && test -t 1 && echo terminal; ls -l /dev/console | cut -c1", |p| {
-        p["spec"]["containers"][0]["tty"] = json!(true);
-    });
+    let log = run(
+        &agent,
+        "tty",
+        "tty; test -t 0 && test -t 1 && echo terminal; ls -l /dev/console | cut -c1",
+        |p| {
+            p["spec"]["containers"][0]["tty"] = json!(true);
+        },
+    );
     assert!(log.contains("terminal") && log.contains("/dev/pts/0"), "{log}");
 }
 
 #[test]
 fn the_quality_of_service_decides_cgroup_limits_and_oom_score() {
     let agent = Agent::start();
-    let made = agent.create(&with(pod("guaranteed", &[("c", "cat /proc/self/oom_score_adj; exec sleep 1000")]), |p| {
-        p["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "250m", "memory": "64Mi"}});
-    }));
+    let made = agent.create(&with(
+        pod("guaranteed", &[("c", "cat /proc/self/oom_score_adj; exec sleep 1000")]),
+        |p| {
+            p["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "250m", "memory": "64Mi"}});
+        },
+    ));
     let running = agent.wait_running("guaranteed");
     assert_eq!(running["status"]["qosClass"], "Guaranteed");
     let pid = agent.container_pid(&uid(&made), "c");
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let expected = format!("/{}/pod{}/c-0", agent.cgroup_root(), uid(&made));
-    assert!(cgroups.lines().any(|line| line.ends_with(&expected)), "{expected} not in {cgroups}");
+    assert!(
+        cgroups.lines().any(|line| line.ends_with(&expected)),
+        "{expected} not in {cgroups}"
+    );
     let v1 = std::path::Path::new("/sys/fs/cgroup/memory").exists();
     let read = |controller: &str, v1_name: &str, v2_name: &str| {
-        let path = if v1 { format!("/sys/fs/cgroup/{controller}{expected}/{v1_name}") } else { format!("/sys/fs/cgroup{expected}/{v2_name}") };
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+        let path = if v1 {
+            format!("/sys/fs/cgroup/{controller}{expected}/{v1_name}")
+        } else {
+            format!("/sys/fs/cgroup{expected}/{v2_name}")
+        };
+        std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+            .trim()
+            .to_owned()
     };
-    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+    assert_eq!(
+        read("memory", "memory.limit_in_bytes", "memory.max"),
+        (64 << 20).to_string()
+    );
     if v1 {
         assert_eq!(read("cpu", "cpu.cfs_quota_us", ""), "25000");
         assert_eq!(read("cpu", "cpu.shares", ""), "256");
@@ -214,7 +288,10 @@ fn the_quality_of_service_decides_cgroup_limits_and_oom_score() {
     let best = agent.create(&pod("best", &[("c", "cat /proc/self/oom_score_adj; exec sleep 1000")]));
     agent.wait_log("best", "", "1000");
     let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", agent.container_pid(&uid(&best), "c"))).unwrap();
-    assert!(cgroups.contains(&format!("/{}/besteffort/pod{}/c-0", agent.cgroup_root(), uid(&best))), "{cgroups}");
+    assert!(
+        cgroups.contains(&format!("/{}/besteffort/pod{}/c-0", agent.cgroup_root(), uid(&best))),
+        "{cgroups}"
+    );
 }
 
 /// The same configuration under podd's own runtime and under runc gives the same view from inside.
@@ -229,8 +306,14 @@ fn a_container_sees_the_same_as_under_runc() {
                   echo '== end'; sleep 1000";
     let cases: [(&str, Value); 3] = [
         ("plain", json!({})),
-        ("user", json!({"runAsUser": 1000, "runAsGroup": 1000, "allowPrivilegeEscalation": false})),
-        ("ro", json!({"readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})),
+        (
+            "user",
+            json!({"runAsUser": 1000, "runAsGroup": 1000, "allowPrivilegeEscalation": false}),
+        ),
+        (
+            "ro",
+            json!({"readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}),
+        ),
     ];
     for (name, security) in cases {
         let made = agent.create(&with(pod(name, &[("c", script)]), |p| {
@@ -239,7 +322,11 @@ fn a_container_sees_the_same_as_under_runc() {
         let native = agent.wait_log(name, "", "== end");
         let runc = under_runc(&agent, &uid(&made), name);
         for section in ["status", "limits", "uid_map", "dev", "mounts", "cgroup", "env", "pwd"] {
-            assert_eq!(section_of(&native, section), section_of(&runc, section), "{name}: {section} differs from runc's");
+            assert_eq!(
+                section_of(&native, section),
+                section_of(&runc, section),
+                "{name}: {section} differs from runc's"
+            );
         }
     }
 }
@@ -273,7 +360,12 @@ fn under_runc(agent: &Agent, id: &str, name: &str) -> String {
     let path = config["linux"]["cgroupsPath"].as_str().unwrap().to_owned();
     config["linux"]["cgroupsPath"] = json!(path.replace(&agent.cgroup_root(), &format!("{}runc", agent.cgroup_root())));
     std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-    let layer = std::fs::read_dir(agent.root().join("images/layers")).unwrap().next().unwrap().unwrap().path();
+    let layer = std::fs::read_dir(agent.root().join("images/layers"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
         layer.display(),
@@ -281,7 +373,9 @@ fn under_runc(agent: &Agent, id: &str, name: &str) -> String {
         bundle.join("work").display()
     );
     // A mount namespace of its own: nothing is left when it ends. `sleep` at the script's end is cut short.
-    let text = std::fs::read_to_string(bundle.join("config.json")).unwrap().replace("sleep 1000", "true");
+    let text = std::fs::read_to_string(bundle.join("config.json"))
+        .unwrap()
+        .replace("sleep 1000", "true");
     std::fs::write(bundle.join("config.json"), text).unwrap();
     let script = format!(
         "mount --make-rprivate / && mount -t overlay overlay -o {options} {root} && \
@@ -291,7 +385,12 @@ fn under_runc(agent: &Agent, id: &str, name: &str) -> String {
         bundle = bundle.display(),
         pid = std::process::id(),
     );
-    let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().replace(&format!("{}runc", agent.cgroup_root()), &agent.cgroup_root())
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .replace(&format!("{}runc", agent.cgroup_root()), &agent.cgroup_root())
 }

@@ -7,15 +7,23 @@ use crate::common::{Agent, pod, signal, uid, wait_dead, with};
 #[test]
 fn a_deleted_pod_leaves_nothing() {
     let agent = Agent::start();
-    let made = agent.create(&with(pod("p", &[("a", "exec sleep 1000"), ("b", "exec sleep 1000")]), |p| {
-        p["spec"]["volumes"] =
-            json!([{"name": "disk", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}]);
-        p["spec"]["containers"][0]["volumeMounts"] =
-            json!([{"name": "disk", "mountPath": "/disk"}, {"name": "memory", "mountPath": "/memory"}]);
-    }));
+    let made = agent.create(&with(
+        pod("p", &[("a", "exec sleep 1000"), ("b", "exec sleep 1000")]),
+        |p| {
+            p["spec"]["volumes"] =
+                json!([{"name": "disk", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}]);
+            p["spec"]["containers"][0]["volumeMounts"] =
+                json!([{"name": "disk", "mountPath": "/disk"}, {"name": "memory", "mountPath": "/memory"}]);
+        },
+    ));
     agent.wait_running("p");
     let id = uid(&made);
-    let pids = [agent.infra_pid(&id), agent.shim_pid(&id), agent.container_pid(&id, "a"), agent.container_pid(&id, "b")];
+    let pids = [
+        agent.infra_pid(&id),
+        agent.shim_pid(&id),
+        agent.container_pid(&id, "a"),
+        agent.container_pid(&id, "b"),
+    ];
     agent.delete("p", Some(0));
     agent.wait_gone("p");
     for pid in pids {
@@ -28,9 +36,16 @@ fn a_deleted_pod_leaves_nothing() {
 fn a_container_that_handles_sigterm_ends_in_its_own_way() {
     let agent = Agent::start();
     agent.create(&with(
-        pod("polite", &[("c", "trap 'echo bye > /out/said; exit 0' TERM; while true; do sleep 0.05; done")]),
+        pod(
+            "polite",
+            &[(
+                "c",
+                "trap 'echo bye > /out/said; exit 0' TERM; while true; do sleep 0.05; done",
+            )],
+        ),
         |p| {
-            p["spec"]["volumes"] = json!([{"name": "out", "hostPath": {"path": agent.dir.join("out"), "type": "DirectoryOrCreate"}}]);
+            p["spec"]["volumes"] =
+                json!([{"name": "out", "hostPath": {"path": agent.dir.join("out"), "type": "DirectoryOrCreate"}}]);
             p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "out", "mountPath": "/out"}]);
             p["spec"]["terminationGracePeriodSeconds"] = json!(30);
         },
@@ -44,7 +59,10 @@ fn a_container_that_handles_sigterm_ends_in_its_own_way() {
 #[test]
 fn a_container_that_ignores_sigterm_is_killed_when_its_grace_ends() {
     let agent = Agent::start();
-    agent.create(&pod("deaf", &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")]));
+    agent.create(&pod(
+        "deaf",
+        &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")],
+    ));
     agent.wait_log("deaf", "", "deaf");
     let events = agent.watch("/api/v1/namespaces/default/pods?watch=true&timeoutSeconds=60");
     agent.delete("deaf", Some(1));
@@ -65,7 +83,10 @@ fn a_container_that_ignores_sigterm_is_killed_when_its_grace_ends() {
 #[test]
 fn a_second_delete_may_shorten_the_grace_but_not_lengthen_it() {
     let agent = Agent::start();
-    agent.create(&pod("deaf", &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")]));
+    agent.create(&pod(
+        "deaf",
+        &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")],
+    ));
     agent.wait_log("deaf", "", "deaf");
     agent.delete("deaf", Some(600));
     let terminating = agent.pod("deaf");
@@ -80,7 +101,10 @@ fn a_second_delete_may_shorten_the_grace_but_not_lengthen_it() {
 #[test]
 fn a_half_deleted_pod_is_finished_by_the_next_agent() {
     let mut agent = Agent::start();
-    agent.create(&pod("deaf", &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")]));
+    agent.create(&pod(
+        "deaf",
+        &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")],
+    ));
     agent.wait_log("deaf", "", "deaf");
     agent.delete("deaf", Some(2));
     agent.kill();
@@ -102,7 +126,11 @@ fn what_the_machine_has_and_the_store_has_not_is_removed() {
     agent.start_again();
     wait_dead(pid);
     crate::common::wait_for("the orphan to be gone", || {
-        let left: Vec<String> = agent.leftovers().into_iter().filter(|l| !l.starts_with("log directory")).collect();
+        let left: Vec<String> = agent
+            .leftovers()
+            .into_iter()
+            .filter(|l| !l.starts_with("log directory"))
+            .collect();
         if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
     });
 }
@@ -112,7 +140,9 @@ fn a_pod_is_deletable_before_it_ever_ran() {
     let agent = Agent::start_empty(&[]);
     agent.create(&pod("never", &[("c", "exec sleep 1000")]));
     agent.wait_pod("never", "to miss its image", |p| {
-        p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().is_some_and(|r| r.contains("Image"))
+        p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+            .as_str()
+            .is_some_and(|r| r.contains("Image"))
     });
     agent.delete("never", None);
     agent.wait_gone("never");
@@ -122,7 +152,10 @@ fn a_pod_is_deletable_before_it_ever_ran() {
 #[test]
 fn a_pod_whose_infra_was_killed_in_the_middle_of_its_end_still_ends() {
     let agent = Agent::start();
-    let made = agent.create(&pod("deaf", &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")]));
+    let made = agent.create(&pod(
+        "deaf",
+        &[("c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done")],
+    ));
     agent.wait_log("deaf", "", "deaf");
     let infra = agent.infra_pid(&uid(&made));
     agent.delete("deaf", Some(1));

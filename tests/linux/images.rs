@@ -21,7 +21,11 @@ fn an_image_that_is_not_there_is_said_so_and_comes_by_import() {
     });
     agent.import_busybox();
     let running = agent.wait_running("p");
-    assert_eq!(container(&running, "c")["restartCount"], 0, "a missing image is no restart");
+    assert_eq!(
+        container(&running, "c")["restartCount"],
+        0,
+        "a missing image is no restart"
+    );
 }
 
 #[test]
@@ -40,7 +44,11 @@ fn images_are_listed_and_removed_but_not_from_under_a_pod() {
     assert!(removed.status.success(), "{removed:?}");
     let text = String::from_utf8(agent.podd(&["image", "list"]).stdout).unwrap();
     assert!(!text.contains("busybox"), "{text}");
-    assert_eq!(std::fs::read_dir(agent.root().join("images/layers")).unwrap().count(), 0, "its layer is gone too");
+    assert_eq!(
+        std::fs::read_dir(agent.root().join("images/layers")).unwrap().count(),
+        0,
+        "its layer is gone too"
+    );
 }
 
 #[test]

@@ -13,12 +13,26 @@ fn two_containers_run_side_by_side_and_the_pod_says_so() {
     assert_eq!(status["phase"], "Running");
     assert_eq!(status["qosClass"], "BestEffort");
     assert_eq!(status["observedGeneration"], 1);
-    assert!(status["podIP"].as_str().unwrap().starts_with(agent.cidr().trim_end_matches("0/24")));
+    assert!(
+        status["podIP"]
+            .as_str()
+            .unwrap()
+            .starts_with(agent.cidr().trim_end_matches("0/24"))
+    );
     assert_eq!(status["podIPs"][0]["ip"], status["podIP"]);
     assert!(status["startTime"].is_string());
-    for kind in ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"] {
+    for kind in [
+        "PodScheduled",
+        "PodReadyToStartContainers",
+        "Initialized",
+        "ContainersReady",
+        "Ready",
+    ] {
         let conditions = status["conditions"].as_array().unwrap();
-        let condition = conditions.iter().find(|c| c["type"] == kind).unwrap_or_else(|| panic!("no {kind}: {status:#}"));
+        let condition = conditions
+            .iter()
+            .find(|c| c["type"] == kind)
+            .unwrap_or_else(|| panic!("no {kind}: {status:#}"));
         assert_eq!(condition["status"], "True", "{kind}");
     }
     for name in ["a", "b"] {
@@ -43,8 +57,14 @@ fn exit_codes_and_signals_are_told_as_they_were() {
     ];
     for (name, script, _, _) in cases {
         // The pid namespace's first process cannot kill itself: a child does, and its shell passes the code on.
-        let script = if name == "kill" { "sh -c 'kill -9 $$'; exit $?" } else { script };
-        agent.create(&with(pod(name, &[("c", script)]), |p| p["spec"]["restartPolicy"] = json!("Never")));
+        let script = if name == "kill" {
+            "sh -c 'kill -9 $$'; exit $?"
+        } else {
+            script
+        };
+        agent.create(&with(pod(name, &[("c", script)]), |p| {
+            p["spec"]["restartPolicy"] = json!("Never")
+        }));
     }
     for (name, _, code, reason) in cases {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
@@ -81,7 +101,9 @@ fn restart_policies_decide_what_runs_again() {
         ("onfailure-1", "OnFailure", "exit 1"),
         ("never-1", "Never", "exit 1"),
     ] {
-        agent.create(&with(pod(name, &[("c", script)]), |p| p["spec"]["restartPolicy"] = json!(policy)));
+        agent.create(&with(pod(name, &[("c", script)]), |p| {
+            p["spec"]["restartPolicy"] = json!(policy)
+        }));
     }
     // The first restart comes at once, the second after 10 s: until then the container waits in CrashLoopBackOff.
     for name in ["always-0", "onfailure-1"] {
@@ -89,16 +111,28 @@ fn restart_policies_decide_what_runs_again() {
             container(p, "c")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
         });
         let status = container(&waiting, "c");
-        assert_eq!(status["restartCount"], 1, "{name}: the first restart comes without delay");
+        assert_eq!(
+            status["restartCount"], 1,
+            "{name}: the first restart comes without delay"
+        );
         assert_eq!(waiting["status"]["phase"], "Running", "{name}");
         assert_eq!(
             status["state"]["waiting"]["message"],
-            format!("back-off 10s restarting failed container=c pod={name}_default({})", uid(&waiting))
+            format!(
+                "back-off 10s restarting failed container=c pod={name}_default({})",
+                uid(&waiting)
+            )
         );
         assert!(status["lastState"]["terminated"]["exitCode"].is_i64());
     }
-    assert_eq!(container(&agent.wait_phase("onfailure-0", "Succeeded"), "c")["restartCount"], 0);
-    assert_eq!(container(&agent.wait_phase("never-1", "Failed"), "c")["restartCount"], 0);
+    assert_eq!(
+        container(&agent.wait_phase("onfailure-0", "Succeeded"), "c")["restartCount"],
+        0
+    );
+    assert_eq!(
+        container(&agent.wait_phase("never-1", "Failed"), "c")["restartCount"],
+        0
+    );
 }
 
 #[test]
@@ -113,7 +147,10 @@ fn a_command_that_is_not_there_is_a_start_error() {
     assert_eq!(terminated["reason"], "StartError");
     assert_eq!(terminated["exitCode"], 128);
     let message = terminated["message"].as_str().unwrap();
-    assert!(message.contains("/bin/nope") && message.contains("no such file"), "{message}");
+    assert!(
+        message.contains("/bin/nope") && message.contains("no such file"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -124,10 +161,20 @@ fn output_is_kept_in_the_cri_format_and_told_by_log() {
         |p| p["spec"]["restartPolicy"] = json!("Never"),
     ));
     agent.wait_phase("talker", "Succeeded");
-    let file = agent.log_dir().join(format!("default_talker_{}", uid(&made))).join("c/0.log");
+    let file = agent
+        .log_dir()
+        .join(format!("default_talker_{}", uid(&made)))
+        .join("c/0.log");
     let raw = std::fs::read_to_string(&file).unwrap();
-    for (stream, tag, text) in [("stdout", "F", "out"), ("stderr", "F", "err"), ("stdout", "", "unfinished")] {
-        let line = raw.lines().find(|line| line.ends_with(&format!(" {text}"))).unwrap_or_else(|| panic!("{text} not in {raw}"));
+    for (stream, tag, text) in [
+        ("stdout", "F", "out"),
+        ("stderr", "F", "err"),
+        ("stdout", "", "unfinished"),
+    ] {
+        let line = raw
+            .lines()
+            .find(|line| line.ends_with(&format!(" {text}")))
+            .unwrap_or_else(|| panic!("{text} not in {raw}"));
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         assert!(words[0].parse::<jiff::Timestamp>().is_ok(), "{line}");
         assert_eq!(words[1], stream);
@@ -136,7 +183,12 @@ fn output_is_kept_in_the_cri_format_and_told_by_log() {
     assert_eq!(agent.log("talker", "tailLines=1"), "unfinished");
     let all = agent.log("talker", "");
     assert!(all.contains("out\n") && all.contains("err\n"), "{all}");
-    assert!(agent.log("talker", "timestamps=true").lines().all(|l| l.contains('T') && l.contains("Z ")));
+    assert!(
+        agent
+            .log("talker", "timestamps=true")
+            .lines()
+            .all(|l| l.contains('T') && l.contains("Z "))
+    );
     assert_eq!(agent.log("talker", "limitBytes=2").len(), 2);
 }
 
@@ -156,11 +208,17 @@ fn following_a_log_ends_when_the_container_does() {
 fn a_watch_tells_the_whole_life_in_order() {
     let agent = Agent::start();
     let events = agent.watch("/api/v1/namespaces/default/pods?watch=true&resourceVersion=0&timeoutSeconds=60");
-    agent.create(&with(pod("short", &[("c", "exit 7")]), |p| p["spec"]["restartPolicy"] = json!("Never")));
+    agent.create(&with(pod("short", &[("c", "exit 7")]), |p| {
+        p["spec"]["restartPolicy"] = json!("Never")
+    }));
     let mut phases: Vec<String> = Vec::new();
     let mut last = 0;
     for event in events {
-        let version: u64 = event["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        let version: u64 = event["object"]["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(version > last, "resource versions only grow: {event}");
         last = version;
         match event["type"].as_str().unwrap() {
@@ -198,17 +256,15 @@ fn an_out_of_memory_kill_is_told_as_such() {
 #[test]
 fn environment_command_and_directory_are_those_of_the_manifest_over_the_image() {
     let agent = Agent::start();
-    agent.create(&with(
-        pod("env", &[("c", "")]),
-        |p| {
-            p["spec"]["restartPolicy"] = json!("Never");
-            let c = &mut p["spec"]["containers"][0];
-            c["env"] = json!([{"name": "A", "value": "one"}, {"name": "B", "value": "$(A)-two"}, {"name": "C", "value": "$$(A)"}]);
-            c["command"] = json!(["/bin/sh", "-c"]);
-            c["args"] = json!(["echo $(B); pwd; env | sort; hostname"]);
-            c["workingDir"] = json!("/made/for/this");
-        },
-    ));
+    agent.create(&with(pod("env", &[("c", "")]), |p| {
+        p["spec"]["restartPolicy"] = json!("Never");
+        let c = &mut p["spec"]["containers"][0];
+        c["env"] =
+            json!([{"name": "A", "value": "one"}, {"name": "B", "value": "$(A)-two"}, {"name": "C", "value": "$$(A)"}]);
+        c["command"] = json!(["/bin/sh", "-c"]);
+        c["args"] = json!(["echo $(B); pwd; env | sort; hostname"]);
+        c["workingDir"] = json!("/made/for/this");
+    }));
     agent.wait_phase("env", "Succeeded");
     let log = agent.log("env", "");
     let lines: Vec<&str> = log.lines().collect();
@@ -253,7 +309,11 @@ fn addresses_run_out_with_a_clear_reason_and_come_back() {
     agent.create(&pod("late", &[("c", "exec sleep 1000")]));
     wait_for("a clear word that no address is free", || {
         let log = agent.agent_log();
-        if log.contains("no free address") { Ok(()) } else { Err(log) }
+        if log.contains("no free address") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     assert_eq!(agent.pod("late")["status"]["phase"], "Pending");
     agent.delete("p0", Some(0));

@@ -49,7 +49,10 @@ fn the_kubeconfig_is_for_root_alone_and_lets_kubectl_in() {
     let file = agent.root().join("admin.kubeconfig");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
     assert_eq!(mode & 0o777, 0o600);
-    let printed = podd().args(["kubeconfig", "--root", agent.root().to_str().unwrap()]).output().unwrap();
+    let printed = podd()
+        .args(["kubeconfig", "--root", agent.root().to_str().unwrap()])
+        .output()
+        .unwrap();
     assert_eq!(printed.stdout, std::fs::read(&file).unwrap());
     let Ok(probe) = Command::new("kubectl").args(["version", "--client"]).output() else {
         panic!("kubectl is needed: deploy/setup.sh installs it");
@@ -62,7 +65,11 @@ fn the_kubeconfig_is_for_root_alone_and_lets_kubectl_in() {
             .args(arguments)
             .output()
             .unwrap();
-        assert!(output.status.success(), "kubectl {arguments:?}: {output:?} {}", agent.agent_log());
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}: {output:?} {}",
+            agent.agent_log()
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     let manifest = agent.dir.join("pod.json");
@@ -88,11 +95,17 @@ fn without_a_certificate_nobody_gets_in() {
     let agent = Agent::start_empty(&[]);
     let ask = |path: &str| {
         let url = format!("https://127.0.0.1:{}{path}", agent.port());
-        let output = Command::new("curl").args(["-sk", "-w", "\n%{http_code}", &url]).output().unwrap();
+        let output = Command::new("curl")
+            .args(["-sk", "-w", "\n%{http_code}", &url])
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     let refused = ask("/api/v1/namespaces/default/pods");
-    assert!(refused.ends_with("\n401") && refused.contains("\"Unauthorized\""), "{refused}");
+    assert!(
+        refused.ends_with("\n401") && refused.contains("\"Unauthorized\""),
+        "{refused}"
+    );
     assert!(ask("/readyz").ends_with("\n200"));
 }
 
@@ -104,14 +117,20 @@ fn the_doctor_speaks_of_what_matters() {
         assert!(text.contains(word), "{word} not in {text}");
     }
     for line in text.lines() {
-        assert!(["ok", "warn", "fail"].iter().any(|level| line.starts_with(level)), "{line}");
+        assert!(
+            ["ok", "warn", "fail"].iter().any(|level| line.starts_with(level)),
+            "{line}"
+        );
     }
     assert!(output.status.success(), "{text}");
 }
 
 #[test]
 fn a_wrong_setting_is_named() {
-    let output = podd().args(["serve", "--bridge=far-too-long-for-linux"]).output().unwrap();
+    let output = podd()
+        .args(["serve", "--bridge=far-too-long-for-linux"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("bridge"), "{output:?}");
 }
@@ -129,9 +148,15 @@ fn nothing_is_written_while_nothing_happens() {
     let settled = wait_for("the pod to be settled", || {
         let before = version(&agent);
         let files = newest_change(&agent);
-        let looks: Vec<_> = (0..50).map(|_| agent.pod("idle")["metadata"]["resourceVersion"].clone()).collect();
+        let looks: Vec<_> = (0..50)
+            .map(|_| agent.pod("idle")["metadata"]["resourceVersion"].clone())
+            .collect();
         let after = (version(&agent), newest_change(&agent));
-        if (before.clone(), files) == after && looks.iter().all(|v| *v == looks[0]) { Ok(after) } else { Err(format!("{after:?}")) }
+        if (before.clone(), files) == after && looks.iter().all(|v| *v == looks[0]) {
+            Ok(after)
+        } else {
+            Err(format!("{after:?}"))
+        }
     });
     assert!(settled.0.is_string());
 }

@@ -22,11 +22,17 @@ fn containers_meet_on_localhost_and_pods_by_address() {
         "server",
         &[
             ("serve", "while true; do echo from-server | nc -l -p 8000; done"),
-            ("near", "while ! nc 127.0.0.1 8000 < /dev/null | grep from-server; do sleep 0.05; done; exec sleep 1000"),
+            (
+                "near",
+                "while ! nc 127.0.0.1 8000 < /dev/null | grep from-server; do sleep 0.05; done; exec sleep 1000",
+            ),
         ],
     ));
     agent.wait_log("server", "container=near", "from-server");
-    let ip = agent.wait_running("server")["status"]["podIP"].as_str().unwrap().to_owned();
+    let ip = agent.wait_running("server")["status"]["podIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let script = format!("while ! nc {ip} 8000 < /dev/null | grep from-server; do sleep 0.05; done; exec sleep 1000");
     agent.create(&pod("client", &[("c", &script)]));
     agent.wait_log("client", "", "from-server");
@@ -47,7 +53,13 @@ fn a_pod_reaches_its_host_and_has_one_interface() {
         from
     });
     agent.create(&with(
-        pod("p", &[("c", &format!("ip -o addr; ip route; nc {} {port} < /dev/null", agent.gateway()))]),
+        pod(
+            "p",
+            &[(
+                "c",
+                &format!("ip -o addr; ip route; nc {} {port} < /dev/null", agent.gateway()),
+            )],
+        ),
         |p| p["spec"]["restartPolicy"] = json!("Never"),
     ));
     let ended = agent.wait_phase("p", "Succeeded");
@@ -64,7 +76,10 @@ fn a_pod_reaches_its_host_and_has_one_interface() {
 fn the_host_network_is_the_hosts() {
     let agent = Agent::start();
     agent.create(&with(
-        pod("host", &[("c", "readlink /proc/self/ns/net; head -1 /etc/hosts; hostname")]),
+        pod(
+            "host",
+            &[("c", "readlink /proc/self/ns/net; head -1 /etc/hosts; hostname")],
+        ),
         |p| {
             p["spec"]["restartPolicy"] = json!("Never");
             p["spec"]["hostNetwork"] = json!(true);
@@ -81,7 +96,10 @@ fn the_host_network_is_the_hosts() {
 #[test]
 fn the_rules_are_in_a_table_of_their_own() {
     let agent = Agent::start();
-    let tables = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    let tables = std::process::Command::new("nft")
+        .args(["list", "ruleset"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&tables.stdout).into_owned();
     assert!(text.contains(&agent.bridge()) && text.contains("masquerade"), "{text}");
 }

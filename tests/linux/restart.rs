@@ -26,12 +26,21 @@ fn identity(agent: &Agent, pod: &Value) -> Identity {
 }
 
 fn duo() -> Value {
-    with(pod("duo", &[("victim", "echo start >> /data/starts; exec sleep 1000"), ("other", "exec sleep 1000")]), |p| {
-        p["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
-        for n in 0..2 {
-            p["spec"]["containers"][n]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
-        }
-    })
+    with(
+        pod(
+            "duo",
+            &[
+                ("victim", "echo start >> /data/starts; exec sleep 1000"),
+                ("other", "exec sleep 1000"),
+            ],
+        ),
+        |p| {
+            p["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+            for n in 0..2 {
+                p["spec"]["containers"][n]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+            }
+        },
+    )
 }
 
 fn starts(agent: &Agent, uid: &str) -> usize {
@@ -111,18 +120,32 @@ fn when_infra_dies_the_sandbox_is_made_anew_and_all_containers_with_it() {
     let old = agent.infra_pid(&id);
     signal(old, "KILL");
     let after = agent.wait_pod("duo", "to be made anew", |p| {
-        ["victim", "other"].iter().all(|name| {
-            container(p, name)["restartCount"] == 1 && container(p, name)["state"]["running"].is_object()
-        })
+        ["victim", "other"]
+            .iter()
+            .all(|name| container(p, name)["restartCount"] == 1 && container(p, name)["state"]["running"].is_object())
     });
     assert_ne!(agent.infra_pid(&id), old);
-    assert!(agent.sandbox_dir(&id).ends_with("1"), "the second sandbox has attempt 1");
-    assert_eq!(after["status"]["podIP"], before["status"]["podIP"], "the address is kept");
-    wait_for("the volume to have outlived the sandbox", || match starts(&agent, &id) {
-        2 => Ok(()),
-        n => Err(n.to_string()),
+    assert!(
+        agent.sandbox_dir(&id).ends_with("1"),
+        "the second sandbox has attempt 1"
+    );
+    assert_eq!(
+        after["status"]["podIP"], before["status"]["podIP"],
+        "the address is kept"
+    );
+    wait_for("the volume to have outlived the sandbox", || {
+        match starts(&agent, &id) {
+            2 => Ok(()),
+            n => Err(n.to_string()),
+        }
     });
-    assert_eq!(std::fs::read_dir(agent.run_dir().join("pods").join(&id)).unwrap().count(), 1, "the old sandbox is gone");
+    assert_eq!(
+        std::fs::read_dir(agent.run_dir().join("pods").join(&id))
+            .unwrap()
+            .count(),
+        1,
+        "the old sandbox is gone"
+    );
 }
 
 #[test]
@@ -131,12 +154,16 @@ fn when_the_shim_dies_its_pod_is_made_anew_and_the_loss_is_said() {
     agent.create(&duo());
     let before = agent.wait_running("duo");
     let id = uid(&before);
-    let pids = [agent.infra_pid(&id), agent.container_pid(&id, "victim"), agent.container_pid(&id, "other")];
+    let pids = [
+        agent.infra_pid(&id),
+        agent.container_pid(&id, "victim"),
+        agent.container_pid(&id, "other"),
+    ];
     signal(agent.shim_pid(&id), "KILL");
     let after = agent.wait_pod("duo", "to be made anew", |p| {
-        ["victim", "other"].iter().all(|name| {
-            container(p, name)["restartCount"] == 1 && container(p, name)["state"]["running"].is_object()
-        })
+        ["victim", "other"]
+            .iter()
+            .all(|name| container(p, name)["restartCount"] == 1 && container(p, name)["state"]["running"].is_object())
     });
     for pid in pids {
         wait_dead(pid);
@@ -178,20 +205,29 @@ fn a_journal_of_another_boot_is_not_believed() {
     let journal = agent.sandbox_dir(&id).join("journal");
     let text = std::fs::read_to_string(&journal).unwrap();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    std::fs::write(&journal, text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    std::fs::write(
+        &journal,
+        text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000"),
+    )
+    .unwrap();
     let changed = std::process::Command::new("sqlite3")
         .arg(agent.root().join("podd.db"))
         .arg("update sandbox set boot_id = '00000000-0000-0000-0000-000000000000';")
         .output();
-    let Ok(changed) = changed else { panic!("the sqlite3 command is needed") };
+    let Ok(changed) = changed else {
+        panic!("the sqlite3 command is needed")
+    };
     assert!(changed.status.success(), "{changed:?}");
     agent.start_again();
     let after = agent.wait_pod("duo", "to be made anew", |p| {
-        ["victim", "other"].iter().all(|name| {
-            container(p, name)["restartCount"] == 1 && container(p, name)["state"]["running"].is_object()
-        })
+        ["victim", "other"]
+            .iter()
+            .all(|name| container(p, name)["restartCount"] == 1 && container(p, name)["state"]["running"].is_object())
     });
-    assert_eq!(container(&after, "victim")["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
+    assert_eq!(
+        container(&after, "victim")["lastState"]["terminated"]["reason"],
+        "ContainerStatusUnknown"
+    );
     assert_eq!(after["status"]["podIP"], before["status"]["podIP"]);
 }
 
@@ -200,14 +236,22 @@ fn back_off_goes_on_where_it_was_when_the_agent_comes_back() {
     let mut agent = Agent::start();
     agent.create(&pod("loop", &[("c", "exit 1")]));
     let waiting = |agent: &Agent| {
-        agent.wait_pod("loop", "to back off", |p| container(p, "c")["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        agent.wait_pod("loop", "to back off", |p| {
+            container(p, "c")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        })
     };
     let before = waiting(&agent);
     agent.kill();
     agent.start_again();
     let after = waiting(&agent);
-    assert_eq!(container(&after, "c")["restartCount"], container(&before, "c")["restartCount"]);
-    assert_eq!(container(&after, "c")["lastState"], container(&before, "c")["lastState"]);
+    assert_eq!(
+        container(&after, "c")["restartCount"],
+        container(&before, "c")["restartCount"]
+    );
+    assert_eq!(
+        container(&after, "c")["lastState"],
+        container(&before, "c")["lastState"]
+    );
 }
 
 #[test]
@@ -223,5 +267,8 @@ fn the_longest_back_off_can_be_set() {
         .iter()
         .filter_map(|fact| fact["Started"]["attempt"].as_i64())
         .collect();
-    assert!(attempts.windows(2).all(|w| w[1] == w[0] + 1), "each attempt ran once and in order: {attempts:?}");
+    assert!(
+        attempts.windows(2).all(|w| w[1] == w[0] + 1),
+        "each attempt ran once and in order: {attempts:?}"
+    );
 }

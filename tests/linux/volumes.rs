@@ -17,7 +17,9 @@ fn mounted(name: &str, script: &str, volumes: Value, mounts: Value) -> Value {
 fn ended(agent: &Agent, pod: &Value) -> String {
     agent.create(pod);
     let name = pod["metadata"]["name"].as_str().unwrap();
-    agent.wait_pod(name, "to end", |p| ["Succeeded", "Failed"].contains(&p["status"]["phase"].as_str().unwrap_or("")));
+    agent.wait_pod(name, "to end", |p| {
+        ["Succeeded", "Failed"].contains(&p["status"]["phase"].as_str().unwrap_or(""))
+    });
     agent.log(name, "")
 }
 
@@ -25,7 +27,16 @@ fn ended(agent: &Agent, pod: &Value) -> String {
 fn an_empty_dir_is_shared_and_as_large_as_allowed() {
     let agent = Agent::start();
     agent.create(&with(
-        pod("share", &[("w", "echo hello > /a/f; exec sleep 1000"), ("r", "while ! cat /b/f 2>/dev/null; do sleep 0.05; done; exec sleep 1000")]),
+        pod(
+            "share",
+            &[
+                ("w", "echo hello > /a/f; exec sleep 1000"),
+                (
+                    "r",
+                    "while ! cat /b/f 2>/dev/null; do sleep 0.05; done; exec sleep 1000",
+                ),
+            ],
+        ),
         |p| {
             p["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
             p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/a"}]);
@@ -43,7 +54,10 @@ fn an_empty_dir_is_shared_and_as_large_as_allowed() {
             json!([{"name": "m", "mountPath": "/m"}]),
         ),
     );
-    assert_eq!(log.lines().collect::<Vec<_>>(), ["777", "tmpfs", "No space left on device"]);
+    assert_eq!(
+        log.lines().collect::<Vec<_>>(),
+        ["777", "tmpfs", "No space left on device"]
+    );
 }
 
 #[test]
@@ -97,7 +111,11 @@ fn host_paths_of_every_type_are_checked_before_they_are_mounted() {
     ));
     wait_for("the wrong type to be said", || {
         let log = agent.agent_log();
-        if log.contains("hostPath type check failed") && log.contains("is not a directory") { Ok(()) } else { Err(log) }
+        if log.contains("hostPath type check failed") && log.contains("is not a directory") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     assert_eq!(agent.pod("wrong")["status"]["phase"], "Pending");
     agent.delete("wrong", Some(0));
@@ -130,12 +148,24 @@ fn a_sub_path_stays_inside_its_volume() {
     assert_eq!(log, "inside\ninside\n/new\n");
     assert!(dir.join("new/dir").is_dir());
 
-    agent.create(&mounted("outside", "cat /x/passwd", volumes, json!([{"name": "v", "mountPath": "/x", "subPath": "escape"}])));
+    agent.create(&mounted(
+        "outside",
+        "cat /x/passwd",
+        volumes,
+        json!([{"name": "v", "mountPath": "/x", "subPath": "escape"}]),
+    ));
     let failed = agent.wait_pod("outside", "to be refused", |p| {
         let state = &container(p, "c")["state"];
-        state["waiting"]["reason"].as_str().is_some_and(|r| r != "ContainerCreating") || state["terminated"].is_object()
+        state["waiting"]["reason"]
+            .as_str()
+            .is_some_and(|r| r != "ContainerCreating")
+            || state["terminated"].is_object()
     });
-    assert_ne!(container(&failed, "c")["state"]["terminated"]["exitCode"], 0, "{failed:#}");
+    assert_ne!(
+        container(&failed, "c")["state"]["terminated"]["exitCode"],
+        0,
+        "{failed:#}"
+    );
 }
 
 #[test]
@@ -143,19 +173,33 @@ fn the_files_of_etc_are_as_a_kubelet_writes_them() {
     let agent = Agent::start();
     let log = ended(
         &agent,
-        &with(mounted("etc", "cat /etc/hosts; echo ==; cat /etc/hostname; echo ==; cat /etc/resolv.conf", json!([]), json!([])), |p| {
-            p["spec"]["hostname"] = json!("myhost");
-            p["spec"]["hostAliases"] = json!([{"ip": "10.1.2.3", "hostnames": ["foo", "bar"]}]);
-            p["spec"]["dnsPolicy"] = json!("None");
-            p["spec"]["dnsConfig"] = json!({"nameservers": ["1.2.3.4"], "searches": ["a.example"], "options": [{"name": "ndots", "value": "2"}]});
-        }),
+        &with(
+            mounted(
+                "etc",
+                "cat /etc/hosts; echo ==; cat /etc/hostname; echo ==; cat /etc/resolv.conf",
+                json!([]),
+                json!([]),
+            ),
+            |p| {
+                p["spec"]["hostname"] = json!("myhost");
+                p["spec"]["hostAliases"] = json!([{"ip": "10.1.2.3", "hostnames": ["foo", "bar"]}]);
+                p["spec"]["dnsPolicy"] = json!("None");
+                p["spec"]["dnsConfig"] = json!({"nameservers": ["1.2.3.4"], "searches": ["a.example"], "options": [{"name": "ndots", "value": "2"}]});
+            },
+        ),
     );
     let pod = agent.pod("etc");
     let ip = pod["status"]["podIP"].as_str().unwrap();
     let parts: Vec<&str> = log.split("==\n").collect();
-    assert!(parts[0].starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{log}");
+    assert!(
+        parts[0].starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"),
+        "{log}"
+    );
     assert!(parts[0].contains(&format!("\n{ip}\tmyhost\n")), "{log}");
-    assert!(parts[0].ends_with("\n# Entries added by HostAliases.\n10.1.2.3\tfoo\tbar\n"), "{log}");
+    assert!(
+        parts[0].ends_with("\n# Entries added by HostAliases.\n10.1.2.3\tfoo\tbar\n"),
+        "{log}"
+    );
     assert_eq!(parts[1], "myhost\n");
     assert_eq!(parts[2], "search a.example\nnameserver 1.2.3.4\noptions ndots:2\n");
 }

@@ -402,7 +402,7 @@ impl Real {
     fn new(cgroups: Cgroups) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let path = format!(
-            "podd-test-{}-{}",
+            "podd-cgroup-test-{}-{}",
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );

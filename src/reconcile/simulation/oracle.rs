@@ -48,6 +48,8 @@ pub(super) struct Oracle {
     sandbox_deaths: u32,
     clock_jumped_since_deletion: bool,
     begun: BTreeMap<String, u32>,
+    boot: u32,
+    begun_in_boot: BTreeMap<Name, u32>,
     pub(super) lost: u64,
 }
 
@@ -64,6 +66,8 @@ impl Oracle {
             sandbox_deaths: 0,
             clock_jumped_since_deletion: false,
             begun: BTreeMap::new(),
+            boot: 0,
+            begun_in_boot: BTreeMap::new(),
             lost: 0,
         }
     }
@@ -100,6 +104,7 @@ impl Oracle {
     }
 
     pub(super) fn rebooted(&mut self) {
+        self.boot += 1;
         for (name, truth) in &mut self.truths {
             if *truth == Truth::Alive {
                 *truth = Truth::Unseen;
@@ -147,7 +152,7 @@ impl Oracle {
     }
 
     /// `kuberuntime_manager.go doBackOff`: `IsInBackOffSince(key, ts)`.
-    fn may_restart_at(&self, entry: Option<Entry>, finished_at: Timestamp) -> Option<Timestamp> {
+    fn may_restart_at(entry: Option<Entry>, finished_at: Timestamp) -> Option<Timestamp> {
         let entry = entry?;
         let expired = finished_at.duration_since(entry.last_update) > SignedDuration::from_secs(600);
         (!expired).then(|| finished_at + entry.backoff)
@@ -172,10 +177,8 @@ impl Oracle {
 
     // ---- what the agent does ----
 
-    #[expect(clippy::too_many_arguments, reason = "all that a save is judged by")]
     pub(super) fn saved(
         &mut self,
-        now: Timestamp,
         boot_id: &str,
         desired: &PodSpec,
         before: &Observed,
@@ -187,7 +190,7 @@ impl Oracle {
         for attempt in &after.attempts {
             let known = before.attempts.iter().find(|a| is_same(a, attempt));
             match known {
-                None => self.begun(now, before, attempt),
+                None => self.begun(before, attempt),
                 Some(known) => assert!(
                     known.exit().is_none() || known.exit() == attempt.exit(),
                     "an end was changed: {known:?} is now {attempt:?}"
@@ -224,6 +227,10 @@ impl Oracle {
             assert_eq!(new.attempt, self.sandboxes_made, "sandboxes are numbered one by one");
             self.sandboxes_made += 1;
             assert!(
+                self.policy != RestartPolicy::Never || before.attempts.is_empty(),
+                "a sandbox is made for a pod that restarts nothing"
+            );
+            assert!(
                 self.sandboxes_made <= 1 + self.sandbox_deaths,
                 "{} sandboxes after {} deaths",
                 self.sandboxes_made,
@@ -243,7 +250,7 @@ impl Oracle {
         }
     }
 
-    fn begun(&mut self, now: Timestamp, before: &Observed, attempt: &Attempt) {
+    fn begun(&mut self, before: &Observed, attempt: &Attempt) {
         assert_eq!(
             attempt.state,
             AttemptState::Starting,
@@ -262,16 +269,16 @@ impl Oracle {
                     .expect("an attempt follows one that has ended");
                 assert!(self.wants_restart(exit), "{name:?} was begun after {exit:?}");
                 let old = self.entries[&(name.0.clone(), name.1 - 1)];
-                if let (Some(due), Some(old)) = (self.may_restart_at(old, exit.finished_at), old) {
+                // It was decided moments before it is saved, and the clock may have jumped between.
+                let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
+                if let (Some(due), Some(old)) = (Self::may_restart_at(old, exit.finished_at), old) {
                     // The clock was set back since: nobody knows how long it was.
-                    let set_back = exit.finished_at > now + old.backoff;
+                    let set_back = exit.finished_at > decided_at + old.backoff;
                     assert!(
-                        now >= due || set_back,
-                        "{name:?} was begun at {now}, but {due} is early enough"
+                        decided_at >= due || set_back,
+                        "{name:?} was begun at {decided_at}, but {due} is early enough"
                     );
                 }
-                // `set_at` is when the attempt was decided, moments before it was saved.
-                let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
                 Some(self.next(old, exit.finished_at, decided_at))
             }
         };
@@ -283,6 +290,7 @@ impl Oracle {
             "back-off of {name:?}, set at {set_at:?}"
         );
         *self.begun.entry(name.0.clone()).or_default() += 1;
+        self.begun_in_boot.insert(name.clone(), self.boot);
         self.entries.insert(name, entry);
     }
 
@@ -309,8 +317,8 @@ impl Oracle {
                 match truth {
                     Some(Truth::Unseen) => true,
                     Some(Truth::Written(_) | Truth::NotExecuted) => gone,
-                    // Nobody can tell that it never ran, when the run directory is gone.
-                    None => true,
+                    // Of what was never executed nobody can tell so, when the run directory is gone.
+                    None => self.begun_in_boot.get(&name).is_some_and(|boot| *boot < self.boot),
                     Some(Truth::Alive) => false,
                 }
             }
@@ -371,7 +379,7 @@ impl Oracle {
                 continue;
             };
             let entry = self.entries[&(container.name.clone(), newest.attempt)];
-            let due = self.may_restart_at(entry, exit.finished_at).filter(|due| *due > now);
+            let due = Self::may_restart_at(entry, exit.finished_at).filter(|due| *due > now);
             let is_started = plan
                 .steps
                 .iter()
@@ -385,7 +393,7 @@ impl Oracle {
         }
     }
 
-    pub(super) fn reported(&self, before: Option<&PodStatus>, after: &PodStatus) {
+    pub(super) fn reported(before: Option<&PodStatus>, after: &PodStatus) {
         let Some(before) = before else { return };
         let is_terminal = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         assert!(

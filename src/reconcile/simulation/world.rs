@@ -61,6 +61,7 @@ pub(super) enum Event {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a world has many sides")]
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) mistake: Option<Mistake>,
@@ -177,6 +178,11 @@ impl World {
 
     pub(super) fn now(&self) -> Timestamp {
         at_ms(self.mono + self.clock_offset)
+    }
+
+    /// One time in eight: what must come out the same twice costs its time.
+    pub(super) fn is_to_be_checked_twice(&self) -> bool {
+        self.boundaries.is_multiple_of(8)
     }
 
     /// When a timer for this moment goes off, if it is set now.
@@ -386,8 +392,12 @@ impl World {
             }
             Event::Deleted { grace } => {
                 let grace = Duration::from_secs(grace);
-                // A later delete may only shorten what is left.
-                if self.desired.deletion.is_none_or(|deletion| grace < deletion.grace) {
+                // A later delete may only shorten what is left (`rest.BeforeDelete`).
+                let deadline = |from: Timestamp, grace: Duration| {
+                    from.as_millisecond() + i64::try_from(grace.as_millis()).expect("minutes")
+                };
+                let known = self.desired.deletion.map(|d| deadline(d.requested_at, d.grace));
+                if known.is_none_or(|known| deadline(now, grace) < known) {
                     self.desired.deletion = Some(Deletion {
                         requested_at: now,
                         grace,
@@ -680,6 +690,17 @@ impl World {
     pub(super) fn is_sandbox_alive(&self, attempt: u32) -> bool {
         self.sandboxes.get(&attempt).is_some_and(|sandbox| {
             sandbox.facts.shim_alive && matches!(sandbox.facts.infra, InfraSnapshot::Running { .. })
+        })
+    }
+
+    /// Whether the journal itself says that this attempt could not be executed.
+    pub(super) fn is_start_failure_written(&self, sandbox: u32, container: &str, attempt: u32) -> bool {
+        self.sandboxes.get(&sandbox).is_some_and(|sandbox| {
+            sandbox.facts.containers.iter().any(|c| {
+                c.container == container
+                    && c.attempt == attempt
+                    && matches!(c.phase, ContainerPhase::StartFailed { .. })
+            })
         })
     }
 

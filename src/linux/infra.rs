@@ -1,0 +1,150 @@
+//! The pod's first process, which holds its namespaces and sleeps.
+//!
+//! It is a fork without an exec: nothing is mapped that the shim does not share. It shows nothing of the host: its mount
+//! namespace is empty and read-only, it has no descriptors, nobody but root can look into it, and it dies with the shim.
+//!
+//! **Invariant:** in the child no allocation, no locks: only system calls.
+
+#![expect(
+    unsafe_code,
+    reason = "clone3 in a process with one thread, whose child only makes system calls"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::cgroup::Entry;
+use super::process::{self, Cloned};
+use super::{fd, sys};
+
+/// How to make it.
+#[derive(Debug)]
+pub struct InfraConfig<'a> {
+    /// Keep the host's network and uts namespaces.
+    pub host_network: bool,
+    pub hostname: &'a str,
+    pub oom_score_adj: i32,
+    pub cgroup: Entry,
+    /// From [`super::namespace::empty_mount_namespace`].
+    pub mounts: BorrowedFd<'a>,
+}
+
+/// A running infra process.
+#[derive(Debug)]
+pub struct Infra {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+/// The order is that of the child's steps.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub enum InfraStep {
+    #[error("enter cgroup")]
+    Cgroup,
+    #[error("set up")]
+    SetUp,
+    #[error("set hostname")]
+    Hostname,
+    #[error("enter the empty mount namespace")]
+    Mounts,
+}
+
+const STEPS: [InfraStep; 4] = [
+    InfraStep::Cgroup,
+    InfraStep::SetUp,
+    InfraStep::Hostname,
+    InfraStep::Mounts,
+];
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum InfraError {
+    #[error("make infra process: {0}")]
+    Clone(io::Error),
+    #[error("infra process: {step}: {source}")]
+    Child { step: InfraStep, source: io::Error },
+    #[error("infra process ended while it was made")]
+    Died,
+}
+
+/// Make infra and wait until it is asleep in its namespaces (well under a millisecond: nothing in it can wait).
+///
+/// # Errors
+/// See [`InfraError`]. The process, if there was one, ends by itself and is to be waited for.
+pub fn start(config: &InfraConfig<'_>) -> Result<Infra, InfraError> {
+    let (channel, childs_end) = fd::message_pair().map_err(InfraError::Clone)?;
+    let own = libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+    let network = if config.host_network {
+        0
+    } else {
+        libc::CLONE_NEWNET | libc::CLONE_NEWUTS
+    };
+    let flags = u64::from((own | network).cast_unsigned());
+    let score = config.oom_score_adj.to_string();
+    let directory = config.cgroup.directory.as_ref().map(AsFd::as_fd);
+    // SAFETY: the child calls `run` at once, which only makes system calls and never returns.
+    let cloned = unsafe { process::clone3(flags, directory) }.map_err(|errno| InfraError::Clone(errno.into()))?;
+    match cloned {
+        Cloned::Child => run(config, score.as_bytes(), childs_end.as_fd()),
+        Cloned::Parent { pid, pidfd } => {
+            drop(childs_end);
+            let mut word = [0; 8];
+            let (length, _) = fd::receive_with_fd(channel.as_fd(), &mut word, true).map_err(InfraError::Clone)?;
+            let [step, _, _, _, a, b, c, d] = word;
+            match (length, i32::from_le_bytes([a, b, c, d])) {
+                (8, 0) => Ok(Infra { pid, pidfd }),
+                (8, errno) => Err(InfraError::Child {
+                    step: STEPS.get(usize::from(step)).copied().unwrap_or(InfraStep::SetUp),
+                    source: io::Error::from_raw_os_error(errno),
+                }),
+                _ => Err(InfraError::Died),
+            }
+        }
+    }
+}
+
+fn run(config: &InfraConfig<'_>, score: &[u8], channel: BorrowedFd<'_>) -> ! {
+    let (step, errno) = match set_up(config, score) {
+        Ok(()) => (0, 0),
+        Err((step, errno)) => (step as u8, errno as i32),
+    };
+    let [a, b, c, d] = errno.to_le_bytes();
+    let told = sys::send(channel, &[step, 0, 0, 0, a, b, c, d], None);
+    if errno != 0 || told.is_err() || sys::close_from(0, 0).is_err() {
+        sys::exit(1);
+    }
+    loop {
+        // Orphans of the pod are forgotten by the kernel when they end, because SIGCHLD is ignored; as the first process
+        // of its pid namespace nothing but SIGKILL from outside ends this one.
+        sys::pause();
+    }
+}
+
+fn set_up(config: &InfraConfig<'_>, score: &[u8]) -> Result<(), (InfraStep, Errno)> {
+    for tasks in &config.cgroup.tasks {
+        sys::write(tasks.as_fd(), b"0").map_err(|errno| (InfraStep::Cgroup, errno))?;
+    }
+    let rest = || {
+        sys::prctl(
+            libc::PR_SET_PDEATHSIG,
+            libc::c_ulong::from(libc::SIGKILL.cast_unsigned()),
+            0,
+        )?;
+        sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+        sys::set_name(c"podd-infra")?;
+        sys::new_session()?;
+        sys::sleep_actions()
+    };
+    rest().map_err(|errno| (InfraStep::SetUp, errno))?;
+    if !config.host_network {
+        sys::sethostname(config.hostname.as_bytes()).map_err(|errno| (InfraStep::Hostname, errno))?;
+    }
+    // Lowering it needs CAP_SYS_RESOURCE, which not every machine gives.
+    if let Ok(file) = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY) {
+        let _lowered = sys::write(file.as_fd(), score);
+    }
+    sys::setns(config.mounts, libc::CLONE_NEWNS).map_err(|errno| (InfraStep::Mounts, errno))
+}

@@ -1,0 +1,465 @@
+//! The containers of this sandbox: started, signalled, ended.
+//!
+//! Goes in: requests, words on start channels, ends of children. Comes out: facts to be written down and answers to be
+//! given; the supervisor does both, in that order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use sha2::{Digest, Sha256};
+
+use super::output::Outputs;
+use super::protocol::{Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
+use super::supervisor::{FIRST_CHANNEL, SIGKILL, Waiter, words};
+use crate::linux::container::{self, Machine, Parts, PrepareError, Prepared, Progress, Starting};
+use crate::linux::poll::{Interest, Poller};
+use crate::linux::seccomp::{self, Program, SeccompError};
+use crate::linux::{fd, process};
+
+/// All containers that this shim has started.
+#[derive(Debug, Default)]
+pub(super) struct Containers {
+    /// By the pid of their first process, which nobody has waited for yet.
+    live: BTreeMap<i32, Live>,
+    /// Every attempt there ever was, whatever became of it.
+    known: BTreeMap<String, BTreeSet<u32>>,
+    /// Compiled filters by the hash of their profile.
+    filters: BTreeMap<[u8; 32], Program>,
+}
+
+#[derive(Debug)]
+struct Live {
+    container: String,
+    attempt: u32,
+    stage: Stage,
+    pidfd: OwnedFd,
+    start_time: u64,
+    shares_pid_namespace: bool,
+    cgroup: String,
+    output: u64,
+    /// Held so that the container's stdin does not end.
+    _stdin: Option<OwnedFd>,
+    /// Written down already.
+    signals: BTreeSet<i32>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// On its way to exec; these wait for it.
+    Starting {
+        starting: Box<Starting>,
+        waiters: Vec<Waiter>,
+    },
+    /// It could not be executed and is about to end.
+    Failing {
+        message: String,
+        waiters: Vec<Waiter>,
+    },
+    Running,
+}
+
+/// A start that came to nothing before there was a process.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) message: String,
+    /// What is to be removed.
+    pub(super) cgroup: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot read {path}")]
+    Read {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is no OCI runtime spec")]
+    Spec {
+        path: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the spec has no linux.cgroupsPath")]
+    NoCgroup,
+    #[error("control group")]
+    Cgroup(#[from] crate::linux::cgroup::CgroupError),
+    #[error("seccomp")]
+    Seccomp(#[from] SeccompError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("{}", container::clone_error_words(.0))]
+    Clone(io::Error),
+    #[error("cannot watch the container")]
+    Watch(#[source] io::Error),
+}
+
+/// A container runs now.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) fact: Fact,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// A container has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) fact: Fact,
+    pub(super) lost: Option<Fact>,
+    pub(super) cgroup: String,
+    pub(super) answer: Vec<(Waiter, Reply)>,
+}
+
+impl Containers {
+    /// The answer to a start of an attempt that needs no new process: `Some(None)` if it will come later.
+    pub(super) fn known(&mut self, container: &str, attempt: u32, waiter: Waiter) -> Option<Option<Reply>> {
+        if let Some(live) = self.live.values_mut().find(|live| live.container == container) {
+            if live.attempt != attempt && !self.known.get(container).is_some_and(|known| known.contains(&attempt)) {
+                let message = format!("attempt {} of container {container} still lives", live.attempt);
+                return Some(Some(Reply::Refused(message)));
+            }
+            if live.attempt == attempt {
+                match &mut live.stage {
+                    Stage::Starting { waiters, .. } | Stage::Failing { waiters, .. } => {
+                        waiters.push(waiter);
+                        return Some(None);
+                    }
+                    Stage::Running => return Some(Some(Reply::Done)),
+                }
+            }
+        }
+        let known = self.known.get(container)?;
+        if known.contains(&attempt) {
+            return Some(Some(Reply::Done));
+        }
+        let newest = known.last()?;
+        (*newest > attempt).then(|| {
+            let message = format!("attempt {newest} of container {container} was started already");
+            Some(Reply::Refused(message))
+        })
+    }
+
+    pub(super) fn is_known(&self, container: &str, attempt: u32) -> bool {
+        self.known.get(container).is_some_and(|known| known.contains(&attempt))
+    }
+
+    pub(super) fn remember(&mut self, container: &str, attempt: u32) {
+        self.known.entry(container.to_owned()).or_default().insert(attempt);
+    }
+
+    pub(super) fn any_starting(&self) -> bool {
+        self.live
+            .values()
+            .any(|live| matches!(live.stage, Stage::Starting { .. }))
+    }
+
+    pub(super) fn none_live(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Make the process. What becomes of it is heard on its channel.
+    pub(super) fn start(
+        &mut self,
+        start: StartContainer,
+        waiter: Waiter,
+        machine: &Machine,
+        poller: &Poller,
+        config: &SandboxConfig,
+        outputs: &mut Outputs,
+    ) -> Result<(), Failure> {
+        let mut cgroup = None;
+        self.try_start(start, waiter, machine, poller, config, outputs, &mut cgroup)
+            .map_err(|error| Failure {
+                message: words(&error),
+                cgroup,
+            })
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of the supervisor that a start touches"
+    )]
+    fn try_start(
+        &mut self,
+        start: StartContainer,
+        waiter: Waiter,
+        machine: &Machine,
+        poller: &Poller,
+        config: &SandboxConfig,
+        outputs: &mut Outputs,
+        made_cgroup: &mut Option<String>,
+    ) -> Result<(), StartError> {
+        let StartContainer {
+            container,
+            attempt,
+            spec,
+            rootfs,
+            sub_paths,
+            log,
+            stdin,
+        } = start;
+        let Overlay {
+            lower,
+            upper,
+            work,
+            target,
+        } = rootfs;
+        let path = || spec.display().to_string();
+        let bytes = std::fs::read(&spec).map_err(|source| StartError::Read { path: path(), source })?;
+        let spec: Spec = serde_json::from_slice(&bytes).map_err(|source| StartError::Spec { path: path(), source })?;
+        drop(bytes);
+        let linux = spec.linux().as_ref();
+        let cgroup = linux
+            .and_then(|linux| linux.cgroups_path().as_ref())
+            .ok_or(StartError::NoCgroup)?;
+        let cgroup = cgroup.to_string_lossy().into_owned();
+        *made_cgroup = Some(cgroup.clone());
+        machine.cgroups.create(&cgroup)?;
+        if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
+            machine.cgroups.apply(&cgroup, resources)?;
+        }
+        let filter = linux
+            .and_then(|linux| linux.seccomp().as_ref())
+            .map(|profile| self.filter(profile))
+            .transpose()?;
+        let sub_paths: HashMap<_, _> = sub_paths.into_iter().map(|sub| (sub.destination, sub.path)).collect();
+        let parts = Parts {
+            lower: &lower,
+            upper: &upper,
+            work: &work,
+            target: &target,
+            sub_paths: &sub_paths,
+            stdin,
+            seccomp: filter,
+        };
+        let prepared = Prepared::new(&spec, &parts, machine)?;
+        let mut starting = prepared.start(machine).map_err(StartError::Clone)?;
+        let pid = starting.pid;
+        // From here on there is a child: whatever fails, its end is heard and makes the answer.
+        let start_time = process::start_time(pid).unwrap_or(0);
+        let output = outputs.open(&container, attempt, &log, config.log_max_size, config.log_max_files);
+        let streams = std::mem::take(&mut starting.streams);
+        let watch = |outputs: &mut Outputs| {
+            for (file, stderr) in [(streams.stdout, false), (streams.stderr, true)] {
+                if let Some(file) = file {
+                    outputs.attach(output, file, stderr, poller)?;
+                }
+            }
+            poller.add(
+                &starting.channel(),
+                FIRST_CHANNEL + u64::try_from(pid).unwrap_or(0),
+                Interest::Read,
+            )
+        };
+        let watched = watch(outputs).map_err(StartError::Watch);
+        let pidfd = fd::duplicate(&starting.pidfd).map_err(StartError::Watch);
+        if watched.is_err() || pidfd.is_err() {
+            // Without being watched it must not live; it is reaped as a stranger.
+            let _sent = process::signal(starting.pidfd.as_fd(), SIGKILL);
+        }
+        watched?;
+        let live = Live {
+            container,
+            attempt,
+            pidfd: pidfd?,
+            start_time,
+            shares_pid_namespace: starting.shares_pid_namespace,
+            stage: Stage::Starting {
+                starting: Box::new(starting),
+                waiters: vec![waiter],
+            },
+            cgroup,
+            output,
+            _stdin: streams.stdin,
+            signals: BTreeSet::new(),
+        };
+        self.live.insert(pid, live);
+        Ok(())
+    }
+
+    fn filter(&mut self, profile: &LinuxSeccomp) -> Result<Program, SeccompError> {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(profile).expect("a profile that was read can be written"));
+        let hash = hash.finalize().into();
+        if let Some(program) = self.filters.get(&hash) {
+            return Ok(program.clone());
+        }
+        let program = seccomp::compile(profile)?;
+        self.filters.insert(hash, program.clone());
+        Ok(program)
+    }
+
+    /// Hear what a container on its way to exec has said.
+    pub(super) fn progress(&mut self, pid: i32, poller: &Poller, outputs: &mut Outputs) -> Option<Started> {
+        let live = self.live.get_mut(&pid)?;
+        let Stage::Starting { starting, waiters } = &mut live.stage else {
+            return None;
+        };
+        loop {
+            match starting.progress() {
+                Progress::Wait => return None,
+                Progress::Terminal(master) => {
+                    // A terminal that cannot be read ends its program by SIGHUP, which is the truth about it.
+                    let _watched = fd::set_nonblocking(master.as_fd())
+                        .and_then(|()| outputs.attach(live.output, master, false, poller));
+                }
+                Progress::Running => {
+                    let _removed = poller.remove(&starting.channel());
+                    let waiters = std::mem::take(waiters);
+                    live.stage = Stage::Running;
+                    let fact = Fact::Started {
+                        container: live.container.clone(),
+                        attempt: live.attempt,
+                        pid,
+                        start_time: live.start_time,
+                    };
+                    return Some(Started { fact, waiters });
+                }
+                Progress::Failed(message) => {
+                    let _removed = poller.remove(&starting.channel());
+                    // It ends by itself; a nonsensical one is helped.
+                    let _sent = process::signal(live.pidfd.as_fd(), SIGKILL);
+                    live.stage = Stage::Failing {
+                        message,
+                        waiters: std::mem::take(waiters),
+                    };
+                    return None;
+                }
+                Progress::Died => {
+                    let _removed = poller.remove(&starting.channel());
+                    live.stage = Stage::Failing {
+                        message: String::new(),
+                        waiters: std::mem::take(waiters),
+                    };
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// `true` the first time this signal is sent to this attempt.
+    pub(super) fn first_signal(&mut self, container: &str, attempt: u32, signal: i32) -> bool {
+        self.find(container, attempt)
+            .is_some_and(|live| live.signals.insert(signal))
+    }
+
+    fn find(&mut self, container: &str, attempt: u32) -> Option<&mut Live> {
+        self.live
+            .values_mut()
+            .find(|live| live.container == container && live.attempt == attempt)
+    }
+
+    /// Send a signal to the first process; with `all`, SIGKILL to everything in the container. Ended: nothing happens.
+    pub(super) fn signal(
+        &mut self,
+        container: &str,
+        attempt: u32,
+        signal: i32,
+        all: bool,
+        machine: &Machine,
+    ) -> Result<(), String> {
+        let Some(live) = self.find(container, attempt) else {
+            return Ok(());
+        };
+        process::signal(live.pidfd.as_fd(), signal).map_err(|error| format!("signal {signal}: {error}"))?;
+        if all && live.shares_pid_namespace {
+            machine.cgroups.kill(&live.cgroup).map_err(|error| words(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn kill_all(&self, machine: &Machine) {
+        for live in self.live.values() {
+            // Children that nobody has waited for can always be signalled; what is left in a cgroup is killed again
+            // before it is removed.
+            let _sent = process::signal(live.pidfd.as_fd(), SIGKILL);
+            if live.shares_pid_namespace {
+                let _killed = machine.cgroups.kill(&live.cgroup);
+            }
+        }
+    }
+
+    /// The first process of a container has ended. `None`: it was not one of ours.
+    pub(super) fn ended(
+        &mut self,
+        pid: i32,
+        status: WaitStatus,
+        machine: &Machine,
+        poller: &Poller,
+        outputs: &mut Outputs,
+    ) -> Option<Ended> {
+        let live = self.live.remove(&pid)?;
+        if live.shares_pid_namespace {
+            // Nothing else ends what it left behind in the pod's pid namespace.
+            let _killed = machine.cgroups.kill(&live.cgroup);
+        }
+        let lost = outputs.drain(live.output, process::realtime(), poller);
+        let oom_killed = machine.cgroups.oom_kills(&live.cgroup).is_ok_and(|count| count > 0);
+        let Live {
+            container,
+            attempt,
+            cgroup,
+            stage,
+            ..
+        } = live;
+        let (fact, answer) = match stage {
+            Stage::Running => (
+                Fact::Exited {
+                    container,
+                    attempt,
+                    status,
+                    oom_killed,
+                },
+                Vec::new(),
+            ),
+            Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } if oom_killed => {
+                let message = "out of memory while the container was set up".to_owned();
+                (
+                    Fact::StartFailed {
+                        container,
+                        attempt,
+                        message: message.clone(),
+                    },
+                    failed(waiters, &message),
+                )
+            }
+            Stage::Failing { message, waiters } if !message.is_empty() => (
+                Fact::StartFailed {
+                    container,
+                    attempt,
+                    message: message.clone(),
+                },
+                failed(waiters, &message),
+            ),
+            Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } => {
+                let message = match status {
+                    WaitStatus::Code(code) => format!("ended with code {code} while the container was set up"),
+                    WaitStatus::Signal(signal) => format!("killed by signal {signal} while the container was set up"),
+                };
+                (
+                    Fact::StartFailed {
+                        container,
+                        attempt,
+                        message: message.clone(),
+                    },
+                    failed(waiters, &message),
+                )
+            }
+        };
+        Some(Ended {
+            fact,
+            lost,
+            cgroup,
+            answer,
+        })
+    }
+}
+
+fn failed(waiters: Vec<Waiter>, message: &str) -> Vec<(Waiter, Reply)> {
+    waiters
+        .into_iter()
+        .map(|waiter| (waiter, Reply::Failed(message.to_owned())))
+        .collect()
+}

@@ -1,0 +1,659 @@
+//! The shim: one event loop over its children, their output and the agents' connections.
+//!
+//! Goes in: a [`Spawn`] and the first connection. Comes out: the sandbox, until it is told to stop or infra cannot be made.
+//!
+//! Every fact is in the journal before anybody is told. When no agent is there, everything goes on; the journal tells the
+//! next one.
+//!
+//! **Invariant:** the loop waits in epoll only. What would wait elsewhere (a container's mounts, its exec, a cgroup that is
+//! busy, a full disk) is left to a child or to a later round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
+
+use super::connection::Connection;
+use super::containers::{Containers, Ended};
+use super::journal::Journal;
+use super::output::Outputs;
+use super::protocol::{
+    Fact, FromShim, JOURNAL, LOCK, PROTOCOL, PodResources, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn,
+    StartContainer, WaitStatus,
+};
+use crate::linux::cgroup::{CgroupError, Cgroups};
+use crate::linux::container::Machine;
+use crate::linux::infra::{self, InfraConfig};
+use crate::linux::lock::{self, Lock};
+use crate::linux::poll::{Interest, Poller};
+use crate::linux::process::{self, SignalDescriptor};
+use crate::linux::unix;
+
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Where the last words of a shim go that ends as it should not.
+const LAST_WORDS: &str = "shim.err";
+/// A cgroup that was busy, or a line that did not fit, is tried again after 1 ms, then 2, 4, ... at most this.
+const MAX_RETRY_MS: u16 = 1000;
+
+/// Why a shim ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+enum ShimError {
+    #[error("cannot set up the shim's process")]
+    SetUp(#[source] io::Error),
+    #[error("another shim holds the lock of {}", dir.display())]
+    Locked { dir: PathBuf },
+    #[error("cannot take the lock of {}", dir.display())]
+    Lock {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot begin the journal in {}", dir.display())]
+    Journal {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot listen in {}", dir.display())]
+    Listen {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("infra could not be made: {message}")]
+    Infra { message: String },
+    #[error("cannot wait for events")]
+    Poll(#[source] io::Error),
+    #[error("cannot wait for children")]
+    Wait(#[source] io::Error),
+}
+
+/// The whole life of a shim, in the process that the zygote has forked for it. Returns its exit code.
+pub(super) fn run(spawn: &Spawn, connection: OwnedFd, mounts: OwnedFd) -> i32 {
+    let last_words = spawn.dir.join(LAST_WORDS);
+    let for_panics = last_words.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let _unheard = std::fs::write(&for_panics, format!("{panic}\n"));
+    }));
+    match serve(spawn, connection, mounts) {
+        Ok(()) => 0,
+        Err(error) => {
+            let _unheard = std::fs::write(last_words, format!("{}\n", words(&error)));
+            1
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn serve(spawn: &Spawn, connection: OwnedFd, mounts: OwnedFd) -> Result<(), ShimError> {
+    let dir = &spawn.dir;
+    let set_up = || {
+        process::new_session()?;
+        process::shim_signal_actions()?;
+        process::become_subreaper()?;
+        process::set_name(c"podd-shim")?;
+        process::detach_stdio()?;
+        process::signal_descriptor(&[SIGCHLD, SIGTERM])
+    };
+    let signals = set_up().map_err(ShimError::SetUp)?;
+    let lock = lock::take(&dir.join(LOCK))
+        .map_err(|source| ShimError::Lock {
+            dir: dir.clone(),
+            source,
+        })?
+        .ok_or_else(|| ShimError::Locked { dir: dir.clone() })?;
+    let mut journal = Journal::create(&dir.join(JOURNAL)).map_err(|source| ShimError::Journal {
+        dir: dir.clone(),
+        source,
+    })?;
+    journal.append(
+        process::realtime(),
+        Fact::Shim {
+            protocol: PROTOCOL,
+            pid: process::own_pid(),
+            boot_id: spawn.sandbox.boot_id.clone(),
+        },
+    );
+    let (machine, infra) = match make_infra(&spawn.sandbox, &mounts) {
+        Ok(made) => made,
+        Err(error) => {
+            let message = words(&error);
+            journal.append(
+                process::realtime(),
+                Fact::InfraFailed {
+                    message: message.clone(),
+                },
+            );
+            return Err(ShimError::Infra { message });
+        }
+    };
+    drop(mounts);
+    let start_time = process::start_time(infra.pid).map_err(ShimError::Wait)?;
+    journal.append(
+        process::realtime(),
+        Fact::InfraStarted {
+            pid: infra.pid,
+            start_time,
+        },
+    );
+    let listen_error = |source| ShimError::Listen {
+        dir: dir.clone(),
+        source,
+    };
+    let listener = unix::listen(dir, SOCKET).map_err(listen_error)?;
+    listener.set_nonblocking(true).map_err(listen_error)?;
+    let poller = Poller::new().map_err(ShimError::Poll)?;
+    poller
+        .add(&listener, LISTENER, Interest::Read)
+        .map_err(ShimError::Poll)?;
+    poller.add(&signals, SIGNALS, Interest::Read).map_err(ShimError::Poll)?;
+    let mut shim = Supervisor {
+        config: &spawn.sandbox,
+        dir,
+        machine,
+        poller,
+        signals,
+        listener,
+        journal,
+        told: 0,
+        infra: Some(infra),
+        containers: Containers::default(),
+        outputs: Outputs::default(),
+        connections: BTreeMap::new(),
+        next_connection: FIRST_CONNECTION,
+        stopping: None,
+        remove: BTreeSet::new(),
+        retry_ms: 1,
+        _lock: lock,
+    };
+    shim.connect(UnixStream::from(connection));
+    shim.serve()
+}
+
+const SIGCHLD: i32 = 17;
+const SIGTERM: i32 = 15;
+
+/// Tokens of the poller: two fixed ones, then the containers' (see `containers.rs` and `output.rs`), then connections.
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+/// Start channels: this and the container's pid.
+pub(super) const FIRST_CHANNEL: u64 = 1 << 32;
+/// Outputs: this and twice their number, plus one for stderr.
+pub(super) const FIRST_OUTPUT: u64 = 2 << 32;
+const FIRST_CONNECTION: u64 = 1 << 48;
+
+#[derive(Debug, thiserror::Error)]
+enum InfraFailure {
+    #[error("control groups")]
+    Cgroup(#[from] CgroupError),
+    #[error("machine")]
+    Machine(#[from] io::Error),
+    #[error(transparent)]
+    Infra(#[from] infra::InfraError),
+}
+
+fn make_infra(config: &SandboxConfig, mounts: &OwnedFd) -> Result<(Machine, infra::Infra), InfraFailure> {
+    let cgroups = Cgroups::detect(Path::new(CGROUP_ROOT))?;
+    cgroups.create(&config.cgroup)?;
+    cgroups.apply(&config.cgroup, &pod_resources(&config.resources))?;
+    let cgroup = infra_cgroup(config);
+    cgroups.create(&cgroup)?;
+    let entry = cgroups.entry(&cgroup)?;
+    let infra = infra::start(&InfraConfig {
+        host_network: config.host_network,
+        hostname: &config.hostname,
+        oom_score_adj: config.oom_score_adj,
+        cgroup: entry,
+        mounts: mounts.as_fd(),
+    })?;
+    Ok((Machine::look(cgroups)?, infra))
+}
+
+fn infra_cgroup(config: &SandboxConfig) -> String {
+    format!("{}/infra", config.cgroup)
+}
+
+fn pod_resources(limits: &PodResources) -> LinuxResources {
+    let PodResources {
+        cpu_shares,
+        cpu_quota,
+        memory_limit,
+        pids_limit,
+    } = *limits;
+    let mut resources = LinuxResourcesBuilder::default();
+    if cpu_shares.is_some() || cpu_quota.is_some() {
+        let mut cpu = LinuxCpuBuilder::default();
+        if let Some(shares) = cpu_shares {
+            cpu = cpu.shares(shares);
+        }
+        if let Some(quota) = cpu_quota {
+            cpu = cpu.quota(quota).period(100_000_u64);
+        }
+        resources = resources.cpu(cpu.build().expect("every field has a default"));
+    }
+    if let Some(limit) = memory_limit {
+        let memory = LinuxMemoryBuilder::default().limit(limit);
+        resources = resources.memory(memory.build().expect("every field has a default"));
+    }
+    if let Some(limit) = pids_limit {
+        resources = resources.pids(
+            LinuxPidsBuilder::default()
+                .limit(limit)
+                .build()
+                .expect("the limit is given"),
+        );
+    }
+    resources.build().expect("every field has a default")
+}
+
+/// Who waits for the answer to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiter {
+    connection: u64,
+    request: u64,
+}
+
+struct Supervisor<'a> {
+    config: &'a SandboxConfig,
+    dir: &'a Path,
+    machine: Machine,
+    poller: Poller,
+    signals: SignalDescriptor,
+    listener: UnixListener,
+    journal: Journal,
+    /// The journal's length when it was last told to everybody.
+    told: u64,
+    /// `None`: it has ended.
+    infra: Option<infra::Infra>,
+    containers: Containers,
+    outputs: Outputs,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    /// Everything is being killed, and these wait for it.
+    stopping: Option<Vec<Waiter>>,
+    /// Cgroups of containers that have ended, still to be removed.
+    remove: BTreeSet<String>,
+    retry_ms: u16,
+    _lock: Lock,
+}
+
+impl Supervisor<'_> {
+    fn serve(&mut self) -> Result<(), ShimError> {
+        let mut tokens = Vec::new();
+        let mut idle_heap = true;
+        loop {
+            self.tell();
+            let behind = self.retry();
+            if self.stopped() {
+                self.finish();
+                return Ok(());
+            }
+            if !idle_heap && !self.containers.any_starting() {
+                // The shim is about to sleep, perhaps for months: what a start needed is given back.
+                process::trim_heap();
+                idle_heap = true;
+            }
+            let timeout = behind.then_some(self.retry_ms);
+            self.poller.wait(&mut tokens, timeout).map_err(ShimError::Poll)?;
+            if tokens.is_empty() {
+                self.retry_ms = self.retry_ms.saturating_mul(2).min(MAX_RETRY_MS);
+            }
+            for &token in &tokens {
+                match token {
+                    LISTENER => self.accept(),
+                    SIGNALS => self.signalled()?,
+                    FIRST_CHANNEL..FIRST_OUTPUT => {
+                        self.channel(token - FIRST_CHANNEL);
+                        idle_heap = false;
+                    }
+                    FIRST_OUTPUT..FIRST_CONNECTION => self.output(token),
+                    connection => self.requests(connection),
+                }
+            }
+        }
+    }
+
+    fn write_down(&mut self, fact: Fact) {
+        // If it does not fit now it waits in memory, and is tried again by `retry`.
+        self.journal.append(process::realtime(), fact);
+    }
+
+    /// Everybody hears how long the journal is, if it has grown.
+    fn tell(&mut self) {
+        if self.journal.length() == self.told {
+            return;
+        }
+        self.told = self.journal.length();
+        let message = FromShim::Journal { length: self.told };
+        let greeted: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.greeted)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in greeted {
+            self.send(id, &message);
+        }
+    }
+
+    /// Try again what did not work before. `true`: something is left.
+    fn retry(&mut self) -> bool {
+        let machine = &self.machine;
+        // An error is as good as busy: there is nobody to tell, and nothing else to do.
+        self.remove
+            .retain(|cgroup| !machine.cgroups.remove(cgroup).unwrap_or(false));
+        let flushed = self.journal.flush();
+        self.tell();
+        if self.all_ended() && self.stopping.is_some() {
+            // Someone may have been put into the pod's cgroup who is no child of ours.
+            let _killed = self.machine.cgroups.kill(&self.config.cgroup);
+            if self.machine.cgroups.remove(&self.config.cgroup).unwrap_or(false) {
+                self.remove.clear();
+            } else {
+                self.remove.insert(self.config.cgroup.clone());
+            }
+        }
+        let done = flushed && self.remove.is_empty();
+        if done {
+            self.retry_ms = 1;
+        }
+        !done
+    }
+
+    fn connect(&mut self, socket: UnixStream) {
+        // Only root can reach the socket's directory; a connection that cannot be served is closed.
+        let Ok(connection) = Connection::new(socket) else {
+            return;
+        };
+        let id = self.next_connection;
+        if self.poller.add(&connection, id, Interest::Read).is_ok() {
+            self.next_connection += 1;
+            self.connections.insert(id, connection);
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            if crate::linux::fd::peer_uid(&socket).is_ok_and(|uid| uid == 0) {
+                self.connect(socket);
+            }
+        }
+    }
+
+    fn disconnect(&mut self, id: u64) {
+        if let Some(connection) = self.connections.remove(&id) {
+            // A child on its way to exec may hold a copy, which would keep it in the poller.
+            let _removed = self.poller.remove(&connection);
+        }
+    }
+
+    fn send(&mut self, id: u64, message: &FromShim) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if connection.send(message).is_err() {
+            self.disconnect(id);
+        } else if connection.is_behind() {
+            let _watched = self.poller.change(connection, id, Interest::ReadWrite);
+        }
+    }
+
+    fn reply(&mut self, waiter: Waiter, result: Reply) {
+        self.send(
+            waiter.connection,
+            &FromShim::Reply {
+                id: waiter.request,
+                result,
+            },
+        );
+    }
+
+    fn requests(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if connection.is_behind() {
+            if connection.flush().is_err() {
+                return self.disconnect(id);
+            }
+            if !connection.is_behind() {
+                let _watched = self.poller.change(connection, id, Interest::Read);
+            }
+        }
+        match connection.receive() {
+            Ok(requests) => {
+                for request in requests {
+                    self.request(id, request);
+                }
+            }
+            Err(_) => self.disconnect(id),
+        }
+    }
+
+    fn request(&mut self, connection: u64, request: Request) {
+        let Request { id, body } = request;
+        let waiter = Waiter {
+            connection,
+            request: id,
+        };
+        let Some(greeted) = self.connections.get(&connection).map(|c| c.greeted) else {
+            return;
+        };
+        match body {
+            RequestBody::Hello { protocol: _ } => {
+                // Fields are only ever added: an older and a newer agent both understand what they know of.
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.greeted = true;
+                }
+                self.send(
+                    connection,
+                    &FromShim::Hello {
+                        protocol: PROTOCOL,
+                        pid: process::own_pid(),
+                    },
+                );
+                self.send(
+                    connection,
+                    &FromShim::Journal {
+                        length: self.journal.length(),
+                    },
+                );
+            }
+            RequestBody::Start(_) | RequestBody::Signal { .. } | RequestBody::Stop if !greeted => {
+                self.disconnect(connection);
+            }
+            RequestBody::Start(start) => self.start(waiter, *start),
+            RequestBody::Signal {
+                container,
+                attempt,
+                signal,
+                all,
+            } => {
+                self.signal(waiter, &container, attempt, signal, all);
+            }
+            RequestBody::Stop => self.stop(Some(waiter)),
+        }
+    }
+
+    fn start(&mut self, waiter: Waiter, start: StartContainer) {
+        if let Some(answer) = self.containers.known(&start.container, start.attempt, waiter) {
+            if let Some(reply) = answer {
+                self.reply(waiter, reply);
+            }
+            return;
+        }
+        if self.stopping.is_some() {
+            return self.reply(waiter, Reply::Refused("the sandbox is being stopped".to_owned()));
+        }
+        if self.infra.is_none() {
+            return self.reply(waiter, Reply::Refused("the infra process has ended".to_owned()));
+        }
+        let (container, attempt) = (start.container.clone(), start.attempt);
+        self.containers.remember(&container, attempt);
+        self.write_down(Fact::Starting {
+            container: container.clone(),
+            attempt,
+        });
+        match self.containers.start(
+            start,
+            waiter,
+            &self.machine,
+            &self.poller,
+            self.config,
+            &mut self.outputs,
+        ) {
+            Ok(()) => {}
+            Err(failure) => {
+                if let Some(cgroup) = failure.cgroup {
+                    self.remove.insert(cgroup);
+                }
+                let message = failure.message;
+                self.write_down(Fact::StartFailed {
+                    container,
+                    attempt,
+                    message: message.clone(),
+                });
+                self.reply(waiter, Reply::Failed(message));
+            }
+        }
+    }
+
+    /// A container on its way to exec has said something.
+    fn channel(&mut self, pid: u64) {
+        let Ok(pid) = i32::try_from(pid) else { return };
+        self.progress(pid);
+    }
+
+    fn progress(&mut self, pid: i32) {
+        if let Some(started) = self.containers.progress(pid, &self.poller, &mut self.outputs) {
+            self.write_down(started.fact);
+            self.tell();
+            for waiter in started.waiters {
+                self.reply(waiter, Reply::Done);
+            }
+        }
+    }
+
+    fn output(&mut self, token: u64) {
+        let lost = self.outputs.readable(token, process::realtime(), &self.poller);
+        self.report_lost(lost);
+    }
+
+    fn report_lost(&mut self, lost: Option<Fact>) {
+        if let Some(fact) = lost {
+            self.write_down(fact);
+        }
+    }
+
+    fn signal(&mut self, waiter: Waiter, container: &str, attempt: u32, signal: i32, all: bool) {
+        let signal = if all { SIGKILL } else { signal };
+        if !self.containers.is_known(container, attempt) {
+            let message = format!("attempt {attempt} of container {container} was never started here");
+            return self.reply(waiter, Reply::Refused(message));
+        }
+        if self.containers.first_signal(container, attempt, signal) {
+            self.write_down(Fact::Signalled {
+                container: container.to_owned(),
+                attempt,
+                signal,
+            });
+        }
+        let reply = match self.containers.signal(container, attempt, signal, all, &self.machine) {
+            Ok(()) => Reply::Done,
+            Err(message) => Reply::Failed(message),
+        };
+        self.reply(waiter, reply);
+    }
+
+    fn stop(&mut self, waiter: Option<Waiter>) {
+        let waiters = self.stopping.get_or_insert_default();
+        waiters.extend(waiter);
+        self.containers.kill_all(&self.machine);
+        if let Some(infra) = &self.infra {
+            // A child that nobody has waited for can always be signalled.
+            let _sent = process::signal(infra.pidfd.as_fd(), SIGKILL);
+        }
+        self.retry_ms = 1;
+    }
+
+    fn all_ended(&self) -> bool {
+        self.infra.is_none() && self.containers.none_live()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopping.is_some() && self.all_ended() && self.remove.is_empty() && self.journal.length() == self.told
+    }
+
+    fn finish(&mut self) {
+        for waiter in self.stopping.take().unwrap_or_default() {
+            self.reply(waiter, Reply::Done);
+        }
+        // One that is left is found to be refused; the lock tells the truth.
+        let _removed = std::fs::remove_file(self.dir.join(SOCKET));
+    }
+
+    fn signalled(&mut self) -> Result<(), ShimError> {
+        while let Some(signal) = self.signals.next().map_err(ShimError::Wait)? {
+            if signal == SIGTERM {
+                self.stop(None);
+            }
+        }
+        while let Some(pid) = process::ended_child().map_err(ShimError::Wait)? {
+            self.ended(pid)?;
+        }
+        Ok(())
+    }
+
+    /// A child has ended and is still a zombie, so that its pid names nobody else.
+    fn ended(&mut self, pid: i32) -> Result<(), ShimError> {
+        // It may have become the container's program, or said why not, a moment before.
+        self.progress(pid);
+        let status = match process::reap(pid).map_err(ShimError::Wait)? {
+            process::Ended::Code(code) => WaitStatus::Code(code),
+            process::Ended::Signal(signal) => WaitStatus::Signal(signal),
+        };
+        if self.infra.as_ref().is_some_and(|infra| infra.pid == pid) {
+            self.infra = None;
+            self.remove.insert(infra_cgroup(self.config));
+            self.write_down(Fact::InfraExited { status });
+            return Ok(());
+        }
+        let Some(ended) = self
+            .containers
+            .ended(pid, status, &self.machine, &self.poller, &mut self.outputs)
+        else {
+            return Ok(());
+        };
+        let Ended {
+            fact,
+            lost,
+            cgroup,
+            answer,
+        } = ended;
+        self.report_lost(lost);
+        self.write_down(fact);
+        self.tell();
+        for (waiter, reply) in answer {
+            self.reply(waiter, reply);
+        }
+        self.remove.insert(cgroup);
+        self.retry_ms = 1;
+        Ok(())
+    }
+}
+
+pub(super) const SIGKILL: i32 = 9;
