@@ -17,16 +17,16 @@ use tokio::net::UnixStream;
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// The body of a request.
-pub type RequestBody = BoxBody<Bytes, std::io::Error>;
+pub(super) type RequestBody = BoxBody<Bytes, std::io::Error>;
 
 /// Nothing.
-pub fn no_body() -> RequestBody {
+pub(super) fn no_body() -> RequestBody {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
 /// The request failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(super) enum ClientError {
     #[error("cannot reach podd on {socket}: is `podd serve` running?")]
     Connect {
         socket: PathBuf,
@@ -53,7 +53,12 @@ struct Status {
 }
 
 /// Send a request and read the answer. `path`: with its query, escaped.
-pub async fn request(socket: &Path, method: Method, path: &str, body: RequestBody) -> Result<Bytes, ClientError> {
+pub(super) async fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: RequestBody,
+) -> Result<Bytes, ClientError> {
     let stream = connect(socket).await.map_err(|source| ClientError::Connect {
         socket: socket.to_owned(),
         source,
@@ -120,7 +125,7 @@ async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
 }
 
 /// Escape a value for a query.
-pub fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     use std::fmt::Write as _;
     let mut escaped = String::with_capacity(value.len());
     for byte in value.bytes() {
