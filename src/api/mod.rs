@@ -214,7 +214,7 @@ fn routes(kind: &'static Kind) -> Router<Api> {
 /// LIST, or WATCH where the query says so.
 async fn collection(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     if head.params.flag("watch").unwrap_or(false) {
-        watching::watch(state, kind, head)
+        watching::watch(state, kind, head).await
     } else {
         read::list(state, kind, head).await
     }

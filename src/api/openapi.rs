@@ -23,7 +23,7 @@ use utoipa::openapi::{
 };
 
 use super::Api;
-use super::answer::{json_response, response};
+use super::answer::{hex, json_response, response};
 use super::discovery::group_versions;
 use super::error::ApiError;
 use super::kinds::{KINDS, Kind};
@@ -88,6 +88,43 @@ fn object_content() -> utoipa::openapi::Content {
         .build()
 }
 
+/// How lists merge in a strategic patch: schema, field, strategy, key (struct tags of `k8s.io/api/core/v1/types.go`).
+/// kubectl works out its patches by these; without them it would send whole lists.
+const MERGED_LISTS: &[(&str, &str, &str, &str)] = &[
+    ("api.core.v1.PodSpec", "containers", "merge", "name"),
+    ("api.core.v1.PodSpec", "initContainers", "merge", "name"),
+    ("api.core.v1.PodSpec", "ephemeralContainers", "merge", "name"),
+    ("api.core.v1.PodSpec", "volumes", "merge,retainKeys", "name"),
+    ("api.core.v1.PodSpec", "imagePullSecrets", "merge", "name"),
+    ("api.core.v1.PodSpec", "hostAliases", "merge", "ip"),
+    (
+        "api.core.v1.PodSpec",
+        "topologySpreadConstraints",
+        "merge",
+        "topologyKey",
+    ),
+    ("api.core.v1.PodSpec", "resourceClaims", "merge,retainKeys", "name"),
+    ("api.core.v1.PodSpec", "schedulingGates", "merge", "name"),
+    ("api.core.v1.Container", "env", "merge", "name"),
+    ("api.core.v1.Container", "ports", "merge", "containerPort"),
+    ("api.core.v1.Container", "volumeMounts", "merge", "mountPath"),
+    ("api.core.v1.Container", "volumeDevices", "merge", "devicePath"),
+    ("api.core.v1.EphemeralContainer", "env", "merge", "name"),
+    ("api.core.v1.EphemeralContainer", "ports", "merge", "containerPort"),
+    ("api.core.v1.EphemeralContainer", "volumeMounts", "merge", "mountPath"),
+    ("api.core.v1.EphemeralContainer", "volumeDevices", "merge", "devicePath"),
+    ("api.core.v1.PodStatus", "conditions", "merge", "type"),
+    ("api.core.v1.PodStatus", "podIPs", "merge", "ip"),
+    ("api.core.v1.PodStatus", "hostIPs", "merge", "ip"),
+    (
+        "apimachinery.pkg.apis.meta.v1.ObjectMeta",
+        "ownerReferences",
+        "merge",
+        "uid",
+    ),
+    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", "merge", ""),
+];
+
 /// The schemas of every kind, its list, and what else the operations speak of.
 fn schemas() -> Map<String, Value> {
     let settings = SchemaSettings::openapi3();
@@ -99,6 +136,17 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>();
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta>();
     let mut schemas = generator.take_definitions(true);
+    for (schema, field, strategy, key) in MERGED_LISTS {
+        let list = schemas
+            .get_mut(&format!("io.k8s.{schema}"))
+            .and_then(|s| s["properties"].get_mut(*field));
+        if let Some(list) = list {
+            list["x-kubernetes-patch-strategy"] = (*strategy).into();
+            if !key.is_empty() {
+                list["x-kubernetes-patch-merge-key"] = (*key).into();
+            }
+        }
+    }
     for kind in KINDS {
         let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
         let name = kind.schema_name();
@@ -474,7 +522,7 @@ impl Part {
     fn get(&self) -> &(Bytes, String) {
         self.made.get_or_init(|| {
             let bytes = part(&format!("/{}/", self.name)).to_string();
-            let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
+            let hash = hex(&Sha256::digest(&bytes));
             (Bytes::from(bytes), hash)
         })
     }
@@ -540,4 +588,44 @@ fn cacheable(bytes: Bytes, hash: &str, hashed: bool) -> Response {
         );
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubectl_finds_what_it_looks_for() {
+        let part = part("/api/v1/");
+        assert_eq!(part["openapi"], "3.0.0");
+        let patch = &part["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"],
+            json!({"group": "", "version": "v1", "kind": "Pod"})
+        );
+        let names: Vec<&Value> = patch["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| &p["name"])
+            .collect();
+        assert!(names.contains(&&json!("fieldValidation")) && names.contains(&&json!("dryRun")));
+        assert!(part["components"]["schemas"]["io.k8s.api.core.v1.Pod"].is_object());
+        assert!(part["paths"].get("/healthz").is_none());
+    }
+
+    #[test]
+    fn every_list_that_merges_is_there() {
+        let schemas = schemas();
+        for (schema, field, strategy, _) in MERGED_LISTS {
+            let list = &schemas[&format!("io.k8s.{schema}")]["properties"][field];
+            assert_eq!(list["x-kubernetes-patch-strategy"], *strategy, "{schema}.{field}");
+        }
+    }
+
+    #[test]
+    #[ignore = "writes openapi/podd.json"]
+    fn write() {
+        std::fs::write("openapi/podd.json", format!("{:#}\n", document())).unwrap();
+    }
 }

@@ -1,265 +1,576 @@
-//! Files and directories of pods, without ever following a link or crossing a mount that somebody put in the way.
+//! Paths whose parts others may change while they are walked: opened, made and removed without ever leaving the
+//! directory they start from.
 //!
-//! Goes in: a trusted directory and names beneath it. Comes out: the thing done, or an error with the path.
+//! Goes in: an open directory, or a path whose parents are ours alone, and what is beneath it. Comes out: descriptors,
+//! or an error with the path.
 //!
-//! **Invariant:** what a container may have written is walked by descriptors: each step names one component of an open
-//! directory, so that swapping a directory for a symlink meanwhile leads nowhere.
+//! **Invariant:** nothing here follows a symbolic link out of the directory it was given, and removing never enters
+//! another mount: neither a bind mount of something dear nor a link put there in the meantime is touched.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fchmod, fsync, mkdirat, openat, openat2,
+    renameat, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
 
-/// A file-system operation failed.
+/// `openat2` may ask to try again while anything on the machine is renamed.
+const TRIES: usize = 128;
+/// How many directories of a tree are open at a time; deeper ones are moved up before they are emptied.
+const DEPTH: usize = 64;
+/// How often a directory is emptied into which somebody keeps writing.
+const ROUNDS: usize = 64;
+
+/// What could not be done, and where.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}", path.display())]
+#[error("cannot {tried} {}", path.display())]
 pub struct PathError {
-    pub action: &'static str,
+    /// `remove`, `write`, ...
+    pub tried: &'static str,
     pub path: PathBuf,
     #[source]
     pub source: io::Error,
 }
 
-fn error(action: &'static str, path: &Path) -> impl Fn(Errno) -> PathError {
-    move |errno| PathError {
-        action,
-        path: path.to_owned(),
-        source: errno.into(),
+impl PathError {
+    fn new(tried: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self {
+            tried,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
-/// Remove a directory and all beneath it. Not there: nothing happens. A mount beneath it is left as it is, and is an
-/// error: what lies behind it is not ours.
-pub fn remove_tree(path: &Path) -> Result<(), PathError> {
-    let fail = error("remove", path);
-    match rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()) {
-        Ok(directory) => remove_contents(directory, path)?,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::NOTDIR | Errno::LOOP) => return rustix::fs::unlinkat(CWD, path, AtFlags::empty()).map_err(fail),
-        Err(errno) => return Err(fail(errno)),
-    }
-    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(fail(errno)),
-    }
+/// Whether a file must be there after a loss of power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The file and its directory are synchronised with the disk.
+    Disk,
+    /// It can be made again from what is stored elsewhere.
+    Memory,
 }
 
-/// One directory on the way down, with what is still to be looked at in it.
-struct Level {
-    directory: OwnedFd,
-    entries: Dir,
-    path: PathBuf,
-}
-
-/// Depth first and without recursion, so that no depth a container may have made exhausts the stack.
-fn remove_contents(directory: OwnedFd, path: &Path) -> Result<(), PathError> {
-    let level = |directory: OwnedFd, path: PathBuf| -> Result<Level, PathError> {
-        let entries = Dir::read_from(&directory).map_err(error("list", &path))?;
-        Ok(Level {
+fn open2(
+    directory: BorrowedFd<'_>,
+    path: impl rustix::path::Arg + Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    let mut tries = 0;
+    loop {
+        match openat2(
             directory,
-            entries,
             path,
-        })
-    };
-    let mut levels = vec![level(directory, path.to_owned())?];
-    while let Some(top) = levels.last_mut() {
-        let Some(entry) = top.entries.next() else {
-            let done = levels.pop().expect("it was there a line ago");
-            if let (Some(parent), Some(name)) = (levels.last(), done.path.file_name()) {
-                match rustix::fs::unlinkat(&parent.directory, name, AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(error("remove", &done.path)(errno)),
-                }
-            }
-            continue;
-        };
-        let entry = entry.map_err(error("list", &top.path))?;
-        let name: &CStr = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let child = top.path.join(OsStr::from_bytes(name.to_bytes()));
-        match rustix::fs::unlinkat(&top.directory, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR | Errno::PERM) => {
-                if is_mount_point(top.directory.as_fd(), name).map_err(error("look at", &child))? {
-                    return Err(error("remove", &child)(Errno::BUSY));
-                }
-                let inner = rustix::fs::openat(&top.directory, name, DIRECTORY, Mode::empty())
-                    .map_err(error("open", &child))?;
-                levels.push(level(inner, child)?);
-            }
-            Err(errno) => return Err(error("remove", &child)(errno)),
+            flags,
+            Mode::empty(),
+            resolve | ResolveFlags::NO_MAGICLINKS,
+        ) {
+            Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => tries += 1,
+            result => return result,
         }
     }
-    Ok(())
 }
 
-fn is_mount_point(directory: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
-    let seen = rustix::fs::statx(
+/// Open something that exists beneath a directory. Links are followed as long as they stay beneath (else `EXDEV`).
+pub fn open_beneath(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(open2(directory, path, flags, ResolveFlags::BENEATH)?)
+}
+
+/// Open a directory beneath another one, making what is missing of it with this mode. Links are not followed at all
+/// (`ELOOP`, `ENOTDIR`).
+pub fn mkdir_beneath(directory: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let mut at = openat(
         directory,
-        name,
-        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
-        StatxFlags::BASIC_STATS,
+        ".",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
     )?;
-    Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    for part in path.components() {
+        let name = match part {
+            Component::Normal(name) => name,
+            Component::CurDir => continue,
+            Component::Prefix(_) | Component::RootDir | Component::ParentDir => {
+                return Err(io::Error::from_raw_os_error(Errno::XDEV.raw_os_error()));
+            }
+        };
+        let open = || {
+            open2(
+                at.as_fd(),
+                name,
+                OFlags::PATH | OFlags::DIRECTORY,
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            )
+        };
+        let next = match open() {
+            Err(Errno::NOENT) => match make_dir(at.as_fd(), name, mode) {
+                Ok(()) | Err(Errno::EXIST) => open()?,
+                Err(error) => return Err(error.into()),
+            },
+            result => result?,
+        };
+        at = next;
+    }
+    Ok(at)
 }
 
-/// Make an empty file of exactly this mode. There already: nothing happens.
-pub fn write_new(path: &Path, mode: u32) -> Result<(), PathError> {
-    let fail = error("make", path);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::from_raw_mode(mode)) {
-        // The umask is not asked.
-        Ok(file) => rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(fail),
-        Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(fail(errno)),
+/// A directory with exactly this mode, or none: it is made under another name and gets its own once it is complete.
+/// `EXIST`: there is something of this name.
+fn make_dir(parent: BorrowedFd<'_>, name: &OsStr, mode: u32) -> rustix::io::Result<()> {
+    let new = temporary(name);
+    mkdirat(parent, new.as_c_str(), Mode::from_raw_mode(0o700))?;
+    let named = openat(
+        parent,
+        new.as_c_str(),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .and_then(|directory| fchmod(&directory, Mode::from_raw_mode(mode)))
+    .and_then(
+        |()| match renameat_with(parent, new.as_c_str(), parent, name, RenameFlags::NOREPLACE) {
+            // A file system that cannot do so (NFS): onto an empty directory at worst.
+            Err(Errno::INVAL | Errno::NOSYS) => renameat(parent, new.as_c_str(), parent, name),
+            result => result,
+        },
+    );
+    if named.is_err() {
+        let _ = unlinkat(parent, new.as_c_str(), AtFlags::REMOVEDIR);
     }
+    named
 }
 
-/// Write a file so that it is there whole or not at all. The same content already: it keeps its inode, so that whoever
-/// has it mounted goes on seeing it.
-pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), PathError> {
-    if std::fs::read(path).is_ok_and(|now| now == content) {
-        return Ok(());
-    }
-    let failed = |action, source| PathError {
-        action,
-        path: path.to_owned(),
-        source,
+/// Make a directory with exactly this mode, whatever the umask, in a parent that is ours. `Ok(false)`: it is there.
+pub fn make_directory(path: &Path, mode: u32) -> Result<bool, PathError> {
+    let make = || {
+        let (parent, name) = parent_and_name(path)?;
+        match make_dir(parent.as_fd(), name, mode) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => {
+                let there = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                let kind = FileType::from_raw_mode(there.st_mode);
+                if kind == FileType::Directory {
+                    Ok(false)
+                } else {
+                    Err(Errno::NOTDIR.into())
+                }
+            }
+            Err(error) => Err(io::Error::from(error)),
+        }
     };
-    let temporary = path.with_extension("new");
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode)).map_err(error("make", &temporary))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(error("make", &temporary))?;
-    let mut file = File::from(file);
-    file.write_all(content).map_err(|source| failed("write", source))?;
-    rustix::fs::renameat_with(CWD, &temporary, CWD, path, RenameFlags::empty()).map_err(error("write", path))
+    // The ordinary case costs one look.
+    if path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
+        return Ok(false);
+    }
+    make().map_err(|source| PathError::new("make directory", path, source))
 }
 
-/// Make a directory and its parents with exactly this mode for the last one. There already: its mode is left alone.
-pub fn make_directory(path: &Path, mode: u32) -> Result<(), PathError> {
-    let fail = error("make", path);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|source| PathError {
-            action: "make",
-            path: parent.to_owned(),
-            source,
-        })?;
+/// Put a file in place, wholly or not at all, with exactly this mode. A link of this name is replaced, not followed.
+///
+/// It is another file then: whoever has the old one open or mounted keeps that.
+pub fn write_file_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<(), PathError> {
+    let write = || -> io::Result<()> {
+        let (parent, name) = parent_and_name(path)?;
+        let new = temporary(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&parent, new.as_c_str(), flags, Mode::from_raw_mode(0o600))?);
+        let placed = file
+            .write_all(bytes)
+            .and_then(|()| Ok(fchmod(&file, Mode::from_raw_mode(mode))?))
+            .and_then(|()| {
+                if durability == Durability::Disk {
+                    file.sync_all()
+                } else {
+                    Ok(())
+                }
+            })
+            .and_then(|()| Ok(renameat(&parent, new.as_c_str(), &parent, name)?));
+        if placed.is_err() {
+            let _ = unlinkat(&parent, new.as_c_str(), AtFlags::empty());
+            return placed;
+        }
+        if durability == Durability::Disk {
+            fsync(&parent)?;
+        }
+        Ok(())
+    };
+    write().map_err(|source| PathError::new("write", path, source))
+}
+
+/// Make an empty file with exactly this mode. `AlreadyExists`: something of this name is there, a link too.
+pub fn write_new(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::from_raw_mode(mode))?;
+    fchmod(&file, Mode::from_raw_mode(mode))?;
+    Ok(File::from(file))
+}
+
+/// Remove a file, a link or a whole tree, in a parent that is ours. Not there: nothing happens.
+///
+/// A mount in it stays, with all that is beneath, and is the error; what is beside it is removed all the same.
+pub fn remove_tree(path: &Path) -> Result<(), PathError> {
+    let (parent, name) = match parent_and_name(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(PathError::new("remove", path, error)),
+    };
+    let name = CString::new(name.as_bytes()).map_err(|error| PathError::new("remove", path, error))?;
+    let mut removal = Removal { moved: 0, failed: None };
+    removal.remove(parent.as_fd(), &name, path, 0, None);
+    removal.failed.map_or(Ok(()), Err)
+}
+
+/// The removal of one tree.
+struct Removal {
+    /// How many directories were moved up, and the number in the next one's name.
+    moved: u64,
+    /// The first failure.
+    failed: Option<PathError>,
+}
+
+impl Removal {
+    fn fail(&mut self, path: &Path, error: Errno) -> bool {
+        self.failed.get_or_insert_with(|| PathError::new("remove", path, error));
+        false
     }
-    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
-        Ok(()) => rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(fail),
-        Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(fail(errno)),
+
+    /// Remove one entry of `parent`; whether it is gone. `path` is only for people, `top` the tree's own directory.
+    fn remove(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        path: &Path,
+        depth: usize,
+        top: Option<BorrowedFd<'_>>,
+    ) -> bool {
+        let mut last = Errno::NOTEMPTY;
+        let mut round = 0;
+        while round < ROUNDS {
+            round += 1;
+            match unlinkat(parent, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => return true,
+                Err(Errno::ISDIR) => {}
+                Err(error) => return self.fail(path, error),
+            }
+            match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => return true,
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(Errno::NOTDIR) => continue,
+                Err(error) => return self.fail(path, error),
+            }
+            if let (DEPTH, Some(top)) = (depth, top) {
+                return self.move_up(parent, name, path, top);
+            }
+            // Never over a mount, never through a link: what was a directory a moment ago may be either now.
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+            let directory = match open2(
+                parent,
+                name,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+                resolve,
+            ) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => return true,
+                Err(error @ (Errno::LOOP | Errno::NOTDIR)) => {
+                    last = error;
+                    continue;
+                }
+                Err(error) => return self.fail(path, error),
+            };
+            let moved = self.moved;
+            if !self.empty(directory.as_fd(), path, depth, top.unwrap_or(directory.as_fd())) {
+                return false;
+            }
+            if self.moved > moved {
+                // Not somebody else's doing.
+                round = 0;
+            }
+        }
+        self.fail(path, last)
+    }
+
+    /// Too deep to go on with one descriptor for each level: what is here goes on at the top.
+    fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &Path, top: BorrowedFd<'_>) -> bool {
+        loop {
+            let higher = format!(".removed-{}", self.moved);
+            self.moved += 1;
+            match renameat_with(parent, name, top, higher.as_str(), RenameFlags::NOREPLACE) {
+                Ok(()) | Err(Errno::NOENT) => return true,
+                Err(Errno::EXIST) => {}
+                Err(error) => return self.fail(path, error),
+            }
+        }
+    }
+
+    fn empty(&mut self, directory: BorrowedFd<'_>, path: &Path, depth: usize, top: BorrowedFd<'_>) -> bool {
+        let entries = match Dir::read_from(directory) {
+            Ok(entries) => entries,
+            Err(error) => return self.fail(path, error),
+        };
+        let mut all = true;
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.fail(path, error),
+            };
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                let place = path.join(OsStr::from_bytes(name.to_bytes()));
+                all &= self.remove(directory, name, &place, depth + 1, Some(top));
+            }
+        }
+        all
     }
 }
 
-/// The kind of what a path names; `None` when there is nothing.
-pub fn kind(path: &Path) -> Result<Option<FileType>, PathError> {
-    match rustix::fs::stat(path) {
-        Ok(seen) => Ok(Some(FileType::from_raw_mode(seen.st_mode))),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(errno) => Err(error("look at", path)(errno)),
-    }
+/// The directory that holds a path, opened, and the path's last name.
+fn parent_and_name(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok((openat(CWD, parent, flags, Mode::empty())?, name))
 }
 
-/// True when a file system of its own begins at this path.
-pub fn is_mounted(path: &Path) -> Result<bool, PathError> {
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| error("look at", path)(Errno::INVAL))?;
-    match is_mount_point(CWD, &name) {
-        Err(Errno::NOENT) => Ok(false),
-        other => other.map_err(error("look at", path)),
-    }
-}
-
-/// Mount a tmpfs of at most `size` bytes (half of the memory when `None`) with this mode.
-pub fn mount_tmpfs(path: &Path, size: Option<u64>, mode: u32) -> Result<(), PathError> {
-    let mut options = format!("mode={mode:o}");
-    if let Some(size) = size {
-        options = format!("{options},size={size}");
-    }
-    let options = std::ffi::CString::new(options).expect("digits and commas");
-    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
-    rustix::mount::mount("tmpfs", path, "tmpfs", flags, options.as_c_str()).map_err(error("mount a tmpfs on", path))
-}
-
-/// Unmount at once from everybody's sight; the kernel lets go when the last user does.
-pub fn unmount(path: &Path) -> Result<(), PathError> {
-    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
-    match rustix::mount::unmount(path, flags) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(errno) => Err(error("unmount", path)(errno)),
-    }
+/// A name for what is not complete yet, that nobody else uses.
+fn temporary(name: &OsStr) -> CString {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    // A directory entry has 255 bytes at most.
+    let kept = name.as_bytes().get(..name.len().min(200)).unwrap_or_default();
+    let mut new = b".".to_vec();
+    new.extend(kept.iter().filter(|byte| **byte != 0));
+    new.extend_from_slice(format!(".new-{}-{number}", std::process::id()).as_bytes());
+    CString::new(new).expect("zero bytes were left out")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::sync::atomic::AtomicBool;
+
+    use rustix::mount::{mount_bind, unmount};
 
     use super::*;
 
-    #[test]
-    fn a_tree_goes_and_what_its_links_point_at_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let (tree, canary) = (dir.path().join("tree"), dir.path().join("canary"));
-        std::fs::create_dir_all(tree.join("a/b/c")).unwrap();
-        std::fs::create_dir(&canary).unwrap();
-        std::fs::write(canary.join("file"), "x").unwrap();
-        symlink(&canary, tree.join("a/link")).unwrap();
-        symlink(canary.join("file"), tree.join("file-link")).unwrap();
-        std::fs::write(tree.join("a/b/file"), "x").unwrap();
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists());
-        assert_eq!(std::fs::read_to_string(canary.join("file")).unwrap(), "x");
-        remove_tree(&tree).unwrap();
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn open_dir(path: &Path) -> OwnedFd {
+        File::open(path).unwrap().into()
     }
 
     #[test]
-    fn a_mount_in_the_way_is_spared_and_said() {
+    fn links_lead_nowhere_else() {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = dir.path().join("tree/mounted");
-        std::fs::create_dir_all(&mounted).unwrap();
-        mount_tmpfs(&mounted, Some(1 << 20), 0o755).unwrap();
-        std::fs::write(mounted.join("precious"), "x").unwrap();
-        let refused = remove_tree(&dir.path().join("tree")).unwrap_err();
-        assert_eq!(refused.path, mounted);
-        assert!(mounted.join("precious").exists());
-        unmount(&mounted).unwrap();
-        remove_tree(&dir.path().join("tree")).unwrap();
+        let base = dir.path().join("base");
+        fs::create_dir_all(base.join("a/b")).unwrap();
+        symlink("a/b", base.join("inside")).unwrap();
+        symlink("../..", base.join("up")).unwrap();
+        symlink("/etc", base.join("absolute")).unwrap();
+        let fd = open_dir(&base);
+        open_beneath(fd.as_fd(), Path::new("inside"), OFlags::RDONLY).unwrap();
+        for path in ["up", "absolute/passwd", "../base", "a/../..", "/etc"] {
+            let error = open_beneath(fd.as_fd(), Path::new(path), OFlags::RDONLY).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::XDEV.raw_os_error()), "{path}");
+        }
+
+        let made = mkdir_beneath(fd.as_fd(), Path::new("a/new/./deep"), 0o2770).unwrap();
+        assert_eq!(
+            rustix::fs::fstat(&made).unwrap().st_ino,
+            fs::metadata(base.join("a/new/deep")).unwrap().ino()
+        );
+        assert_eq!(
+            (mode(&base.join("a/new")), mode(&base.join("a/new/deep"))),
+            (0o2770, 0o2770)
+        );
+        mkdir_beneath(fd.as_fd(), Path::new("a/new/deep"), 0o700).unwrap();
+        assert_eq!(mode(&base.join("a/new/deep")), 0o2770, "what is there stays as it is");
+        for path in ["up/x", "absolute/x", "inside/x", "../x", "/x"] {
+            mkdir_beneath(fd.as_fd(), Path::new(path), 0o700).unwrap_err();
+        }
+        assert!(!dir.path().join("x").exists() && !base.join("a/b/x").exists());
     }
 
     #[test]
-    fn a_deep_tree_does_not_exhaust_the_stack() {
+    fn files_are_put_in_place_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "untouched").unwrap();
+        symlink(&victim, &path).unwrap();
+        for (text, durability) in [("one", Durability::Disk), ("two", Durability::Memory)] {
+            write_file_atomic(&path, text.as_bytes(), 0o646, durability).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(mode(&path), 0o646);
+        }
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "nothing half made is left"
+        );
+        let error = write_file_atomic(&dir.path().join("no/file"), b"", 0o600, Durability::Memory).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot write ") && error.to_string().ends_with("/no/file"),
+            "{error}"
+        );
+
+        let new = dir.path().join("new");
+        write_new(&new, 0o666).unwrap();
+        assert_eq!(mode(&new), 0o666);
+        assert_eq!(write_new(&new, 0o666).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn directories_have_the_mode_they_are_made_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        assert!(make_directory(&path, 0o1777).unwrap());
+        assert_eq!(mode(&path), 0o1777);
+        assert!(!make_directory(&path, 0o700).unwrap());
+        assert_eq!(mode(&path), 0o1777);
+        fs::write(dir.path().join("f"), "").unwrap();
+        make_directory(&dir.path().join("f"), 0o700).unwrap_err();
+        symlink(&path, dir.path().join("l")).unwrap();
+        make_directory(&dir.path().join("l"), 0o700).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_tree_goes_wholly_and_alone() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
-        let deep = (0..800).fold(tree.clone(), |path, _| path.join("d"));
-        std::fs::create_dir_all(deep).unwrap();
+        fs::create_dir_all(tree.join("a/b/c")).unwrap();
+        fs::write(tree.join("a/b/file"), "x").unwrap();
+        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        let canary = dir.path().join("canary");
+        fs::create_dir(&canary).unwrap();
+        fs::write(canary.join("bird"), "alive").unwrap();
+        symlink(&canary, tree.join("link")).unwrap();
+        symlink("..", tree.join("a/up")).unwrap();
+        fs::hard_link(canary.join("bird"), tree.join("hard")).unwrap();
+        remove_tree(&tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+        assert_eq!(fs::read_to_string(canary.join("bird")).unwrap(), "alive");
+
+        symlink(&canary, &tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(tree.symlink_metadata().is_err() && canary.join("bird").exists());
+        remove_tree(&dir.path().join("no/such")).unwrap();
+    }
+
+    #[test]
+    fn a_mount_stays_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, canary) = (dir.path().join("tree"), dir.path().join("canary"));
+        fs::create_dir(&canary).unwrap();
+        fs::write(canary.join("bird"), "alive").unwrap();
+        for place in ["x/a/mounted", "x/b/mounted"] {
+            fs::create_dir_all(tree.join(place)).unwrap();
+        }
+        fs::create_dir_all(tree.join("y/z")).unwrap();
+        fs::write(tree.join("x/file"), "").unwrap();
+        for place in ["x/a/mounted", "x/b/mounted"] {
+            mount_bind(&canary, tree.join(place)).unwrap();
+        }
+        let error = remove_tree(&tree).unwrap_err();
+        let names: Vec<_> = fs::read_dir(&tree).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let bird = fs::read_to_string(canary.join("bird"));
+        for place in ["x/a/mounted", "x/b/mounted"] {
+            unmount(tree.join(place), rustix::mount::UnmountFlags::empty()).unwrap();
+        }
+        assert!(
+            error.path.ends_with("mounted") && error.path.starts_with(&tree),
+            "{error}"
+        );
+        assert_eq!(error.source.kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(names, ["x"], "what is beside it is gone");
+        assert_eq!(bird.unwrap(), "alive");
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
     }
 
     #[test]
-    fn an_unchanged_file_keeps_its_inode() {
-        use std::os::unix::fs::MetadataExt;
+    fn depth_is_no_hiding_place() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("hosts");
-        let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
-        write_atomic(&path, b"one", 0o644).unwrap();
-        let first = inode(&path);
-        write_atomic(&path, b"one", 0o644).unwrap();
-        assert_eq!(inode(&path), first);
-        write_atomic(&path, b"two", 0o644).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join(".removed-0"), "in the way").unwrap();
+        let mut at = open_dir(&tree);
+        // Deeper than a path can be long, and than there are descriptors.
+        for _ in 0..1000 {
+            mkdirat(&at, "deep", Mode::RWXU).unwrap();
+            write_in(&at);
+            at = openat(
+                &at,
+                "deep",
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .unwrap();
+        }
+        drop(at);
+        remove_tree(&tree).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    fn write_in(at: &OwnedFd) {
+        openat(
+            at,
+            "file",
+            OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC,
+            Mode::RUSR,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn swapping_a_directory_for_a_link_does_not_lead_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let canary = dir.path().join("canary");
+        fs::create_dir(&canary).unwrap();
+        for number in 0..20 {
+            fs::write(canary.join(format!("bird-{number}")), "alive").unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                symlink(&canary, dir.path().join("link")).unwrap();
+                let at = open_dir(dir.path());
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = renameat_with(&at, "link", &at, "tree/swapped", RenameFlags::EXCHANGE);
+                }
+            });
+            for _ in 0..300 {
+                let _ = fs::create_dir_all(tree.join("swapped"));
+                let _ = fs::write(tree.join("swapped/file"), "");
+                let _ = remove_tree(&tree);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        // The racer's own writing through the link is the only thing that may be new there.
+        let birds = fs::read_dir(&canary)
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name() != "file")
+            .count();
+        assert_eq!(birds, 20);
     }
 }

@@ -18,7 +18,7 @@ pub struct JournalError {
 
 /// What a journal says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Journal {
+pub(super) struct Journal {
     /// The boot it was written in; `None` when the shim never came to write its first line.
     pub boot_id: Option<String>,
     /// Why infra could not be made, if so.
@@ -27,7 +27,7 @@ pub struct Journal {
 }
 
 /// Fold a journal. A last line without its newline is a write that was cut short: it is not believed.
-pub fn fold(bytes: &[u8], attempt: u32, shim_alive: bool) -> Result<Journal, JournalError> {
+pub(super) fn fold(bytes: &[u8], attempt: u32, shim_alive: bool) -> Result<Journal, JournalError> {
     let mut journal = Journal {
         boot_id: None,
         infra_failure: None,

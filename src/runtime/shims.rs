@@ -171,7 +171,7 @@ impl Shims {
     }
 
     /// The journal of a sandbox, folded; `None` when there is none of this boot.
-    pub async fn journal(self: &Arc<Self>, uid: &Uid, attempt: u32) -> Result<Option<Journal>, ShimError> {
+    pub(super) async fn journal(self: &Arc<Self>, uid: &Uid, attempt: u32) -> Result<Option<Journal>, ShimError> {
         let dir = self.sandbox_dir(uid, attempt);
         let alive = self.holder(&dir)?.is_some();
         let path = dir.join(JOURNAL);

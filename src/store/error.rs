@@ -5,8 +5,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::Uid;
-
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{kind} {namespace}/{name} exists already")]
@@ -21,8 +19,6 @@ pub enum StoreError {
         namespace: String,
         name: String,
     },
-    #[error("no object has the uid {uid}")]
-    NoSuchUid { uid: Uid },
     #[error("{kind} {namespace}/{name} was changed meanwhile: expected resource version {expected}, found {found}")]
     Conflict {
         kind: String,

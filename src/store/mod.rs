@@ -32,6 +32,7 @@
 //! that row, and nobody else.
 
 mod address;
+mod change;
 mod error;
 mod history;
 mod image;
@@ -266,7 +267,7 @@ impl Store {
 
     /// Changes of a kind after `since`, oldest first, at most `limit`. `TooOld` when some of them were dropped.
     pub async fn changes(&self, kind: &str, since: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
-        object::changes(&mut *self.reader().await?, kind, since, limit).await
+        change::changes(&mut *self.reader().await?, kind, since, limit).await
     }
 
     /// The newest resource version there is; 1 before the first change.
@@ -301,6 +302,7 @@ impl Store {
     }
 
     /// Replace the status; false (and nothing written, no new resource version) when it is equal to the one stored.
+    /// `NotFound`, with the uid for a name, when the pod is gone.
     pub async fn set_status(&self, uid: &Uid, status: serde_json::Value) -> Result<bool, StoreError> {
         let uid = uid.clone();
         self.write(|reply| Request::SetStatus { uid, status, reply }).await

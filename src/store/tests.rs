@@ -201,7 +201,7 @@ async fn what_is_not_there_is_said_to_be_not_there() {
     let error = store.delete("Pod", "default", "a", 1).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
     let error = store.set_status(&uid(1), json!({})).await.unwrap_err();
-    assert!(matches!(error, StoreError::NoSuchUid { .. }), "{error}");
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
     store.forget_pod(&uid(1)).await.unwrap();
     store.release_address(&uid(1)).await.unwrap();
     assert_eq!(store.observed(&uid(1)).await.unwrap(), Observed::default());

@@ -1,61 +1,51 @@
-//! What a pod mounts: emptyDirs, host paths, and the files of /etc.
+//! What a pod mounts: made before its first container, removed with the pod.
 //!
-//! Goes in: a pod and what the machine's own files say. Comes out: for each volume the path on the host that containers
-//! mount.
+//! Goes in: the pod and where the pods' directories lie (`ROOT/pods`). Comes out: for each volume the path to mount,
+//! and the pod's three files of `/etc`.
 //!
-//! **Invariants:** what is ours lies beneath `ROOT/pods/<uid>` and goes with the pod; a host path is never removed.
-//! Made already: nothing happens, so that an emptyDir keeps what is in it over restarts of containers and of infra.
+//! ```text
+//! ROOT/pods/<uid>/volumes/<name>/                      an emptyDir, mode 0777; with medium Memory a tmpfs on it
+//! ROOT/pods/<uid>/etc/{hosts,hostname,resolv.conf}
+//! ```
+//!
+//! * A tmpfs is mounted on the host, so that it survives containers and infra. It does not survive the boot: then it
+//!   is made again, empty, as with a kubelet.
+//! * `sizeLimit` of a Memory emptyDir is kept by the kernel. On disk it is not enforced yet: a kubelet measures such
+//!   volumes from time to time and evicts the pod.
+//! * The files of `/etc` are put in place as new files, and only when their content differs: containers that run keep
+//!   the ones they have mounted. The pod's address, the one thing in them that could matter to a running container,
+//!   stays the same over sandboxes.
+//!
+//! **Invariant:** everything is done already or is done now; nothing outside `ROOT/pods/<uid>` is ever removed, and no
+//! mount but our own tmpfs is taken away.
 
-mod etc;
+pub mod etc;
+mod host_path;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::FileType;
+pub use self::etc::EtcContext;
+use crate::linux::mounts;
+use crate::linux::path::{self, Durability, PathError};
+use crate::model::{EmptyDirMedium, PodSpec, Uid, VolumeSource};
 
-use crate::linux::path::{self, PathError};
-use crate::model::{EmptyDirMedium, HostPathType, PodSpec, Uid, VolumeSource};
+/// The word by which our tmpfs mounts are known in the mount table.
+const TMPFS_SOURCE: &str = "podd-empty-dir";
 
-/// Everything a kubelet lets anybody write into an emptyDir.
-const EMPTY_DIR_MODE: u32 = 0o777;
-const DIRECTORY_MODE: u32 = 0o755;
-const FILE_MODE: u32 = 0o644;
-
-/// The volumes of all pods of one agent.
-#[derive(Debug)]
+/// The volumes of every pod of one agent.
+#[derive(Debug, Clone)]
 pub struct Volumes {
-    /// `ROOT/pods`.
-    root: PathBuf,
+    /// `ROOT/pods`
+    pods: PathBuf,
 }
 
-/// What the files of /etc are made from besides the pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EtcContext {
-    /// The pod's address; `None` with the host's network.
-    pub ip: Option<IpAddr>,
-    /// The machine's own /etc/resolv.conf and /etc/hosts.
-    pub resolv_conf: String,
-    pub hosts: String,
-    /// What a pod with the host's network is called.
-    pub node_name: String,
-}
-
-impl EtcContext {
-    /// As the machine's files are now.
-    pub fn of_node(ip: Option<IpAddr>, node_name: String) -> Self {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        Self {
-            ip,
-            resolv_conf: read("/etc/resolv.conf"),
-            hosts: read("/etc/hosts"),
-            node_name,
-        }
-    }
-}
-
-/// A pod's volumes, ready to be mounted.
+/// What a pod's containers mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
     /// By the volume's name.
@@ -65,32 +55,43 @@ pub struct Prepared {
     pub resolv_conf: PathBuf,
 }
 
-/// A volume could not be made or removed.
+/// What went wrong, and where. The words are for the pod's owner.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// In Kubernetes' words (`pkg/volume/hostpath/host_path.go`).
-    #[error("hostPath type check failed: {} {problem}", path.display())]
-    HostPathType { path: PathBuf, problem: &'static str },
-    #[error("volume {volume}")]
-    Make {
-        volume: String,
+    /// Kubernetes' own words.
+    #[error("hostPath type check failed: {} is not {expected}", path.display())]
+    HostPathType { path: PathBuf, expected: &'static str },
+    #[error("cannot use hostPath {}", path.display())]
+    HostPath {
+        path: PathBuf,
         #[source]
-        source: PathError,
+        source: io::Error,
     },
-    #[error("files of /etc for pod {uid}")]
-    Etc {
-        uid: Uid,
+    /// It would lead out of the pods' directory.
+    #[error("{name:?} is not a plain name")]
+    Name { name: String },
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error("cannot make directory {}", path.display())]
+    Directory {
+        path: PathBuf,
         #[source]
-        source: PathError,
+        source: io::Error,
     },
-    #[error("what pod {uid} left")]
-    Remove {
-        uid: Uid,
+    #[error("cannot mount a tmpfs on {}", path.display())]
+    Mount {
+        path: PathBuf,
         #[source]
-        source: PathError,
+        source: io::Error,
     },
-    #[error("cannot list {}", path.display())]
-    List {
+    #[error("cannot unmount {}", path.display())]
+    Unmount {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {}", path.display())]
+    Read {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -98,169 +99,170 @@ pub enum VolumeError {
 }
 
 impl Volumes {
-    pub fn new(root: PathBuf) -> Self {
-        Self { root }
+    /// `pods` is `ROOT/pods`, which need not exist yet.
+    pub fn new(pods: PathBuf) -> Self {
+        Self { pods }
     }
 
-    /// Make what is not there yet.
+    /// Make what the pod mounts. Done already: nothing happens.
     pub fn prepare(&self, pod: &PodSpec, context: &EtcContext) -> Result<Prepared, VolumeError> {
-        let dir = self.root.join(pod.uid.as_str());
+        let directory = self.pods.join(plain(pod.uid.as_str())?);
+        let volumes = directory.join("volumes");
+        let etc = directory.join("etc");
+        for path in [&volumes, &etc] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|source| VolumeError::Directory {
+                path: path.clone(),
+                source,
+            })?;
+        }
         let mut sources = BTreeMap::new();
         for volume in &pod.volumes {
-            let made = |source| VolumeError::Make {
-                volume: volume.name.clone(),
-                source,
-            };
             let source = match &volume.source {
                 VolumeSource::EmptyDir { medium, size_limit } => {
-                    let path = dir.join("volumes").join(&volume.name);
-                    path::make_directory(&path, EMPTY_DIR_MODE).map_err(made)?;
-                    if *medium == EmptyDirMedium::Memory && !path::is_mounted(&path).map_err(made)? {
-                        path::mount_tmpfs(&path, *size_limit, EMPTY_DIR_MODE).map_err(made)?;
+                    let path = volumes.join(plain(&volume.name)?);
+                    path::make_directory(&path, 0o777)?;
+                    match medium {
+                        EmptyDirMedium::Disk => {}
+                        EmptyDirMedium::Memory => mount_memory(&path, memory_size(pod, *size_limit))?,
                     }
                     path
                 }
                 VolumeSource::HostPath { path, kind } => {
-                    host_path(path, *kind, made)?;
+                    host_path::check(path, *kind)?;
                     path.clone()
                 }
             };
             sources.insert(volume.name.clone(), source);
         }
-        let etc = dir.join("etc");
-        let write = |name: &str, text: &str| -> Result<PathBuf, VolumeError> {
-            let path = etc.join(name);
-            path::write_atomic(&path, text.as_bytes(), FILE_MODE)
-                .map(|()| path)
-                .map_err(|source| VolumeError::Etc {
-                    uid: pod.uid.clone(),
-                    source,
-                })
-        };
-        path::make_directory(&etc, DIRECTORY_MODE).map_err(|source| VolumeError::Etc {
-            uid: pod.uid.clone(),
-            source,
-        })?;
-        Ok(Prepared {
+        let prepared = Prepared {
             sources,
-            hosts: write("hosts", &etc::hosts(pod, context))?,
-            hostname: write("hostname", &etc::hostname(pod, context))?,
-            resolv_conf: write("resolv.conf", &etc::resolv_conf(pod, context))?,
-        })
+            hosts: etc.join("hosts"),
+            hostname: etc.join("hostname"),
+            resolv_conf: etc.join("resolv.conf"),
+        };
+        put(&prepared.hosts, &etc::hosts(pod, context))?;
+        put(&prepared.hostname, &etc::hostname(pod, context))?;
+        put(&prepared.resolv_conf, &etc::resolv_conf(&pod.dns, context))?;
+        Ok(prepared)
     }
 
-    /// Remove everything beneath the pod's directory. Nothing there: nothing happens.
+    /// Remove everything of the pod. Not there: nothing happens.
+    ///
+    /// A mount that is not ours stays, with what it shows, and is the error.
     pub fn remove(&self, uid: &Uid) -> Result<(), VolumeError> {
-        let failed = |source| VolumeError::Remove {
-            uid: uid.clone(),
-            source,
+        let directory = self.pods.join(plain(uid.as_str())?);
+        let volumes = directory.join("volumes");
+        let mounted = match fs::read_dir(&volumes) {
+            Ok(entries) => entries
+                .map_while(Result::ok)
+                .any(|e| mounts::is_mount_point(&e.path()).unwrap_or(false)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(VolumeError::Read { path: volumes, source }),
         };
-        let dir = self.root.join(uid.as_str());
-        for volume in names(&dir.join("volumes"))? {
-            let path = dir.join("volumes").join(volume);
-            if path::is_mounted(&path).map_err(failed)? {
-                path::unmount(&path).map_err(failed)?;
+        // The mount table is long on a busy machine: it is read only when there is something to find.
+        if mounted {
+            let read_error = |source| VolumeError::Read {
+                path: volumes.clone(),
+                source,
+            };
+            let volumes = volumes.canonicalize().map_err(read_error)?;
+            for mount in mounts::beneath(&volumes).map_err(read_error)?.iter().rev() {
+                let ours = mount.kind == "tmpfs" && mount.source == TMPFS_SOURCE && mount.root == Path::new("/");
+                if ours && mount.path.parent() == Some(&*volumes) {
+                    mounts::unmount_now_or_later(&mount.path).map_err(|source| VolumeError::Unmount {
+                        path: mount.path.clone(),
+                        source,
+                    })?;
+                }
             }
         }
-        path::remove_tree(&dir).map_err(failed)
+        Ok(path::remove_tree(&directory)?)
     }
 
-    /// Every pod that has a directory here.
+    /// Every pod that has a directory.
     pub fn list(&self) -> Result<Vec<Uid>, VolumeError> {
-        Ok(names(&self.root)?.into_iter().map(Uid).collect())
-    }
-}
-
-/// Kubernetes' `hostPath.type`: check what is there, or make what may be made.
-fn host_path(
-    path: &Path,
-    kind: HostPathType,
-    made: impl Fn(PathError) -> VolumeError + Copy,
-) -> Result<(), VolumeError> {
-    let found = path::kind(path).map_err(made)?;
-    let expect = |wanted: FileType, problem: &'static str| {
-        if found == Some(wanted) {
-            Ok(())
-        } else {
-            Err(VolumeError::HostPathType {
-                path: path.to_owned(),
-                problem,
-            })
+        let read_error = |source| VolumeError::Read {
+            path: self.pods.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&self.pods) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read_error(error)),
+        };
+        let mut uids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(read_error)?.file_name();
+            // What podd did not make (`lost+found`) is none of its business.
+            uids.extend(
+                name.to_str()
+                    .filter(|name| is_uuid(name))
+                    .map(|name| Uid(name.to_owned())),
+            );
         }
-    };
-    match kind {
-        // Nothing is checked; where nothing is, a directory is what can be mounted (the runtime makes one in Kubernetes).
-        HostPathType::Unset if found.is_none() => path::make_directory(path, DIRECTORY_MODE).map_err(made),
-        HostPathType::Unset => Ok(()),
-        HostPathType::DirectoryOrCreate if found.is_none() => path::make_directory(path, DIRECTORY_MODE).map_err(made),
-        HostPathType::DirectoryOrCreate | HostPathType::Directory => expect(FileType::Directory, "is not a directory"),
-        HostPathType::FileOrCreate if found.is_none() => path::write_new(path, FILE_MODE).map_err(made),
-        HostPathType::FileOrCreate | HostPathType::File => expect(FileType::RegularFile, "is not a file"),
-        HostPathType::Socket => expect(FileType::Socket, "is not a socket file"),
-        HostPathType::CharDevice => expect(FileType::CharacterDevice, "is not a character device"),
-        HostPathType::BlockDevice => expect(FileType::BlockDevice, "is not a block device"),
+        uids.sort_unstable();
+        Ok(uids)
     }
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, VolumeError> {
-    let failed = |source| VolumeError::List {
-        path: dir.to_owned(),
+/// A name that is one component of a path.
+fn plain(name: &str) -> Result<&str, VolumeError> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(part)), None) if part == name => Ok(name),
+        _ => Err(VolumeError::Name { name: name.to_owned() }),
+    }
+}
+
+/// RFC 4122's text form, in lower case.
+fn is_uuid(name: &str) -> bool {
+    name.len() == 36
+        && name.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+        })
+}
+
+/// How large a Memory emptyDir may grow: its own limit or, if that is less, the memory that the pod's containers may
+/// have (Kubernetes `emptydir/empty_dir.go calculateEmptyDirMemorySize`). `None`: half of the machine's memory, the
+/// kernel's default.
+fn memory_size(pod: &PodSpec, size_limit: Option<u64>) -> Option<u64> {
+    let containers: Option<u64> = pod
+        .containers
+        .iter()
+        .map(|c| c.resources.memory_limit.filter(|limit| *limit > 0))
+        .sum();
+    [size_limit.filter(|limit| *limit > 0), containers]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+fn mount_memory(path: &Path, size: Option<u64>) -> Result<(), VolumeError> {
+    let mount_error = |source| VolumeError::Mount {
+        path: path.to_owned(),
         source,
     };
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    entries
-        .map(|entry| {
-            entry
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .map_err(failed)
-        })
-        .collect()
+    if mounts::is_mount_point(path).map_err(mount_error)? {
+        return Ok(());
+    }
+    mounts::mount_tmpfs(path, TMPFS_SOURCE, size, 0o777).map_err(mount_error)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(path: &Path, kind: HostPathType) -> Result<(), String> {
-        host_path(path, kind, |source| VolumeError::Make {
-            volume: "v".to_owned(),
-            source,
-        })
-        .map_err(|e| e.to_string())
+/// Put a file in place, unless it is as it should be. It can be made again, so the disk is not waited for.
+fn put(path: &Path, text: &str) -> Result<(), VolumeError> {
+    let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    // A container may have written much into it: its length tells enough then.
+    let same = fs::symlink_metadata(path).is_ok_and(|there| there.is_file() && there.len() == length)
+        && fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes());
+    if same {
+        return Ok(());
     }
-
-    #[test]
-    fn each_type_of_host_path_is_checked_in_kubernetes_words() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let missing = dir.path().join("missing");
-        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
-        for (path, kind, problem) in [
-            (dir.path(), HostPathType::Directory, None),
-            (&file, HostPathType::Directory, Some("is not a directory")),
-            (&missing, HostPathType::Directory, Some("is not a directory")),
-            (&file, HostPathType::DirectoryOrCreate, Some("is not a directory")),
-            (&file, HostPathType::File, None),
-            (dir.path(), HostPathType::File, Some("is not a file")),
-            (dir.path(), HostPathType::FileOrCreate, Some("is not a file")),
-            (&dir.path().join("socket"), HostPathType::Socket, None),
-            (&file, HostPathType::Socket, Some("is not a socket file")),
-            (Path::new("/dev/null"), HostPathType::CharDevice, None),
-            (&file, HostPathType::CharDevice, Some("is not a character device")),
-            (&file, HostPathType::BlockDevice, Some("is not a block device")),
-        ] {
-            let expected = problem.map_or(Ok(()), |problem| {
-                Err(format!("hostPath type check failed: {} {problem}", path.display()))
-            });
-            assert_eq!(check(path, kind), expected);
-        }
-        assert!(!missing.exists(), "a check makes nothing");
-        check(&missing, HostPathType::DirectoryOrCreate).unwrap();
-        assert!(missing.is_dir());
-    }
+    Ok(path::write_file_atomic(
+        path,
+        text.as_bytes(),
+        0o644,
+        Durability::Memory,
+    )?)
 }

@@ -34,6 +34,8 @@ pub struct Kind {
     pub deletion: Deletion,
     /// The cells of an object's row, as many as there are columns.
     pub row: fn(&Value, Timestamp) -> Row,
+    /// Bytes from a client → an object of this kind, its fields known and of their types, and warnings.
+    pub read: fn(&[u8], Encoding, FieldValidation) -> Result<(Value, Vec<String>), ApiError>,
     /// Bytes from a client → an object to be stored.
     pub admit: fn(&Draft<'_>) -> Result<Admitted, ApiError>,
     /// The stored object and what a PUT or PATCH made of it → what is to be stored instead.

@@ -76,7 +76,7 @@ async fn perform(store: &Store, act: &Act, fresh: Uid) {
         Act::Status(n, v) => {
             let Some(object) = current(store, *n).await else { return };
             match store.set_status(&object.uid, json!({ "phase": v })).await {
-                Ok(_) | Err(StoreError::NoSuchUid { .. }) => {}
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }

@@ -1,0 +1,253 @@
+//! Who gets in, over real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+use crate::api::serve::{serve_tls_with, serve_unix_with};
+use crate::api::tls::Pki;
+
+struct Tls {
+    server: Server,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+fn moment() -> Timestamp {
+    let since = rustls::pki_types::UnixTime::now().as_secs();
+    Timestamp::from_second(i64::try_from(since).unwrap()).unwrap()
+}
+
+fn impatient() -> Limits {
+    Limits {
+        head_timeout: Duration::from_millis(200),
+        body_timeout: Duration::from_millis(200),
+        stop_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    }
+}
+
+impl Tls {
+    async fn start(limits: Limits) -> Self {
+        let server = Server::with(limits, crate::store::Limits::default()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pki = Pki::open(server.dir.path(), "node-1", address, moment()).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let router = server.router.clone();
+        let task = tokio::spawn(serve_tls_with(
+            listener,
+            pki.server_config().unwrap(),
+            router,
+            stopping,
+            limits,
+        ));
+        Self {
+            server,
+            address,
+            stop,
+            task,
+        }
+    }
+
+    /// A connection with the certificate of this directory's administrator, or with none.
+    async fn connect(&self, client: Option<&std::path::Path>, http2: bool) -> TlsStream<TcpStream> {
+        let pem = |dir: &std::path::Path, name: &str| std::fs::read(dir.join("pki").join(name)).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&pem(self.server.dir.path(), "ca.crt")).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some(dir) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(&pem(dir, "admin.crt")).unwrap()],
+                    PrivateKeyDer::from_pem_slice(&pem(dir, "admin.key")).unwrap(),
+                )
+                .unwrap(),
+        };
+        if http2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap()
+    }
+
+    async fn admin(&self) -> TlsStream<TcpStream> {
+        self.connect(Some(self.server.dir.path()), false).await
+    }
+}
+
+/// Send a whole request and read the answer to the end of the connection.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str) -> String {
+    stream
+        .write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn code(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("none")
+}
+
+const LIST: &str = "GET /api/v1/pods HTTP/1.1\r\nHost: 127.0.0.1";
+
+#[tokio::test]
+async fn only_a_certificate_of_our_own_authority_opens_the_door() {
+    let tls = Tls::start(Limits::default()).await;
+    let other = tempfile::tempdir().unwrap();
+    Pki::open(other.path(), "node-1", tls.address, moment()).unwrap();
+    assert_eq!(code(&exchange(tls.admin().await, LIST).await), "200");
+    for client in [None, Some(other.path())] {
+        let answer = exchange(tls.connect(client, false).await, LIST).await;
+        assert_eq!(code(&answer), "401");
+        assert!(answer.contains("\"reason\":\"Unauthorized\""), "{answer}");
+        for path in ["/livez", "/healthz", "/version"] {
+            let open = format!("GET {path} HTTP/1.1\r\nHost: localhost");
+            assert_eq!(
+                code(&exchange(tls.connect(client, false).await, &open).await),
+                "200",
+                "{path}"
+            );
+        }
+        let unready = "GET /readyz HTTP/1.1\r\nHost: localhost";
+        assert_eq!(code(&exchange(tls.connect(client, false).await, unready).await), "503");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_browsers_and_bent_names_are_refused() {
+    let tls = Tls::start(Limits::default()).await;
+    for (head, wanted) in [
+        (format!("{LIST}\r\nOrigin: https://evil.example"), "403"),
+        ("GET /api/v1/pods HTTP/1.1\r\nHost: evil.example".to_owned(), "421"),
+        ("GET /livez HTTP/1.1\r\nHost: evil.example:7443".to_owned(), "421"),
+        ("GET /api/v1/pods HTTP/1.1\r\nX: y".to_owned(), "421"),
+        ("GET /api/v1/pods HTTP/1.1\r\nHost: NODE-1:7443".to_owned(), "200"),
+        (format!("GET /api/v1/pods HTTP/1.1\r\nHost: {}", tls.address), "200"),
+    ] {
+        assert_eq!(code(&exchange(tls.admin().await, &head).await), wanted, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn silent_and_slow_connections_are_closed() {
+    let tls = Tls::start(impatient()).await;
+    // No handshake at all; no request; half a head; HTTP/2 without a word.
+    let mut bare = TcpStream::connect(tls.address).await.unwrap();
+    let mut silent = tls.admin().await;
+    let mut half = tls.admin().await;
+    half.write_all(b"GET /api/v1/pods HT").await.unwrap();
+    let mut h2 = tls.connect(Some(tls.server.dir.path()), true).await;
+    let mut rest = Vec::new();
+    for result in [
+        bare.read_to_end(&mut rest).await,
+        silent.read_to_end(&mut rest).await,
+        half.read_to_end(&mut rest).await,
+        h2.read_to_end(&mut rest).await,
+    ] {
+        // Closed either way: with a proper end, or in the middle of TLS.
+        drop(result);
+    }
+    // A body that does not come.
+    let mut slow = tls.admin().await;
+    let head = format!(
+        "POST {PODS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    drop(slow.read_to_end(&mut answer).await);
+    assert_eq!(code(&String::from_utf8_lossy(&answer)), "408");
+    assert_eq!(code(&exchange(tls.admin().await, LIST).await), "200");
+}
+
+#[tokio::test]
+async fn stopping_ends_watches_and_closes_the_listener() {
+    let tls = Tls::start(Limits::default()).await;
+    let mut watching = tls.admin().await;
+    watching
+        .write_all(format!("GET {PODS}?watch=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut head = [0; 12];
+    watching.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    tls.stop.send_replace(true);
+    let mut rest = Vec::new();
+    watching.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "the watch ends properly");
+    tls.task.await.unwrap();
+    assert!(TcpStream::connect(tls.address).await.is_err());
+}
+
+#[tokio::test]
+async fn root_needs_no_certificate_on_the_unix_socket() {
+    let server = Server::start().await;
+    let path = server.dir.path().join("podd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(serve_unix_with(
+        listener,
+        server.router.clone(),
+        stopping,
+        Limits::default(),
+    ));
+    // curl --unix-socket sends whatever host is in its URL.
+    let head = "GET /api/v1/pods HTTP/1.1\r\nHost: podd";
+    assert_eq!(
+        code(&exchange(UnixStream::connect(&path).await.unwrap(), head).await),
+        "200"
+    );
+    stop.send_replace(true);
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_listener_nobody_is_anyone() {
+    let server = Server::start().await;
+    let guarded = crate::api::guard::guarded(server.router.clone(), &Limits::default());
+    let request = Request::get("/api/v1/pods").body(Body::empty()).unwrap();
+    assert_eq!(
+        guarded.oneshot(request).await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_a_status() {
+    async fn panics() -> &'static str {
+        panic!("a secret")
+    }
+    let router = Router::new().route("/version", axum::routing::get(panics));
+    let response = crate::api::guard::guarded(router, &Limits::default());
+    let request = Request::get("/version").body(Body::empty()).unwrap();
+    let response = response.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let status: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(status["reason"], "InternalError");
+    assert!(!status.to_string().contains("secret"));
+}
