@@ -234,9 +234,11 @@ fn first_since(pieces: &[Piece], since: Option<Timestamp>) -> usize {
         .unwrap_or(pieces.len().saturating_sub(1))
 }
 
-/// Where the last `lines` whole lines begin: the file, and the offset in it.
+/// Where the last `lines` lines begin: the file, and the offset in it. What follows the last newline the container wrote
+/// is a line too, as it is for tail(1).
 fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
     let mut found = 0;
+    let mut last = true;
     for (at, piece) in pieces.iter().enumerate().rev() {
         // Ends of records, from the last one backwards. What follows the last newline is still being written.
         let mut end = piece.file.metadata()?.len();
@@ -249,7 +251,8 @@ fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
             for (i, _) in block[..size].iter().enumerate().rev().filter(|(_, b)| **b == b'\n') {
                 let newline = start + u64::try_from(i).unwrap_or(0);
                 // The record after this newline is known now: it ends at the newline found before.
-                if newest_end.is_some() && is_full(&piece.file, newline + 1)? {
+                if newest_end.is_some() && (is_full(&piece.file, newline + 1)? || std::mem::take(&mut last)) {
+                    last = false;
                     found += 1;
                     if found > lines {
                         return after_record(&piece.file, newline + 1).map(|offset| (at, offset));
@@ -259,7 +262,8 @@ fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
             }
             end = start;
         }
-        if newest_end.is_some() && is_full(&piece.file, 0)? {
+        if newest_end.is_some() && (is_full(&piece.file, 0)? || std::mem::take(&mut last)) {
+            last = false;
             found += 1;
             if found > lines {
                 return after_record(&piece.file, 0).map(|offset| (at, offset));
