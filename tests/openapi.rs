@@ -29,9 +29,9 @@ fn collect(value: &serde_json::Value, references: &mut Vec<String>) {
     match value {
         serde_json::Value::Object(fields) => {
             for (name, field) in fields {
-                match field {
-                    serde_json::Value::String(text) if name == "$ref" => references.push(text.clone()),
-                    other => collect(other, references),
+                match field.as_str() {
+                    Some(text) if name == "$ref" => references.push(text.to_owned()),
+                    Some(_) | None => collect(field, references),
                 }
             }
         }
