@@ -316,7 +316,7 @@ mod tests {
     fn links_that_point_outside_end_inside() {
         for target in ["/outside", "../outside", "../../../../../../outside", "/../../outside"] {
             let (directory, opened) = inside("/data/x", Kind::Directory, |root| {
-                symlink(target, root.join("data")).unwrap()
+                symlink(target, root.join("data")).unwrap();
             });
             assert!(
                 same(&opened.unwrap(), &directory.path().join("root/outside/x")),
