@@ -25,7 +25,7 @@ pub struct Settings {
     /// HTTPS address of the API [default: 127.0.0.1:7443]
     #[arg(long, env = "PODD_LISTEN", value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Unix socket of the API, for root alone [default: RUN_DIR/podd.sock]
+    /// Unix socket of the API, for root alone [default: the run directory's podd.sock]
     #[arg(long, env = "PODD_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Addresses of pods; the first is the bridge's [default: 10.244.0.0/22]
@@ -175,7 +175,7 @@ impl Config {
             ));
         }
         let max_restart_backoff = match max_restart_backoff {
-            None => Duration::from_secs(300),
+            None => Duration::from_mins(5),
             Some(text) => parse_duration(&text)
                 .filter(|d| (1..=300).contains(&d.as_secs()))
                 .ok_or_else(|| {
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(config.socket, Path::new("/run/podd/podd.sock"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:7443");
         assert_eq!(config.node_name, "host-1");
-        assert_eq!(config.max_restart_backoff, Duration::from_secs(300));
+        assert_eq!(config.max_restart_backoff, Duration::from_mins(5));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! podd: a pod host for one Linux machine.
 //!
-//! One binary takes Kubernetes Pods over HTTP, keeps what is wanted and what is seen in SQLite, and reconciles.
+//! One binary takes Kubernetes Pods over HTTP, keeps what is wanted and what is seen in `SQLite`, and reconciles.
 //!
 //! ```text
 //! podd serve            the agent: HTTP API, SQLite, controller, images, network   (tokio)

@@ -255,9 +255,12 @@ fn non_negative(grace: i64) -> i64 {
     if grace < 0 { 1 } else { grace }
 }
 
-/// `metav1.Time` has whole seconds.
+/// `metav1.Time` has whole seconds. A started one counts as whole, so that nobody gets less than the grace he was given.
 fn whole_seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+    let started = i64::from(at.subsec_nanosecond() > 0);
+    Timestamp::from_second(at.as_second() + started)
+        .unwrap_or(at)
+        .to_string()
 }
 
 #[cfg(test)]
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn the_first_delete_marks_the_pod_with_its_own_grace() {
         let marked = mark(&pod(), None, at("2026-01-01T00:00:00.9Z")).unwrap();
-        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:20Z");
+        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:21Z");
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 20);
         assert_eq!(marked["metadata"]["generation"], 2);
     }

@@ -622,10 +622,4 @@ mod tests {
             assert_eq!(list["x-kubernetes-patch-strategy"], *strategy, "{schema}.{field}");
         }
     }
-
-    #[test]
-    #[ignore = "writes openapi/podd.json"]
-    fn write() {
-        std::fs::write("openapi/podd.json", format!("{:#}\n", document())).unwrap();
-    }
 }

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::kinds::{Draft, Kind};
 use super::params::Head;
 use super::read;
-use crate::admit::{Encoding, FieldValidation};
+use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::Uid;
 use crate::store::{StoreError, StoredObject};
 
@@ -146,7 +146,10 @@ pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body:
     if encoding == Encoding::Json {
         body::check_depth(&bytes)?;
     }
-    let (proposed, mut warnings) = (kind.read)(&bytes, encoding, validation)?;
+    let Decoded {
+        object: proposed,
+        mut warnings,
+    } = (kind.read)(&bytes, encoding, validation)?;
     let unconditional = proposed["metadata"]["resourceVersion"]
         .as_str()
         .is_none_or(str::is_empty);

@@ -36,7 +36,7 @@ enum Command {
     Kubeconfig(Kubeconfig),
     /// Say what this machine offers, what it lacks, and what podd does about each
     Doctor(Doctor),
-    /// Print the OpenAPI document
+    /// Print the API's document
     Openapi,
     /// Print the version
     Version,

@@ -78,7 +78,7 @@ impl<R: Runtime> Controller<R> {
             let due = queue.next_planned().filter(|_| !stopping);
             tokio::select! {
                 // Cancel-safe: a watch receiver loses nothing when its future is dropped.
-                changed = stop.changed(), if !stopping => stopping = changed.is_err() || *stop.borrow(),
+                told = stop.changed(), if !stopping => stopping = told.is_err() || *stop.borrow(),
                 // Cancel-safe: JoinSet keeps a finished task until it is joined.
                 Some(joined) = looks.join_next_with_id() => {
                     controller.finish(&mut queue, &mut looking, joined);

@@ -23,6 +23,7 @@ pub mod path;
 mod plan;
 pub mod poll;
 pub mod privilege;
+pub mod probe;
 pub mod process;
 mod rootfs;
 pub mod seccomp;

@@ -204,7 +204,7 @@ impl Netlink {
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let mut found = None;
         match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, &mut |body| {
-            found = parse_link(body)
+            found = parse_link(body);
         }) {
             Ok(_) => Ok(found),
             Err(refusal) if refusal.errno == libc::ENODEV => Ok(None),

@@ -292,13 +292,12 @@ fn make_bridge(netlink: &mut Netlink, config: &NetworkConfig) -> Result<(), Netw
         }
         tracing::warn!(%cidr, %link, network = %other, "hosts of this network with addresses of pods are hidden by them");
     }
-    let bridge = match existing {
-        Some(bridge) => bridge,
-        None => {
-            netlink.add_bridge(name, mac(cidr.gateway()))?;
-            tracing::info!(bridge = %name, %cidr, "made the pods' bridge");
-            bridge_of(netlink, name)?.ok_or_else(|| NetworkError::NoBridge { name: name.clone() })?
-        }
+    let bridge = if let Some(bridge) = existing {
+        bridge
+    } else {
+        netlink.add_bridge(name, mac(cidr.gateway()))?;
+        tracing::info!(bridge = %name, %cidr, "made the pods' bridge");
+        bridge_of(netlink, name)?.ok_or_else(|| NetworkError::NoBridge { name: name.clone() })?
     };
     for old in addresses
         .iter()

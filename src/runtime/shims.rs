@@ -24,7 +24,7 @@ use crate::shim::protocol::{FromShim, JOURNAL, PROTOCOL, Reply, Request, Request
 
 /// How long a shim may take to answer before it is taken for stuck. Starting a container takes milliseconds; a volume
 /// on a hanging disk may take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The largest message a shim may send.
 const MESSAGE_MAX: u32 = 1 << 20;

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use super::VolumeError;
@@ -25,22 +25,8 @@ pub(super) fn check(path: &Path, kind: HostPathType) -> Result<(), VolumeError> 
     let (fits, expected) = match (kind, there) {
         // No check; what is not there is made as a directory, as containerd and Docker do.
         (HostPathType::Unset, Some(_)) => return Ok(()),
-        (HostPathType::Unset | HostPathType::DirectoryOrCreate, None) => {
-            return fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(path)
-                .map_err(failed);
-        }
-        (HostPathType::FileOrCreate, None) => {
-            return fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o644)
-                .open(path)
-                .map(drop)
-                .map_err(failed);
-        }
+        (HostPathType::Unset | HostPathType::DirectoryOrCreate, None) => return make_directories(path).map_err(failed),
+        (HostPathType::FileOrCreate, None) => return make_file(path).map_err(failed),
         (HostPathType::DirectoryOrCreate | HostPathType::Directory, there) => {
             (there.is_some_and(|t| t.is_dir()), "a directory")
         }
@@ -58,4 +44,24 @@ pub(super) fn check(path: &Path, kind: HostPathType) -> Result<(), VolumeError> 
             expected,
         })
     }
+}
+
+/// Make a directory and what is missing above it, each with mode 0755 whatever the umask.
+fn make_directories(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|above| !above.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        match fs::create_dir(directory) {
+            Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?,
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Make an empty file with mode 0644 whatever the umask.
+fn make_file(path: &Path) -> io::Result<()> {
+    let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
 }

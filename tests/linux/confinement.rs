@@ -355,7 +355,10 @@ fn section_of(text: &str, name: &str) -> Vec<String> {
 fn is_known_difference(mount: &str) -> bool {
     let path = mount.split(' ').next().unwrap_or_default();
     let masked = path.starts_with("/proc/") && (mount.contains("devtmpfs") || mount.contains("mode=755"));
-    masked || ["", "/blkio", "/cpuset", "/systemd"].iter().any(|h| path == format!("/sys/fs/cgroup{h}"))
+    masked
+        || ["", "/blkio", "/cpuset", "/systemd"]
+            .iter()
+            .any(|h| path == format!("/sys/fs/cgroup{h}"))
 }
 
 /// Run the very configuration podd wrote for container `c` under runc, on the same root, and give its output.

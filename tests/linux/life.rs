@@ -57,7 +57,7 @@ fn exit_codes_and_signals_are_told_as_they_were() {
     ];
     for (name, script, _, _) in cases {
         agent.create(&with(pod(name, &[("c", script)]), |p| {
-            p["spec"]["restartPolicy"] = json!("Never")
+            p["spec"]["restartPolicy"] = json!("Never");
         }));
     }
     for (name, _, code, reason) in cases {
@@ -96,7 +96,7 @@ fn restart_policies_decide_what_runs_again() {
         ("never-1", "Never", "exit 1"),
     ] {
         agent.create(&with(pod(name, &[("c", script)]), |p| {
-            p["spec"]["restartPolicy"] = json!(policy)
+            p["spec"]["restartPolicy"] = json!(policy);
         }));
     }
     // The first restart comes at once, the second after 10 s: until then the container waits in CrashLoopBackOff.
@@ -212,7 +212,7 @@ fn a_watch_tells_the_whole_life_in_order() {
     let agent = Agent::start();
     let events = agent.watch("/api/v1/namespaces/default/pods?watch=true&resourceVersion=0&timeoutSeconds=60");
     agent.create(&with(pod("short", &[("c", "exit 7")]), |p| {
-        p["spec"]["restartPolicy"] = json!("Never")
+        p["spec"]["restartPolicy"] = json!("Never");
     }));
     let mut phases: Vec<String> = Vec::new();
     let mut last = 0;

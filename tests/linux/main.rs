@@ -1,5 +1,11 @@
 //! The real binary, real namespaces: what a user of podd sees.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so"
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

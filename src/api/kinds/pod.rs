@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Admitted, Amended, Column, Deletion, Draft, Kind, Row, Selectable, Subresource};
-use crate::admit::{self, AdmitContext, Encoding, Fault, FaultReason, FieldValidation};
+use crate::admit::{self, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation};
 use crate::api::error::ApiError;
 use crate::api::table::human_duration;
 use crate::model::{Timestamp, Uid};
@@ -145,10 +145,13 @@ fn invalid(name: Option<&str>, faults: Vec<Fault>) -> ApiError {
     }
 }
 
-fn read(bytes: &[u8], encoding: Encoding, validation: FieldValidation) -> Result<(Value, Vec<String>), ApiError> {
-    let decoded =
+fn read(bytes: &[u8], encoding: Encoding, validation: FieldValidation) -> Result<Decoded<Value>, ApiError> {
+    let Decoded { object, warnings } =
         admit::decode::<Pod>(bytes, encoding, validation).map_err(|e| ApiError::bad_request(e.to_string()))?;
-    Ok((written(&decoded.object)?, decoded.warnings))
+    Ok(Decoded {
+        object: written(&object)?,
+        warnings,
+    })
 }
 
 fn written(pod: &Pod) -> Result<Value, ApiError> {

@@ -46,6 +46,11 @@ struct Identity {
     born: Option<SystemTime>,
 }
 
+/// What stamps are ordered by: `20260101-000000`, `20260101-000000-1` and so on to `20260101-000000-10`, numbers all.
+fn age(stamp: &str) -> Vec<u64> {
+    stamp.split('-').map(|part| part.parse().unwrap_or(u64::MAX)).collect()
+}
+
 /// Names that come from objects are single path components, or nothing is opened.
 fn component(name: &str) -> io::Result<&str> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
@@ -114,7 +119,7 @@ impl LogDir {
                 rotated.push(name);
             }
         }
-        rotated.sort();
+        rotated.sort_by_cached_key(|name| age(&name[prefix.len()..]));
         rotated.push(self.current.clone());
         let mut pieces: Vec<Piece> = Vec::with_capacity(rotated.len());
         for name in rotated {
@@ -350,8 +355,9 @@ mod tests {
     #[test]
     fn rotated_files_come_first_in_the_order_of_their_stamps() {
         let logs = Logs::new();
-        logs.write("0.log.20260101-000002", 10..20);
-        logs.write("0.log.20260101-000001", 0..10);
+        logs.write("0.log.20260101-000001-10", 10..20);
+        logs.write("0.log.20260101-000001-9", 5..10);
+        logs.write("0.log.20260101-000001", 0..5);
         logs.write("0.log", 20..30);
         logs.write("1.log", 90..99);
         assert_eq!(drain(&mut logs.reader(None)), lines(0..30));
