@@ -22,5 +22,6 @@ pub mod journal;
 mod log;
 mod output;
 pub mod protocol;
+mod sandbox;
 mod supervisor;
 pub mod zygote;

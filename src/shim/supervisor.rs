@@ -14,26 +14,23 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
-
 use super::connection::Connection;
 use super::containers::{Containers, Ended, Known};
 use super::journal::Journal;
 use super::output::Outputs;
 use super::protocol::{
-    Fact, FromShim, JOURNAL, LOCK, PROTOCOL, PodResources, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn,
-    StartContainer, WaitStatus,
+    Fact, FromShim, JOURNAL, LOCK, PROTOCOL, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn, StartContainer,
+    WaitStatus,
 };
-use crate::linux::cgroup::{CgroupError, Cgroups};
+use super::sandbox::{infra_cgroup, make_infra};
 use crate::linux::container::Machine;
-use crate::linux::infra::{self, InfraConfig};
+use crate::linux::infra;
 use crate::linux::lock::{self, Lock};
 use crate::linux::poll::{Interest, Poller};
 use crate::linux::process::{self, SignalDescriptor};
 use crate::linux::unix;
 
 const MAX_CONNECTIONS: usize = 64;
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Where the last words of a shim go that ends as it should not.
 const LAST_WORDS: &str = "shim.err";
 /// A cgroup that was busy, or a line that did not fit, is tried again after 1 ms, then 2, 4, ... at most this.
@@ -196,70 +193,6 @@ pub(super) const FIRST_CHANNEL: u64 = 1 << 32;
 /// Outputs: this and twice their number, plus one for stderr.
 pub(super) const FIRST_OUTPUT: u64 = 2 << 32;
 const FIRST_CONNECTION: u64 = 1 << 48;
-
-#[derive(Debug, thiserror::Error)]
-enum InfraFailure {
-    #[error("control groups")]
-    Cgroup(#[from] CgroupError),
-    #[error("machine")]
-    Machine(#[from] io::Error),
-    #[error(transparent)]
-    Infra(#[from] infra::InfraError),
-}
-
-fn make_infra(config: &SandboxConfig, mounts: &OwnedFd) -> Result<(Machine, infra::Infra), InfraFailure> {
-    let cgroups = Cgroups::detect(Path::new(CGROUP_ROOT))?;
-    cgroups.create(&config.cgroup)?;
-    cgroups.apply(&config.cgroup, &pod_resources(&config.resources))?;
-    let cgroup = infra_cgroup(config);
-    cgroups.create(&cgroup)?;
-    let entry = cgroups.entry(&cgroup)?;
-    let infra = infra::start(&InfraConfig {
-        host_network: config.host_network,
-        hostname: &config.hostname,
-        oom_score_adj: config.oom_score_adj,
-        cgroup: entry,
-        mounts: mounts.as_fd(),
-    })?;
-    Ok((Machine::look(cgroups)?, infra))
-}
-
-fn infra_cgroup(config: &SandboxConfig) -> String {
-    format!("{}/infra", config.cgroup)
-}
-
-fn pod_resources(limits: &PodResources) -> LinuxResources {
-    let PodResources {
-        cpu_shares,
-        cpu_quota,
-        memory_limit,
-        pids_limit,
-    } = *limits;
-    let mut resources = LinuxResourcesBuilder::default();
-    if cpu_shares.is_some() || cpu_quota.is_some() {
-        let mut cpu = LinuxCpuBuilder::default();
-        if let Some(shares) = cpu_shares {
-            cpu = cpu.shares(shares);
-        }
-        if let Some(quota) = cpu_quota {
-            cpu = cpu.quota(quota).period(100_000_u64);
-        }
-        resources = resources.cpu(cpu.build().expect("every field has a default"));
-    }
-    if let Some(limit) = memory_limit {
-        let memory = LinuxMemoryBuilder::default().limit(limit);
-        resources = resources.memory(memory.build().expect("every field has a default"));
-    }
-    if let Some(limit) = pids_limit {
-        resources = resources.pids(
-            LinuxPidsBuilder::default()
-                .limit(limit)
-                .build()
-                .expect("the limit is given"),
-        );
-    }
-    resources.build().expect("every field has a default")
-}
 
 /// Who waits for the answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
