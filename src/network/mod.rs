@@ -8,7 +8,7 @@
 //!   its alias. Nobody deletes it in the ordinary course: it dies with the pod's namespace, and deleting a link takes
 //!   the kernel tens of milliseconds.
 //! * The hardware addresses follow from the IP addresses, so that a sandbox made anew is found by everybody who knew
-//!   the old one.
+//!   the old one; and the bridge is told at once which port has it, because the old namespace may linger for a while.
 //! * Pods and bridge take no IPv6 router advertisements: any pod could send them (CVE-2020-10749). Inside there is
 //!   `::1` and a link-local address, no more.
 //! * Reverse-path filtering, in either mode, lets all of this pass. Where `br_netfilter` is loaded and another program
@@ -108,7 +108,7 @@ pub enum NetworkError {
         #[source]
         source: VisitError,
     },
-    #[error("the pod's network namespace has no {INSIDE} although it was just made")]
+    #[error("a link that was just made is not there")]
     NoInterface,
     #[error("cannot write {}", path.display())]
     Setting {
@@ -381,6 +381,8 @@ fn attach(
         Err(error) if error.exists() => join(&mut tools.netlink, &mut inside, &veth)?,
         Err(error) => return Err(error.into()),
     }
+    let port = tools.netlink.link(name)?.ok_or(NetworkError::NoInterface)?;
+    tools.netlink.forward_to_port(port.index, veth.peer_mac)?;
     let eth0 = inside.link(INSIDE)?.ok_or(NetworkError::NoInterface)?;
     inside.set_up(LOOPBACK)?;
     inside.add_address(eth0.index, ip, config.cidr.prefix())?;

@@ -395,3 +395,26 @@ fn what_cannot_be_is_said_clearly() {
         );
     });
 }
+
+#[test]
+fn a_lingering_namespace_does_not_keep_the_address() {
+    on_a_machine(async || {
+        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        for sandbox in 0..5 {
+            let (old, new) = (Infra::start(), Infra::start());
+            network.attach(&uid(1), 2 * sandbox, old.pid(), ip(2)).await.unwrap();
+            let (text, _) = tcp(&fetch, &|| old.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
+            assert_eq!(text, "hello");
+            network
+                .attach(&uid(1), 2 * sandbox + 1, new.pid(), ip(2))
+                .await
+                .unwrap();
+            let (text, _) = tcp(&fetch, &|| new.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
+            assert_eq!(text, "hello");
+            network.remove_link(&uid(1), 2 * sandbox).await.unwrap();
+            let (text, _) = tcp(&fetch, &|| new.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
+            assert_eq!(text, "hello", "also when the old one is gone at last");
+            network.remove_link(&uid(1), 2 * sandbox + 1).await.unwrap();
+        }
+    });
+}
