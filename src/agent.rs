@@ -121,7 +121,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .context("cannot write admin.kubeconfig")?;
     let unix = unix_listener(&config.socket)?;
     let state = ApiState {
-        store,
+        store: store.clone(),
         node_name: config.node_name.clone(),
         log_dir: config.log_dir.clone(),
         ready: readiness.clone(),
@@ -141,18 +141,30 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    tokio::select! {
+    let failed = tokio::select! {
         // Cancel-safe: a signal stream keeps what it has not given out.
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping; pods go on"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping; pods go on"),
-    }
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: stopping; pods go on");
+            None
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: stopping; pods go on");
+            None
+        }
+        // Cancel-safe: it only waits for a word that stays said. Nothing more can be stored: what is not stored must not
+        // be answered, and the next agent begins with what was.
+        error = store.failure() => Some(error),
+    };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
     https.await.context("the HTTPS listener panicked")?;
     http.await.context("the socket listener panicked")?;
     let _ = std::fs::remove_file(&config.socket);
-    Ok(())
+    match failed {
+        Some(error) => Err(error).context("the state database failed; pods go on, and the next agent takes them over"),
+        None => Ok(()),
+    }
 }
 
 /// Say that the agent is ready: to systemd, and with one line in the log.

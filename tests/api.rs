@@ -31,10 +31,17 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listening = listener.local_addr().unwrap();
         let pki = Pki::open(dir.path(), "node-1", listening, now()).unwrap();
-        pki.write_kubeconfig(&dir.path().join("admin.kubeconfig"), listening).unwrap();
+        pki.write_kubeconfig(&dir.path().join("admin.kubeconfig"), listening)
+            .unwrap();
         let (_ready, ready) = watch::channel(true);
         let log_dir = dir.path().join("logs");
-        let state = ApiState { store: store.clone(), node_name: "node-1".to_owned(), log_dir, ready, clock: now };
+        let state = ApiState {
+            store: store.clone(),
+            node_name: "node-1".to_owned(),
+            log_dir,
+            ready,
+            clock: now,
+        };
         let (stop, stopping) = watch::channel(false);
         let router = api::router(state);
         let task = tokio::spawn(api::serve_tls(listener, pki.server_config().unwrap(), router, stopping));
@@ -49,23 +56,37 @@ impl Server {
     async fn run(&self, kubectl: &Path, arguments: &[&str]) -> Output {
         let mut command = Command::new(kubectl);
         command
-            .arg(format!("--kubeconfig={}", self.dir.path().join("admin.kubeconfig").display()))
+            .arg(format!(
+                "--kubeconfig={}",
+                self.dir.path().join("admin.kubeconfig").display()
+            ))
             .arg(format!("--cache-dir={}", self.dir.path().join("cache").display()))
             .args(arguments);
-        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+        tokio::task::spawn_blocking(move || command.output())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// What kubectl says; it must succeed.
     async fn kubectl(&self, kubectl: &Path, arguments: &[&str]) -> String {
         let output = self.run(kubectl, arguments).await;
-        assert!(output.status.success(), "{} {arguments:?}: {output:?}", kubectl.display());
+        assert!(
+            output.status.success(),
+            "{} {arguments:?}: {output:?}",
+            kubectl.display()
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// What kubectl complains of; it must fail.
     async fn refused(&self, kubectl: &Path, arguments: &[&str]) -> String {
         let output = self.run(kubectl, arguments).await;
-        assert!(!output.status.success(), "{} {arguments:?}: {output:?}", kubectl.display());
+        assert!(
+            !output.status.success(),
+            "{} {arguments:?}: {output:?}",
+            kubectl.display()
+        );
         String::from_utf8(output.stderr).unwrap()
     }
 
@@ -88,13 +109,17 @@ impl Server {
 fn kubectls() -> Vec<PathBuf> {
     let found = Command::new("sh").args(["-c", "command -v kubectl"]).output().unwrap();
     let first = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
-    let Ok(real) = std::fs::canonicalize(&first) else { return Vec::new() };
+    let Ok(real) = std::fs::canonicalize(&first) else {
+        return Vec::new();
+    };
     let mut all = vec![first];
     let versions = std::fs::read_dir(real.parent().unwrap()).unwrap();
     all.extend(versions.map(|e| e.unwrap().path()).filter(|p| {
         // 1.27 and 1.28 check manifests against OpenAPI v2 in protobuf, which podd does not speak.
         let name = p.file_name().unwrap().to_string_lossy().into_owned();
-        name.strip_prefix("kubectl.1.").and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 29)
+        name.strip_prefix("kubectl.1.")
+            .and_then(|minor| minor.parse::<u32>().ok())
+            .is_some_and(|minor| minor >= 29)
     }));
     all
 }
@@ -105,8 +130,16 @@ async fn kubectl_of_every_version_does_its_daily_work() {
     for kubectl in kubectls() {
         let kubectl = kubectl.as_path();
         let web = server.manifest("web", &json!({"app": "web"}));
-        assert_eq!(server.kubectl(kubectl, &["create", "-f", &web]).await, "pod/web created\n");
-        assert!(server.refused(kubectl, &["create", "-f", &web]).await.contains("pods \"web\" already exists"));
+        assert_eq!(
+            server.kubectl(kubectl, &["create", "-f", &web]).await,
+            "pod/web created\n"
+        );
+        assert!(
+            server
+                .refused(kubectl, &["create", "-f", &web])
+                .await
+                .contains("pods \"web\" already exists")
+        );
         let list: Value = serde_json::from_str(&server.kubectl(kubectl, &["get", "pods", "-o", "json"]).await).unwrap();
         assert_eq!(list["items"][0]["metadata"]["name"], "web");
         let uid = server.uid("web").await;
@@ -119,40 +152,79 @@ async fn kubectl_of_every_version_does_its_daily_work() {
         let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words[..4], ["web", "1/1", "Running", "0"], "{table}");
         assert_eq!(words[5..7], ["10.244.0.2", "node-1"], "{table}");
-        assert!(server.kubectl(kubectl, &["get", "pods", "-A", "--show-labels"]).await.contains("app=web"));
-        server.kubectl(kubectl, &["wait", "--for=condition=Ready", "pod/web", "--timeout=20s"]).await;
-        assert!(server.kubectl(kubectl, &["describe", "pod", "web"]).await.contains("IP:           "));
-        assert_eq!(server.kubectl(kubectl, &["label", "pod", "web", "tier=front"]).await, "pod/web labeled\n");
-        assert_eq!(server.kubectl(kubectl, &["get", "pods", "-l", "tier in (front)", "-o", "name"]).await, "pod/web\n");
+        assert!(
+            server
+                .kubectl(kubectl, &["get", "pods", "-A", "--show-labels"])
+                .await
+                .contains("app=web")
+        );
+        server
+            .kubectl(kubectl, &["wait", "--for=condition=Ready", "pod/web", "--timeout=20s"])
+            .await;
+        assert!(
+            server
+                .kubectl(kubectl, &["describe", "pod", "web"])
+                .await
+                .contains("IP:           ")
+        );
+        assert_eq!(
+            server.kubectl(kubectl, &["label", "pod", "web", "tier=front"]).await,
+            "pod/web labeled\n"
+        );
+        assert_eq!(
+            server
+                .kubectl(kubectl, &["get", "pods", "-l", "tier in (front)", "-o", "name"])
+                .await,
+            "pod/web\n"
+        );
         let applied = server.manifest("applied", &json!({"a": "1"}));
-        assert_eq!(server.kubectl(kubectl, &["apply", "-f", &applied]).await, "pod/applied created\n");
+        assert_eq!(
+            server.kubectl(kubectl, &["apply", "-f", &applied]).await,
+            "pod/applied created\n"
+        );
         server.manifest("applied", &json!({"a": "2"}));
-        assert_eq!(server.kubectl(kubectl, &["apply", "-f", &applied]).await, "pod/applied configured\n");
-        assert_eq!(server.kubectl(kubectl, &["apply", "-f", &applied]).await, "pod/applied unchanged\n");
+        assert_eq!(
+            server.kubectl(kubectl, &["apply", "-f", &applied]).await,
+            "pod/applied configured\n"
+        );
+        assert_eq!(
+            server.kubectl(kubectl, &["apply", "-f", &applied]).await,
+            "pod/applied unchanged\n"
+        );
         let typo = server.dir.path().join("typo.yaml");
         let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: typo}\nspec:\n  containers:\n  - {name: c, image: i, cammand: [x]}\n";
         std::fs::write(&typo, text).unwrap();
         let refused = server.refused(kubectl, &["create", "-f", typo.to_str().unwrap()]).await;
-        assert!(refused.contains("unknown field \"spec.containers[0].cammand\""), "{refused}");
+        assert!(
+            refused.contains("unknown field \"spec.containers[0].cammand\""),
+            "{refused}"
+        );
         // The controller's part of a deletion, as soon as the mark is there.
         let mut changes = server.store.subscribe();
-        let (store, deletions) = (server.store.clone(), tokio::spawn(async move {
-            let mut marked = Vec::new();
-            while marked.len() < 2 {
-                let change = changes.recv().await.unwrap();
-                if change.object.json["metadata"]["deletionTimestamp"].is_string() && !marked.contains(&change.object.uid) {
-                    marked.push(change.object.uid.clone());
+        let (store, deletions) = (
+            server.store.clone(),
+            tokio::spawn(async move {
+                let mut marked = Vec::new();
+                while marked.len() < 2 {
+                    let change = changes.recv().await.unwrap();
+                    if change.object.json["metadata"]["deletionTimestamp"].is_string()
+                        && !marked.contains(&change.object.uid)
+                    {
+                        marked.push(change.object.uid.clone());
+                    }
                 }
-            }
-            marked
-        }));
+                marked
+            }),
+        );
         let deleting = server.kubectl(kubectl, &["delete", "pod", "web", "applied", "--wait=false"]);
         let (said, marked) = tokio::join!(deleting, deletions);
         assert!(said.contains("\"web\""), "{said}");
         for uid in marked.unwrap() {
             store.forget_pod(&uid).await.unwrap();
         }
-        server.kubectl(kubectl, &["wait", "--for=delete", "pod/web", "--timeout=20s"]).await;
+        server
+            .kubectl(kubectl, &["wait", "--for=delete", "pod/web", "--timeout=20s"])
+            .await;
         assert_eq!(server.kubectl(kubectl, &["get", "pods", "-o", "name"]).await, "");
     }
     server.stop().await;
@@ -167,10 +239,22 @@ async fn kubectl_explains_and_tells_versions_and_kinds() {
         let resources = server.kubectl(&kubectl, &["api-resources", "--no-headers"]).await;
         let words: Vec<&str> = resources.split_whitespace().collect();
         assert_eq!(words, ["pods", "po", "v1", "true", "Pod"]);
-        let explained = server.kubectl(&kubectl, &["explain", "pod.spec.containers.image"]).await;
+        let explained = server
+            .kubectl(&kubectl, &["explain", "pod.spec.containers.image"])
+            .await;
         assert!(explained.contains("Container image name"), "{explained}");
-        assert!(server.refused(&kubectl, &["get", "pod", "x"]).await.contains("pods \"x\" not found"));
-        assert!(server.refused(&kubectl, &["get", "widgets"]).await.contains("doesn't have a resource type \"widgets\""));
+        assert!(
+            server
+                .refused(&kubectl, &["get", "pod", "x"])
+                .await
+                .contains("pods \"x\" not found")
+        );
+        assert!(
+            server
+                .refused(&kubectl, &["get", "widgets"])
+                .await
+                .contains("doesn't have a resource type \"widgets\"")
+        );
     }
     server.stop().await;
 }

@@ -33,6 +33,12 @@ pub(crate) fn response(code: StatusCode, content_type: &'static str, body: impl 
     response
 }
 
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+}
+
 /// `PartialObjectMetadata` of an object.
 pub(crate) fn partial(object: &Value, version: &str) -> Value {
     json!({

@@ -102,7 +102,7 @@ fn go_architecture() -> &'static str {
 
 async fn core_versions(headers: HeaderMap) -> Result<Response, ApiError> {
     match negotiate::discovery(&headers)? {
-        Discovery::Aggregated(version) => Ok(aggregated(version, |group| group.is_empty())),
+        Discovery::Aggregated(version) => Ok(aggregated(version, str::is_empty)),
         Discovery::Legacy => {
             let versions: Vec<&str> = group_versions()
                 .into_iter()
@@ -185,8 +185,11 @@ fn resources(group: &str, version: &str) -> Response {
     json_response(StatusCode::OK, &list)
 }
 
-fn kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static &'static Kind> {
-    KINDS.iter().filter(move |k| k.group == group && k.version == version)
+fn kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
+    KINDS
+        .iter()
+        .copied()
+        .filter(move |k| k.group == group && k.version == version)
 }
 
 /// `APIGroupDiscoveryList` in this version of `apidiscovery.k8s.io`.
@@ -223,7 +226,7 @@ fn aggregated(version: &'static str, wanted: impl Fn(&str) -> bool) -> Response 
                 .into_iter()
                 .filter(|(g, _)| *g == group)
                 .map(|(g, v)| {
-                    let resources: Vec<Value> = kinds_of(g, v).map(|k| resource(k)).collect();
+                    let resources: Vec<Value> = kinds_of(g, v).map(resource).collect();
                     json!({ "version": v, "freshness": "Current", "resources": resources })
                 })
                 .collect();

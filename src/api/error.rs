@@ -237,15 +237,10 @@ impl IntoResponse for ApiError {
         }
         let (_, code) = self.reason_and_code();
         let mut response = super::answer::json_response(code, &self.status());
-        let retry = match &self {
-            Self::TooManyRequests { retry_after } => Some(retry_after.as_secs()),
-            Self::TooLargeResourceVersion { .. } => Some(1),
-            _ => None,
-        };
-        if let Some(seconds) = retry {
+        if let Self::TooManyRequests { retry_after } = &self {
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                .insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
         }
         response
     }

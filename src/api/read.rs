@@ -183,7 +183,10 @@ async fn gather(
             .await
             .map_err(|e| ApiError::from_store(e, kind, ""))?;
         let version = *resource_version.get_or_insert(page.resource_version);
-        let last_page = chunk.is_none_or(|c| page.objects.len() < c);
+        let last_page = chunk.is_none_or(|c| page.objects.len() + page.unreadable.len() < c) || page.objects.is_empty();
+        for error in &page.unreadable {
+            tracing::warn!(%error, kind = kind.kind, "an object is left out of a list");
+        }
         for object in page.objects {
             if selector.matches(&object.json) {
                 if limit == Some(objects.len()) {

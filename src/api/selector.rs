@@ -180,50 +180,35 @@ fn unescape(value: &str) -> Option<String> {
     Some(out)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token<'a> {
-    Word(&'a str),
-    Sign(&'static str),
-    End,
-}
-
-impl std::fmt::Display for Token<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Word(text) => f.write_str(text),
-            Self::Sign(text) => f.write_str(text),
-            Self::End => Ok(()),
-        }
-    }
-}
-
 struct Parser<'a> {
     text: &'a str,
     at: usize,
 }
 
+/// What stands for itself; anything else is a word. The longer ones first.
 const SIGNS: [&str; 9] = ["!=", "==", "=", "!", ",", "(", ")", ">", "<"];
 
+fn is_word(token: &str) -> bool {
+    !token.is_empty() && !SIGNS.contains(&token)
+}
+
 impl<'a> Parser<'a> {
-    fn next(&mut self) -> Token<'a> {
+    /// The next word or sign; empty at the end.
+    fn next(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
         let trimmed = rest.trim_start();
         self.at += rest.len() - trimmed.len();
-        if trimmed.is_empty() {
-            return Token::End;
-        }
-        if let Some(sign) = SIGNS.iter().find(|s| trimmed.starts_with(**s)) {
-            self.at += sign.len();
-            return Token::Sign(sign);
-        }
-        let end = trimmed
-            .find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<'))
-            .unwrap_or(trimmed.len());
-        self.at += end;
-        Token::Word(&trimmed[..end])
+        let length = match SIGNS.iter().find(|s| trimmed.starts_with(**s)) {
+            Some(sign) => sign.len(),
+            None => trimmed
+                .find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<'))
+                .unwrap_or(trimmed.len()),
+        };
+        self.at += length;
+        &trimmed[..length]
     }
 
-    fn peek(&mut self) -> Token<'a> {
+    fn peek(&mut self) -> &'a str {
         let at = self.at;
         let token = self.next();
         self.at = at;
@@ -232,16 +217,17 @@ impl<'a> Parser<'a> {
 
     fn requirements(mut self) -> Result<Vec<Requirement>, String> {
         let mut all = Vec::new();
-        if self.peek() == Token::End {
+        if self.peek().is_empty() {
             return Ok(all);
         }
         loop {
             all.push(self.requirement()?);
             match self.next() {
-                Token::End => return Ok(all),
-                Token::Sign(",") => {
-                    if !matches!(self.peek(), Token::Word(_) | Token::Sign("!")) {
-                        return Err(format!("found '{}', expected: identifier after ','", self.peek()));
+                "" => return Ok(all),
+                "," => {
+                    let after = self.peek();
+                    if !is_word(after) && after != "!" {
+                        return Err(format!("found '{after}', expected: identifier after ','"));
                     }
                 }
                 other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
@@ -250,34 +236,35 @@ impl<'a> Parser<'a> {
     }
 
     fn requirement(&mut self) -> Result<Requirement, String> {
-        let absent = self.peek() == Token::Sign("!");
+        let absent = self.peek() == "!";
         if absent {
             self.next();
         }
-        let key = match self.next() {
-            Token::Word(word) => word.to_owned(),
-            other => return Err(format!("found '{other}', expected: identifier")),
-        };
-        check_key(&key)?;
+        let key = self.next();
+        if !is_word(key) {
+            return Err(format!("found '{key}', expected: identifier"));
+        }
+        check_key(key)?;
+        let key = key.to_owned();
         if absent {
             return Ok(Requirement {
                 key,
                 test: Test::Absent,
             });
         }
-        if matches!(self.peek(), Token::End | Token::Sign(",")) {
+        if matches!(self.peek(), "" | ",") {
             return Ok(Requirement {
                 key,
                 test: Test::Exists,
             });
         }
         let test = match self.next() {
-            Token::Sign("=" | "==") => Test::In(vec![self.exact_value()?]),
-            Token::Sign("!=") => Test::NotIn(vec![self.exact_value()?]),
-            Token::Sign(">") => Test::Above(self.number()?),
-            Token::Sign("<") => Test::Below(self.number()?),
-            Token::Word("in") => Test::In(self.values()?),
-            Token::Word("notin") => Test::NotIn(self.values()?),
+            "=" | "==" => Test::In(vec![self.exact_value()?]),
+            "!=" => Test::NotIn(vec![self.exact_value()?]),
+            ">" => Test::Above(self.number()?),
+            "<" => Test::Below(self.number()?),
+            "in" => Test::In(self.values()?),
+            "notin" => Test::NotIn(self.values()?),
             other => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
         };
         if let Test::In(values) | Test::NotIn(values) = &test {
@@ -289,12 +276,12 @@ impl<'a> Parser<'a> {
     /// A value, or nothing: `key=` asks for the empty value.
     fn exact_value(&mut self) -> Result<String, String> {
         match self.peek() {
-            Token::Word(word) => {
+            "" | "," => Ok(String::new()),
+            word if is_word(word) => {
                 self.next();
                 Ok(word.to_owned())
             }
-            Token::End | Token::Sign(",") => Ok(String::new()),
-            other @ Token::Sign(_) => Err(format!("found '{other}', expected: identifier")),
+            sign => Err(format!("found '{sign}', expected: identifier")),
         }
     }
 
@@ -304,31 +291,26 @@ impl<'a> Parser<'a> {
             .map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer: '{text}'"))
     }
 
+    /// `(a, b)`; between two commas, and in `()`, stands the empty value.
     fn values(&mut self) -> Result<Vec<String>, String> {
         match self.next() {
-            Token::Sign("(") => {}
+            "(" => {}
             other => return Err(format!("found '{other}' expected: '('")),
         }
         let mut values = Vec::new();
         loop {
-            match self.next() {
-                Token::Word(word) => {
+            match self.peek() {
+                word if is_word(word) => {
+                    self.next();
                     values.push(word.to_owned());
-                    match self.next() {
-                        Token::Sign(")") => return Ok(values),
-                        Token::Sign(",") if self.peek() == Token::Sign(")") => values.push(String::new()),
-                        Token::Sign(",") => {}
-                        other => return Err(format!("found '{other}', expected: ',' or ')'")),
-                    }
                 }
-                Token::Sign(",") => values.push(String::new()),
-                Token::Sign(")") => {
-                    if values.is_empty() {
-                        values.push(String::new());
-                    }
-                    return Ok(values);
-                }
+                "," | ")" => values.push(String::new()),
                 other => return Err(format!("found '{other}', expected: ',', ')' or identifier")),
+            }
+            match self.next() {
+                ")" => return Ok(values),
+                "," => {}
+                other => return Err(format!("found '{other}', expected: ',' or ')'")),
             }
         }
     }

@@ -64,14 +64,23 @@ impl Server {
             ready: readiness,
             clock: now,
         };
-        Self { router: router_with(state, limits), store, ready, dir }
+        Self {
+            router: router_with(state, limits),
+            store,
+            ready,
+            dir,
+        }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { code: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Answer {
+            code: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -79,11 +88,20 @@ impl Server {
     }
 
     pub(super) async fn get_as(&self, path: &str, accept: &str) -> Answer {
-        self.send(Request::get(path).header(header::ACCEPT, accept).body(Body::empty()).unwrap()).await
+        self.send(
+            Request::get(path)
+                .header(header::ACCEPT, accept)
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
     }
 
     pub(super) async fn call(&self, method: &str, path: &str, media: &str, body: impl Into<Body>) -> Answer {
-        let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, media);
         self.send(request.body(body.into()).unwrap()).await
     }
 
@@ -100,7 +118,10 @@ impl Server {
     pub(super) async fn names(&self, query: &str) -> Vec<String> {
         let list = self.get(&format!("{PODS}?{query}")).await.json();
         let items = list["items"].as_array().unwrap_or_else(|| panic!("{list}"));
-        items.iter().map(|i| i["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+        items
+            .iter()
+            .map(|i| i["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     pub(super) async fn set_status(&self, object: &Value, status: Value) {
@@ -112,7 +133,9 @@ impl Server {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body().into_data_stream() }
+        Events {
+            body: response.into_body().into_data_stream(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
@@ -97,8 +97,8 @@ impl Pki {
             })?;
         let ca = authority(&directory, node_name, now)?;
         let names = server_names(listen, node_name);
-        let server = leaf(&directory, "server", &ca, now, &server_params(&names, now)?)?;
-        let admin = leaf(&directory, "admin", &ca, now, &admin_params(now)?)?;
+        let server = leaf(&directory, "server", &ca, now, &server_params(&names, now)?, &names)?;
+        let admin = leaf(&directory, "admin", &ca, now, &admin_params(now)?, &[])?;
         let addresses = if listen.ip().is_unspecified() {
             Vec::new()
         } else {
@@ -316,12 +316,15 @@ fn admin_params(now: Timestamp) -> Result<CertificateParams, PkiError> {
 }
 
 /// The certificate that is there, if it still serves; else a new one.
+///
+/// `names` are the alternative names in `params`, sorted.
 fn leaf(
     directory: &Path,
     name: &'static str,
     ca: &Pair,
     now: Timestamp,
     params: &CertificateParams,
+    names: &[String],
 ) -> Result<Pair, PkiError> {
     let (certificate_path, key_path) = (
         directory.join(format!("{name}.crt")),
@@ -329,7 +332,7 @@ fn leaf(
     );
     if let (Some(certificate), Some(key)) = (read(&certificate_path)?, read(&key_path)?) {
         let pair = Pair { certificate, key };
-        if still_serves(&pair, ca, now, params) {
+        if still_serves(&pair, ca, now, names) {
             return Ok(pair);
         }
     }
@@ -347,7 +350,7 @@ fn leaf(
     Ok(pair)
 }
 
-fn still_serves(pair: &Pair, ca: &Pair, now: Timestamp, wanted: &CertificateParams) -> bool {
+fn still_serves(pair: &Pair, ca: &Pair, now: Timestamp, names: &[String]) -> bool {
     let check = || -> Option<bool> {
         let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).ok()?;
         let (_, certificate) = X509Certificate::from_der(&der).ok()?;
@@ -360,17 +363,7 @@ fn still_serves(pair: &Pair, ca: &Pair, now: Timestamp, wanted: &CertificatePara
             .ok()?
             .map(|san| san.value.general_names.iter().filter_map(alternative_name).collect())
             .unwrap_or_default();
-        let mut names: Vec<String> = wanted
-            .subject_alt_names
-            .iter()
-            .filter_map(|san| match san {
-                SanType::DnsName(name) => Some(name.as_str().to_owned()),
-                SanType::IpAddress(ip) => Some(ip.to_string()),
-                _ => None,
-            })
-            .collect();
         found.sort();
-        names.sort();
         Some(
             certificate.issuer() == ca.subject()
                 && certificate.verify_signature(Some(ca.public_key())).is_ok()
@@ -383,15 +376,16 @@ fn still_serves(pair: &Pair, ca: &Pair, now: Timestamp, wanted: &CertificatePara
 }
 
 fn alternative_name(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
-            16 => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
-            _ => None,
-        },
-        _ => None,
+    if let GeneralName::DNSName(name) = name {
+        return Some((*name).to_owned());
     }
+    let GeneralName::IPAddress(bytes) = name else {
+        return None;
+    };
+    let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
+        .ok()
+        .map(|ip| ip.to_string())
 }
 
 fn tls(ca: &Pair, server: &Pair) -> Result<(ServerConfig, Arc<AnyClient>), PkiError> {

@@ -65,16 +65,12 @@ impl Start {
                 "resourceVersionMatch",
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             )),
-            (Some(_), None) => Err(forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )),
             (Some(all), Some("NotOlderThan")) => Ok(match (all, version) {
                 (true, _) => Self::Everything { announce_end: true },
                 (false, Some(version)) => Self::After(version),
                 (false, None) => Self::Now,
             }),
-            (Some(_), Some(_)) => Err(forbidden(
+            (Some(_), _) => Err(forbidden(
                 "resourceVersionMatch",
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             )),
@@ -243,7 +239,7 @@ impl Watcher {
             Start::After(version) => self.state.store.resource_version().await.map(|current| {
                 if version > current {
                     // A version from another life of the database: the client has to list anew.
-                    self.end_with(ApiError::too_old(version, current));
+                    self.end_with(&ApiError::too_old(version, current));
                 } else {
                     self.cursor = version;
                     self.phase = Phase::Replay;
@@ -255,7 +251,7 @@ impl Watcher {
             }),
         };
         if let Err(error) = begun {
-            self.end_with(ApiError::from_store(error, self.answer.kind, ""));
+            self.end_with(&ApiError::from_store(error, self.answer.kind, ""));
         }
     }
 
@@ -287,7 +283,7 @@ impl Watcher {
         match self.state.store.changes(self.answer.kind.kind, self.cursor, PAGE).await {
             Ok(changes) if changes.is_empty() => self.phase = Phase::Live,
             Ok(changes) => changes.iter().for_each(|change| self.take(change)),
-            Err(error) => self.end_with(ApiError::from_store(error, self.answer.kind, "")),
+            Err(error) => self.end_with(&ApiError::from_store(error, self.answer.kind, "")),
         }
     }
 
@@ -324,8 +320,8 @@ impl Watcher {
         }
     }
 
-    fn end_with(&mut self, error: ApiError) {
-        if let ApiError::Internal { source, .. } = &error {
+    fn end_with(&mut self, error: &ApiError) {
+        if let ApiError::Internal { source, .. } = error {
             tracing::error!(error = %source, "a watch failed inside podd");
         }
         self.queue.push_back(Event::Error(error.status()));

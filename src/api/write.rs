@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::kinds::{Draft, Kind};
 use super::params::Head;
 use super::read;
-use crate::admit::{Encoding, FieldValidation};
+use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::Uid;
 use crate::store::{StoreError, StoredObject};
 
@@ -131,16 +131,10 @@ fn check_version(kind: &'static Kind, proposed: &Value, current: &StoredObject) 
     }
 }
 
-fn parse(bytes: &Bytes, encoding: Encoding) -> Result<Value, ApiError> {
-    match encoding {
-        Encoding::Json => {
-            body::check_depth(bytes)?;
-            serde_json::from_slice(bytes)
-                .map_err(|e| ApiError::bad_request(format!("the body of the request is not JSON: {e}")))
-        }
-        Encoding::Yaml => serde_yaml_ng::from_slice(bytes)
-            .map_err(|e| ApiError::bad_request(format!("the body of the request is not YAML: {e}"))),
-    }
+fn parse(bytes: &Bytes) -> Result<Value, ApiError> {
+    body::check_depth(bytes)?;
+    serde_json::from_slice(bytes)
+        .map_err(|e| ApiError::bad_request(format!("the body of the request is not JSON: {e}")))
 }
 
 pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
@@ -149,7 +143,13 @@ pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body:
     let validation = head.params.field_validation("UpdateOptions")?;
     let encoding = body::encoding(&head.headers)?;
     let bytes = body::read(&head.headers, body, state.limits.body_timeout).await?;
-    let proposed = parse(&bytes, encoding)?;
+    if encoding == Encoding::Json {
+        body::check_depth(&bytes)?;
+    }
+    let Decoded {
+        object: proposed,
+        mut warnings,
+    } = (kind.read)(&bytes, encoding, validation)?;
     let unconditional = proposed["metadata"]["resourceVersion"]
         .as_str()
         .is_none_or(str::is_empty);
@@ -157,12 +157,14 @@ pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body:
     loop {
         let current = read::stored(state, kind, head.namespace(), head.name()?).await?;
         check_version(kind, &proposed, &current)?;
-        let amended = (kind.amend)(&current.json, proposed.clone(), validation)?;
+        let amended = (kind.amend)(&current.json, proposed.clone(), FieldValidation::Ignore)?;
+        warnings.extend(amended.warnings);
+        warnings.dedup();
         if dry_run || amended.object == *current.json {
-            return answer.object(StatusCode::OK, &amended.object, &amended.warnings);
+            return answer.object(StatusCode::OK, &amended.object, &warnings);
         }
         match store_over(state, kind, &current, amended.object).await {
-            Ok(stored) => return answer.object(StatusCode::OK, &stored.json, &amended.warnings),
+            Ok(stored) => return answer.object(StatusCode::OK, &stored.json, &warnings),
             Err(StoreError::Conflict { .. }) if unconditional && attempt < CONFLICT_ATTEMPTS => attempt += 1,
             Err(error) => return Err(ApiError::from_store(error, kind, &current.name)),
         }
@@ -185,9 +187,9 @@ impl Patch {
     fn read(headers: &HeaderMap, bytes: &Bytes) -> Result<Self, ApiError> {
         let unsupported = || ApiError::UnsupportedMediaType { accepted: PATCHES };
         match body::media_type(headers).as_deref() {
-            Some("application/merge-patch+json") => Ok(Self::Merge(parse(bytes, Encoding::Json)?)),
+            Some("application/merge-patch+json") => Ok(Self::Merge(parse(bytes)?)),
             Some("application/strategic-merge-patch+json") => {
-                let patch = parse(bytes, Encoding::Json)?;
+                let patch = parse(bytes)?;
                 // Where no list and no directive is in it, a strategic merge is a plain merge.
                 if is_plain(&patch) {
                     Ok(Self::Merge(patch))

@@ -282,7 +282,7 @@ impl<R: Runtime> Pass<R> {
                 }
                 Outcome::Observable
             }
-            // The attempt itself says so (StartError): its back-off is the container's.
+            // The journal says so of the attempt itself (StartError): its back-off is the container's.
             Err(error) if error.reason == FailureReason::RunContainerError => {
                 tracing::warn!(pod.name = %desired.name, container = %container.name, attempt, error = %error.message, "container could not be executed");
                 Outcome::Observable

@@ -148,8 +148,9 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// Import an archive. `name` names its one image; without, the archive names its images itself. Once all bytes have
-    /// arrived the import runs to its end, whether anybody still waits for it or not.
+    /// Import an archive. `name` names its one image; without, the archive names its images itself. Gives the images with
+    /// the names that this import gave them. Once all bytes have arrived the import runs to its end, whether anybody
+    /// still waits for it or not.
     pub async fn import(
         &self,
         reader: impl AsyncRead + Send,
@@ -229,10 +230,8 @@ impl ImageStore {
             info!(id = row.id, names = ?row.names, size, "image imported");
             if let Some(before) = self.inner.store.image_by_id(&row.id).await? {
                 row.created_at = before.created_at;
-                row.names.extend(before.names);
-                row.names.sort();
-                row.names.dedup();
             }
+            // Names that the image has already stay.
             self.inner.store.put_image(&row).await?;
             drop(pins);
             recorded.push(row);

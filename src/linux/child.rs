@@ -496,12 +496,13 @@ fn set_ambient(plan: &Plan) -> Result<(), Errno> {
 fn exec(plan: &Plan) -> Errno {
     let mut worst = Errno::ENOENT;
     for candidate in &plan.exec.candidates {
-        match sys::execve(candidate, &plan.exec.arguments, &plan.exec.environment) {
-            Errno::EACCES => worst = Errno::EACCES,
-            // A name with a slash has one candidate, whose own reason counts.
-            Errno::ENOENT => {}
-            Errno::ENOTDIR if plan.exec.searched => {}
-            errno => return errno,
+        let errno = sys::execve(candidate, &plan.exec.arguments, &plan.exec.environment);
+        // A name with a slash has one candidate, whose own reason counts.
+        let absent = errno == Errno::ENOENT || errno == Errno::ENOTDIR && plan.exec.searched;
+        if errno == Errno::EACCES {
+            worst = errno;
+        } else if !absent {
+            return errno;
         }
     }
     worst

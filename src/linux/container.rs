@@ -329,9 +329,14 @@ impl Prepared {
         if matches!(cloned, Ok(Cloned::Child)) {
             child::run(&mut plan, childs_end.as_fd());
         }
-        if plan.pid_namespace.is_some() {
-            // Only where children are born was changed; this cannot fail, or the next container would be born elsewhere.
-            sys::setns(machine.own_pid_namespace.as_fd(), libc::CLONE_NEWPID)?;
+        if plan.pid_namespace.is_some()
+            && let Err(errno) = sys::setns(machine.own_pid_namespace.as_fd(), libc::CLONE_NEWPID)
+        {
+            // The next container would be born in the wrong place, and this one must not live without a name.
+            if let Ok(Cloned::Parent { pidfd, .. }) = cloned {
+                process::signal(pidfd.as_fd(), libc::SIGKILL)?;
+            }
+            return Err(errno.into());
         }
         match cloned? {
             Cloned::Parent { pid, pidfd } => {

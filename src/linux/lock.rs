@@ -1,4 +1,4 @@
-//! A file lock that says whether a process lives: fcntl(F_SETLK), which the kernel drops when its holder ends and which a
+//! A file lock that says whether a process lives: `fcntl(F_SETLK)`, which the kernel drops when its holder ends and which a
 //! fork does not inherit.
 //!
 //! **Invariant:** the holder opens the file once and never again: closing any descriptor of it would drop the lock.

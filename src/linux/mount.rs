@@ -1,6 +1,6 @@
 //! The options of an OCI mount, understood as runc understands them.
 //!
-//! Goes in: the words of `mounts[].options`. Comes out: flags for mount(2) and mount_setattr(2), propagation, and the
+//! Goes in: the words of `mounts[].options`. Comes out: flags for mount(2) and `mount_setattr(2)`, propagation, and the
 //! words that are left for the file system itself.
 
 use nix::libc;
@@ -119,7 +119,7 @@ fn apply(attr: &mut MountAttr, set: u64, clear: u64) {
     attr.attr_clr &= !both;
 }
 
-/// (set, clear) of mount_setattr(2).
+/// (set, clear) of `mount_setattr(2)`.
 fn attribute(option: &str) -> Option<(u64, u64)> {
     Some(match option {
         "ro" => (ATTR_RDONLY, ATTR_RDONLY),

@@ -276,13 +276,13 @@ impl Word {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; WORD_LENGTH] = bytes.try_into().ok()?;
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = *bytes;
-        let first = u32::from_le_bytes([a, b, c, d]);
+        let number = |at: usize| bytes[at..].first_chunk::<4>().copied().unwrap_or_default();
+        let first = u32::from_le_bytes(number(0));
         match first & 0xff {
             1 => Some(Self::Fault(Fault {
                 step: Step::from_number(first >> 8)?,
-                index: u32::from_le_bytes([e, f, g, h]),
-                errno: Errno::from_raw(i32::from_le_bytes([i, j, k, l])),
+                index: u32::from_le_bytes(number(4)),
+                errno: Errno::from_raw(i32::from_le_bytes(number(8))),
             })),
             2 => Some(Self::Terminal),
             3 => Some(Self::Ready),

@@ -180,7 +180,7 @@ pub(super) fn unmount(target: &CStr, flags: c_int) -> Result<(), Errno> {
     result(c_long::from(unsafe { libc::umount2(target.as_ptr(), flags) })).map(drop)
 }
 
-/// open_tree(2); with an empty path, of the descriptor itself.
+/// `open_tree(2)`; with an empty path, of the descriptor itself.
 pub(super) fn open_tree(directory: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> Result<OwnedFd, Errno> {
     let empty = if path.is_empty() {
         libc::AT_EMPTY_PATH.cast_unsigned()
@@ -192,7 +192,7 @@ pub(super) fn open_tree(directory: BorrowedFd<'_>, path: &CStr, flags: c_uint) -
     descriptor(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) })
 }
 
-/// move_mount(2): put a detached mount where a descriptor points to.
+/// `move_mount(2)`: put a detached mount where a descriptor points to.
 pub(super) fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: both paths are empty C strings.
     result(unsafe {
@@ -208,7 +208,7 @@ pub(super) fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result
     .map(drop)
 }
 
-/// mount_setattr(2) of the mount whose root a descriptor is.
+/// `mount_setattr(2)` of the mount whose root a descriptor is.
 pub(super) fn mount_setattr(mounted: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the structure lives through the call and its size is given.
@@ -284,7 +284,7 @@ pub(super) fn dup2(from: BorrowedFd<'_>, to: RawFd) -> Result<(), Errno> {
     result(c_long::from(unsafe { libc::dup2(from.as_raw_fd(), to) })).map(drop)
 }
 
-/// close_range(2) from `first` upwards; with `CLOSE_RANGE_CLOEXEC` only marked to be closed by exec.
+/// `close_range(2)` from `first` upwards; with `CLOSE_RANGE_CLOEXEC` only marked to be closed by exec.
 pub(super) fn close_from(first: RawFd, flags: c_uint) -> Result<(), Errno> {
     // SAFETY: called by a child that is about to exec or to sleep for ever, and owns no descriptor beyond that.
     result(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, flags) }).map(drop)

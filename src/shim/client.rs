@@ -63,7 +63,7 @@ impl Zygote {
         let mut decoder = Decoder::default();
         let mut buffer = [0; 256];
         loop {
-            if let Some(answer) = decoder.next()? {
+            if let Some(answer) = decoder.message()? {
                 return match answer {
                     Spawned::Pid(pid) => Ok((pid, ours)),
                     Spawned::Failed(message) => Err(SpawnError::Fork(message)),

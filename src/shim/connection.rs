@@ -50,13 +50,12 @@ impl Connection {
         let mut requests = Vec::new();
         loop {
             match fd::read_some(self.socket.as_fd(), &mut buffer)? {
-                None => return Ok(requests),
                 // Requests that came before the end are still carried out, but nobody hears the answer.
                 Some(0) if requests.is_empty() => return Err(Closed::End),
-                Some(0) => return Ok(requests),
+                None | Some(0) => return Ok(requests),
                 Some(length) => {
                     self.decoder.push(&buffer[..length]);
-                    while let Some(request) = self.decoder.next()? {
+                    while let Some(request) = self.decoder.message()? {
                         requests.push(request);
                     }
                 }

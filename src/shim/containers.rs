@@ -60,6 +60,16 @@ enum Stage {
     Running,
 }
 
+/// What is known of an attempt that shall be started.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// Start it.
+    No,
+    /// It is on its way: the answer comes later.
+    Later,
+    Answer(Reply),
+}
+
 /// A start that came to nothing before there was a process.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -113,32 +123,32 @@ pub(super) struct Ended {
 }
 
 impl Containers {
-    /// The answer to a start of an attempt that needs no new process: `Some(None)` if it will come later.
-    pub(super) fn known(&mut self, container: &str, attempt: u32, waiter: Waiter) -> Option<Option<Reply>> {
-        if let Some(live) = self.live.values_mut().find(|live| live.container == container) {
-            if live.attempt != attempt && !self.known.get(container).is_some_and(|known| known.contains(&attempt)) {
-                let message = format!("attempt {} of container {container} still lives", live.attempt);
-                return Some(Some(Reply::Refused(message)));
-            }
-            if live.attempt == attempt {
-                match &mut live.stage {
-                    Stage::Starting { waiters, .. } | Stage::Failing { waiters, .. } => {
-                        waiters.push(waiter);
-                        return Some(None);
-                    }
-                    Stage::Running => return Some(Some(Reply::Done)),
+    /// Whether a start needs a new process; if not, what is answered.
+    pub(super) fn known(&mut self, container: &str, attempt: u32, waiter: Waiter) -> Known {
+        let known = self.known.get(container);
+        let was_started = known.is_some_and(|known| known.contains(&attempt));
+        let newest = known.and_then(|known| known.last().copied());
+        match self.live.values_mut().find(|live| live.container == container) {
+            Some(live) if live.attempt == attempt => match &mut live.stage {
+                Stage::Starting { waiters, .. } | Stage::Failing { waiters, .. } => {
+                    waiters.push(waiter);
+                    Known::Later
                 }
+                Stage::Running => Known::Answer(Reply::Done),
+            },
+            Some(_) | None if was_started => Known::Answer(Reply::Done),
+            Some(live) => {
+                let message = format!("attempt {} of container {container} still lives", live.attempt);
+                Known::Answer(Reply::Refused(message))
             }
+            None => match newest.filter(|newest| *newest > attempt) {
+                Some(newest) => {
+                    let message = format!("attempt {newest} of container {container} was started already");
+                    Known::Answer(Reply::Refused(message))
+                }
+                None => Known::No,
+            },
         }
-        let known = self.known.get(container)?;
-        if known.contains(&attempt) {
-            return Some(Some(Reply::Done));
-        }
-        let newest = known.last()?;
-        (*newest > attempt).then(|| {
-            let message = format!("attempt {newest} of container {container} was started already");
-            Some(Reply::Refused(message))
-        })
     }
 
     pub(super) fn is_known(&self, container: &str, attempt: u32) -> bool {

@@ -44,7 +44,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The stream makes no sense from here on; close it.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some((prefix, rest)) = self.bytes.split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -88,7 +88,7 @@ mod tests {
             let mut ids = Vec::new();
             for part in [&bytes[..cut], &bytes[cut..]] {
                 decoder.push(part);
-                while let Some(request) = decoder.next::<Request>().unwrap() {
+                while let Some(request) = decoder.message::<Request>().unwrap() {
                     ids.push(request.id);
                 }
             }
@@ -100,7 +100,7 @@ mod tests {
     fn a_message_that_is_too_long_is_refused_before_it_is_read() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next::<Request>(), Err(FrameError::TooLong { .. })));
+        assert!(matches!(decoder.message::<Request>(), Err(FrameError::TooLong { .. })));
         assert!(matches!(
             encode(&"x".repeat(MAX_LENGTH)),
             Err(FrameError::TooLong { .. })
@@ -111,6 +111,6 @@ mod tests {
     fn nonsense_is_an_error() {
         let mut decoder = Decoder::default();
         decoder.push(&[2, 0, 0, 0, b'{', b'x']);
-        assert!(matches!(decoder.next::<Request>(), Err(FrameError::Json(_))));
+        assert!(matches!(decoder.message::<Request>(), Err(FrameError::Json(_))));
     }
 }

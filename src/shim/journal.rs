@@ -17,7 +17,7 @@ use super::protocol::{Entry, Fact};
 
 /// The writing end.
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     file: File,
     length: u64,
     waiting: VecDeque<Vec<u8>>,
@@ -25,7 +25,7 @@ pub struct Journal {
 
 impl Journal {
     /// Begin a new journal. There already: an error, because each sandbox attempt has one shim and one journal.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .append(true)
             .create_new(true)
@@ -39,7 +39,7 @@ impl Journal {
     }
 
     /// Write a fact down. `Ok(true)`: it is in the file; `Ok(false)`: it waits (see [`Journal::flush`]).
-    pub fn append(&mut self, at: i64, fact: Fact) -> bool {
+    pub(super) fn append(&mut self, at: i64, fact: Fact) -> bool {
         let mut line = serde_json::to_vec(&Entry { at, fact }).expect("facts are plain data");
         line.push(b'\n');
         self.waiting.push_back(line);
@@ -47,7 +47,7 @@ impl Journal {
     }
 
     /// Try to write what waits. `true`: nothing waits any more.
-    pub fn flush(&mut self) -> bool {
+    pub(super) fn flush(&mut self) -> bool {
         while let Some(line) = self.waiting.front() {
             if !write_whole(&mut self.file, self.length, line) {
                 return false;
@@ -59,7 +59,7 @@ impl Journal {
     }
 
     /// How many bytes of whole lines the file has.
-    pub fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         self.length
     }
 }

@@ -148,7 +148,7 @@ impl LogFile {
             .map(|entry| entry.file_name())
             .filter(is_rotated)
             .collect();
-        rotated.sort_by_key(|name| rotation_order(name));
+        rotated.sort_by_key(rotation_order);
         let keep = usize::try_from(self.max_files.saturating_sub(1)).unwrap_or(usize::MAX);
         for old in rotated.iter().take(rotated.len().saturating_sub(keep)) {
             // One that stays now goes at the next rotation.

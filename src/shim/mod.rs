@@ -11,7 +11,7 @@
 //! [`zygote`] is the process that shims are forked from; [`client`] is the agent's half of making one; [`supervisor`] is
 //! the shim itself, with [`journal`], [`log`] and [`frame`] as its parts.
 //!
-//! **Invariant:** one thread, no tokio, no SQLite; nothing here interprets what happens, and nothing here waits for
+//! **Invariant:** one thread, no tokio, no `SQLite`; nothing here interprets what happens, and nothing here waits for
 //! anything but its own epoll.
 
 pub mod client;

@@ -15,7 +15,7 @@ use crate::linux::fd;
 use crate::linux::poll::{Interest, Poller};
 
 /// How much is read at once, so that one loud container does not keep the others waiting.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 16 * 1024;
 
 /// All outputs of this shim.
 #[derive(Debug, Default)]

@@ -15,13 +15,13 @@ pub const PROTOCOL: u32 = 1;
 
 /// Names inside a sandbox directory (`RUN_DIR/pods/<uid>/<attempt>/`).
 pub const SOCKET: &str = "shim.sock";
-/// Held with fcntl(F_SETLK) by the shim for as long as it lives: whoever finds it free knows that the shim is dead.
+/// Held with `fcntl(F_SETLK)` by the shim for as long as it lives: whoever finds it free knows that the shim is dead.
 pub const LOCK: &str = "lock";
 pub const JOURNAL: &str = "journal";
 
 /// Agent to zygote (the process that shims are forked from): make a shim for this sandbox.
 ///
-/// Sent with one SCM_RIGHTS descriptor: the shim's end of its first connection with the agent.
+/// Sent with one `SCM_RIGHTS` descriptor: the shim's end of its first connection with the agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
     /// The sandbox directory, which exists and is empty.
@@ -42,7 +42,7 @@ pub struct SandboxConfig {
     pub protocol: u32,
     pub uid: String,
     pub attempt: u32,
-    /// From /proc/sys/kernel/random/boot_id.
+    /// From `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// What sethostname(2) gets; ignored with the host's network.
     pub hostname: String,
@@ -109,7 +109,7 @@ pub struct StartContainer {
     pub spec: PathBuf,
     pub rootfs: Overlay,
     /// For mounts whose `destination` is here: the relative path beneath the mount's source, resolved without ever
-    /// leaving it (openat2 RESOLVE_BENEATH), made as a directory (0750, Kubernetes subpath) if nothing is there.
+    /// leaving it (openat2 `RESOLVE_BENEATH`), made as a directory (0750, Kubernetes subpath) if nothing is there.
     pub sub_paths: Vec<SubPath>,
     /// The log file, CRI format. Its directory is made if it is not there.
     pub log: PathBuf,
@@ -163,7 +163,7 @@ pub enum Reply {
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Nanoseconds since the epoch (CLOCK_REALTIME).
+    /// Nanoseconds since the epoch (`CLOCK_REALTIME`).
     pub at: i64,
     pub fact: Fact,
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 
 use super::connection::Connection;
-use super::containers::{Containers, Ended};
+use super::containers::{Containers, Ended, Known};
 use super::journal::Journal;
 use super::output::Outputs;
 use super::protocol::{
@@ -32,6 +32,7 @@ use crate::linux::poll::{Interest, Poller};
 use crate::linux::process::{self, SignalDescriptor};
 use crate::linux::unix;
 
+const MAX_CONNECTIONS: usize = 64;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Where the last words of a shim go that ends as it should not.
 const LAST_WORDS: &str = "shim.err";
@@ -353,9 +354,15 @@ impl Supervisor<'_> {
     /// Try again what did not work before. `true`: something is left.
     fn retry(&mut self) -> bool {
         let machine = &self.machine;
-        // An error is as good as busy: there is nobody to tell, and nothing else to do.
-        self.remove
-            .retain(|cgroup| !machine.cgroups.remove(cgroup).unwrap_or(false));
+        self.remove.retain(|cgroup| {
+            // An error is as good as busy: there is nobody to tell, and nothing else to do.
+            let removed = machine.cgroups.remove(cgroup).unwrap_or(false);
+            if !removed {
+                // Whose first process has ended has nobody left who should live.
+                let _killed = machine.cgroups.kill(cgroup);
+            }
+            !removed
+        });
         let flushed = self.journal.flush();
         self.tell();
         if self.all_ended() && self.stopping.is_some() {
@@ -388,7 +395,9 @@ impl Supervisor<'_> {
 
     fn accept(&mut self) {
         while let Ok((socket, _)) = self.listener.accept() {
-            if crate::linux::fd::peer_uid(&socket).is_ok_and(|uid| uid == 0) {
+            // One agent has a few; who opens more must not use up our descriptors.
+            let room = self.connections.len() < MAX_CONNECTIONS;
+            if room && crate::linux::fd::peer_uid(&socket).is_ok_and(|uid| uid == 0) {
                 self.connect(socket);
             }
         }
@@ -490,11 +499,10 @@ impl Supervisor<'_> {
     }
 
     fn start(&mut self, waiter: Waiter, start: StartContainer) {
-        if let Some(answer) = self.containers.known(&start.container, start.attempt, waiter) {
-            if let Some(reply) = answer {
-                self.reply(waiter, reply);
-            }
-            return;
+        match self.containers.known(&start.container, start.attempt, waiter) {
+            Known::Answer(reply) => return self.reply(waiter, reply),
+            Known::Later => return,
+            Known::No => {}
         }
         if self.stopping.is_some() {
             return self.reply(waiter, Reply::Refused("the sandbox is being stopped".to_owned()));

@@ -101,7 +101,7 @@ fn next_request(
     loop {
         // The agent sends one request and waits for its answer, so at most one descriptor is under way.
         if let Some(descriptor) = connection.take() {
-            match decoder.next().map_err(ZygoteError::Frame)? {
+            match decoder.message().map_err(ZygoteError::Frame)? {
                 Some(spawn) => return Ok(Some((spawn, descriptor))),
                 None => *connection = Some(descriptor),
             }

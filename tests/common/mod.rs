@@ -179,7 +179,11 @@ impl Agent {
             format!("--cgroup-root={}", self.cgroup_root()),
             "--node-name=node-under-test".to_owned(),
         ];
-        arguments.extend(self.extra.iter().cloned());
+        for extra in &self.extra {
+            let name = extra.split('=').next().unwrap_or(extra);
+            arguments.retain(|argument| argument.split('=').next() != Some(name));
+            arguments.push(extra.clone());
+        }
         arguments
     }
 
@@ -685,12 +689,13 @@ pub fn uid(pod: &Value) -> String {
     pod["metadata"]["uid"].as_str().expect("a pod has a uid").to_owned()
 }
 
-/// The status of one container.
+/// The status of one container; null while there is none.
 pub fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
+    static NONE: Value = Value::Null;
     pod["status"]["containerStatuses"]
         .as_array()
         .and_then(|all| all.iter().find(|c| c["name"] == name))
-        .unwrap_or_else(|| panic!("no status of container {name} in {pod:#}"))
+        .unwrap_or(&NONE)
 }
 
 /// A plain root file system: busybox and a link for each of its applets.

@@ -37,7 +37,7 @@ pub(crate) struct Sandbox {
     pub(crate) shim: i32,
     pub(crate) infra: i32,
     pub(crate) connection: Connection,
-    _zygote: Option<Zygote>,
+    zygote: Option<Zygote>,
     cgroup_root: String,
     layer: PathBuf,
 }
@@ -97,7 +97,7 @@ impl Connection {
     pub(crate) fn hear(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {
-            if let Some(message) = self.decoder.next::<FromShim>().unwrap() {
+            if let Some(message) = self.decoder.message::<FromShim>().unwrap() {
                 match message {
                     FromShim::Hello { protocol, pid } => self.hello = Some((protocol, pid)),
                     FromShim::Reply { id, result } => assert_eq!(self.replies.insert(id, result), None),
@@ -145,7 +145,7 @@ impl Sandbox {
     pub(crate) fn with(change: impl FnOnce(&mut SandboxConfig)) -> Self {
         let mut zygote = start_zygote();
         let mut sandbox = Self::from(&mut zygote, change);
-        sandbox._zygote = Some(zygote);
+        sandbox.zygote = Some(zygote);
         sandbox
     }
 
@@ -190,7 +190,7 @@ impl Sandbox {
             shim,
             infra: 0,
             connection,
-            _zygote: None,
+            zygote: None,
             cgroup_root,
             layer,
         };
@@ -374,7 +374,7 @@ impl Sandbox {
     pub(crate) fn output(&self, container: &str, attempt: u32, stream: &str) -> String {
         let text = fs::read_to_string(self.log_path(container, attempt)).unwrap_or_default();
         let mut output = String::new();
-        for line in text.lines() {
+        for line in text.split_terminator('\n') {
             let mut fields = line.splitn(4, ' ').skip(1);
             let (name, tag, text) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
             if name == stream {
@@ -440,13 +440,13 @@ fn hierarchies() -> Vec<PathBuf> {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // The shim goes, and with it everything that dies with it; then what tests left of cgroups.
-        if let Ok(podd::linux::lock::Holder::Pid(pid)) = client::shim_of(&self.dir) {
-            if let Some(shim) = try_pidfd(pid) {
-                // A test that failed may leave anything: nothing here fails a second time.
-                let _sent = rustix::process::pidfd_send_signal(&shim, rustix::process::Signal::TERM);
-                let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
-                let _ended = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
-            }
+        if let Ok(podd::linux::lock::Holder::Pid(pid)) = client::shim_of(&self.dir)
+            && let Some(shim) = try_pidfd(pid)
+        {
+            // A test that failed may leave anything: nothing here fails a second time.
+            let _sent = rustix::process::pidfd_send_signal(&shim, rustix::process::Signal::TERM);
+            let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+            let _ended = poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&timeout));
         }
         for hierarchy in hierarchies() {
             remove_cgroups(&hierarchy.join(&self.cgroup_root));

@@ -23,7 +23,7 @@ fn only_the_three_streams_are_open() {
 #[test]
 fn the_entrypoint_is_the_first_process_of_its_own_namespace() {
     let mut sandbox = Sandbox::new();
-    assert_eq!(sandbox.run("web", "echo $$; ls -d /proc/[0-9]* | wc -l"), "1\n3\n");
+    assert_eq!(sandbox.run("web", "echo $$ /proc/[0-9]*"), "1 /proc/1\n");
     sandbox.stop();
 }
 
@@ -276,7 +276,7 @@ fn a_sub_path_is_made_and_cannot_leave_the_volume() {
     let Reply::Failed(message) = sandbox.start_with_sub_path(&spec, "/data", "out") else {
         panic!()
     };
-    let text = format!("mount \"out\" of {volume:?} to \"/data\": source: invalid cross-device link");
+    let text = format!("mount \"out\" of {volume:?} to \"/data\": source: cross-device link");
     assert_eq!(message.to_lowercase(), text.to_lowercase());
     sandbox.stop();
 }
@@ -284,23 +284,19 @@ fn a_sub_path_is_made_and_cannot_leave_the_volume() {
 #[test]
 fn devices_links_and_masks_are_in_place() {
     let mut sandbox = Sandbox::new();
-    let script = "cd /dev; for d in null zero full random urandom tty; do stat -c '%n %F %t %T %a' $d; done; \
+    let script = "exec 2>&1; cd /dev; for d in null zero full random urandom tty; do stat -c '%n %F %t %T %a' $d; done; \
         for l in fd stdin stdout stderr ptmx; do readlink $l; done; \
-        stat -c '%t %T' /proc/kcore; wc -c < /proc/keys; ls /sys/firmware | wc -l; \
-        echo 1 2>&1 > /proc/sys/vm/swappiness; touch /sys/x 2>&1; echo hi > /dev/null; echo pts > /dev/shm/x";
+        stat -c '%t %T' /proc/keys; ls /sys/firmware | wc -l; \
+        echo 1 > /proc/sys/vm/swappiness; touch /sys/x 2>&1; echo hi > /dev/null; echo pts > /dev/shm/x";
     let spec = sandbox.spec("web", 0, &["sh", "-c", script]);
     let (_, output) = sandbox.run_spec("web", &spec);
     let expected = "null character special file 1 3 666\nzero character special file 1 5 666\n\
         full character special file 1 7 666\nrandom character special file 1 8 666\n\
         urandom character special file 1 9 666\ntty character special file 5 0 666\n\
         /proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n\
-        1 3\n0\n0\n";
+        1 3\n0\nsh: can't create /proc/sys/vm/swappiness: Read-only file system\n";
     assert!(output.starts_with(expected), "{output}");
     assert!(output.contains("touch: /sys/x: Read-only file system"), "{output}");
-    assert_eq!(
-        sandbox.output("web", 0, "stderr"),
-        "sh: can't create /proc/sys/vm/swappiness: Read-only file system\n"
-    );
     sandbox.stop();
 }
 
@@ -600,6 +596,33 @@ fn a_bidirectional_mount_reaches_the_host_and_a_private_one_does_not() {
                 .status()
                 .unwrap()
                 .success()
+        );
+    }
+    sandbox.stop();
+}
+
+#[test]
+fn a_seccomp_profile_is_in_force_with_and_without_new_privileges() {
+    let mut sandbox = Sandbox::new();
+    for (container, no_new_privileges) in [("bound", true), ("free", false)] {
+        let mut spec = sandbox.spec(container, 0, &["sh", "-c", "mkdir /x 2>&1; cat /proc/self/status"]);
+        spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+        spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+        });
+        let (status, output) = sandbox.run_spec(container, &spec);
+        assert_eq!(status, WaitStatus::Code(0));
+        assert!(
+            output.starts_with("mkdir: can't create directory '/x': Operation not supported\n"),
+            "{output}"
+        );
+        assert_eq!(status_field(&output, "Seccomp"), "2");
+        assert_eq!(
+            status_field(&output, "NoNewPrivs"),
+            if no_new_privileges { "1" } else { "0" }
         );
     }
     sandbox.stop();

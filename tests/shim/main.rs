@@ -2,8 +2,18 @@
 //!
 //! Each test has its own sandbox directory and its own cgroup, so they run side by side.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one kind of fact among many"
+)]
+
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod isolation;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
 mod output;
+#[cfg(test)]
 mod speed;

@@ -13,7 +13,9 @@ fn much_output_arrives_whole() {
         "web",
         "seq 1 200000; head -c 100000 /dev/zero | tr '\\0' x; echo; echo end",
     );
-    let mut expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    let numbers: Vec<String> = (1..=200_000).map(|n| n.to_string()).collect();
+    let mut expected = numbers.join("\n");
+    expected.push('\n');
     expected.push_str(&"x".repeat(100_000));
     expected.push_str("\nend\n");
     assert!(output == expected, "{} bytes of {}", output.len(), expected.len());

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use podd::shim::protocol::{Fact, Reply, WaitStatus};
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, start_zygote};
 
 fn open_files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
@@ -83,4 +83,37 @@ fn latency_after_idle_gaps() {
         fs::read_to_string(format!("/proc/{}/smaps_rollup", sandbox.infra)).unwrap()
     );
     sandbox.stop();
+}
+
+fn pss(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What a pod costs when there are many of them.
+#[test]
+#[ignore = "measures; says more of a release build"]
+fn memory_of_many_pods() {
+    const PODS: u64 = 50;
+    let mut zygote = start_zygote();
+    let mut sandboxes: Vec<Sandbox> = (0..PODS).map(|_| Sandbox::from(&mut zygote, |_| {})).collect();
+    let mut sums = [0; 3];
+    for sandbox in &mut sandboxes {
+        assert_eq!(sandbox.start("web", 0, &["sleep", "1000"]), Reply::Done);
+    }
+    for sandbox in &sandboxes {
+        for (sum, pid) in sums
+            .iter_mut()
+            .zip([sandbox.shim, sandbox.infra, sandbox.pid_of("web", 0)])
+        {
+            *sum += pss(pid);
+        }
+    }
+    println!(
+        "PSS in kB a pod of {PODS}: shim {}, infra {}, container {}",
+        sums[0] / PODS,
+        sums[1] / PODS,
+        sums[2] / PODS
+    );
 }

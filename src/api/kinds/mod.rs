@@ -7,11 +7,14 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::admit::{Encoding, FieldValidation};
+use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::{Timestamp, Uid};
 
 /// Every kind served.
 pub static KINDS: &[&Kind] = &[&pod::POD];
+
+/// Reads the bytes of a body.
+pub type ReadBody = fn(&[u8], Encoding, FieldValidation) -> Result<Decoded<Value>, ApiError>;
 
 /// One kind: its names, its table, and the functions that admit its objects.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Kind {
     pub deletion: Deletion,
     /// The cells of an object's row, as many as there are columns.
     pub row: fn(&Value, Timestamp) -> Row,
+    /// Bytes from a client → an object of this kind, its fields known and of their types, and warnings.
+    pub read: ReadBody,
     /// Bytes from a client → an object to be stored.
     pub admit: fn(&Draft<'_>) -> Result<Admitted, ApiError>,
     /// The stored object and what a PUT or PATCH made of it → what is to be stored instead.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Admitted, Amended, Column, Deletion, Draft, Kind, Row, Selectable, Subresource};
-use crate::admit::{self, AdmitContext, Encoding, Fault, FaultReason, FieldValidation};
+use crate::admit::{self, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation};
 use crate::api::error::ApiError;
 use crate::api::table::human_duration;
 use crate::model::{Timestamp, Uid};
@@ -110,6 +110,7 @@ pub static POD: Kind = Kind {
     ],
     deletion: Deletion::Graceful,
     row,
+    read,
     admit: admit_pod,
     amend,
     schema: |generator| generator.subschema_for::<Pod>(),
@@ -144,6 +145,19 @@ fn invalid(name: Option<&str>, faults: Vec<Fault>) -> ApiError {
     }
 }
 
+fn read(bytes: &[u8], encoding: Encoding, validation: FieldValidation) -> Result<Decoded<Value>, ApiError> {
+    let Decoded { object, warnings } =
+        admit::decode::<Pod>(bytes, encoding, validation).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    Ok(Decoded {
+        object: written(&object)?,
+        warnings,
+    })
+}
+
+fn written(pod: &Pod) -> Result<Value, ApiError> {
+    serde_json::to_value(pod).map_err(|e| ApiError::internal("a pod cannot be written", e))
+}
+
 fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let decoded = admit::decode::<Pod>(draft.bytes, draft.encoding, draft.validation)
         .map_err(|e| ApiError::bad_request(e.to_string()))?;
@@ -171,7 +185,7 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let admitted = admit::pod(pod, &context).map_err(|faults| invalid(shown_name.as_deref(), faults))?;
     warnings.extend(admitted.warnings);
     let name = admitted.pod.metadata.name.clone().unwrap_or_default();
-    let object = serde_json::to_value(&admitted.pod).map_err(|e| ApiError::internal("a pod cannot be written", e))?;
+    let object = written(&admitted.pod)?;
     Ok(Admitted {
         name,
         object,
@@ -242,7 +256,7 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
     };
     let admitted = admit::pod(decoded.object, &context).map_err(|faults| invalid(Some(name), faults))?;
     warnings.extend(admitted.warnings);
-    let admitted = serde_json::to_value(&admitted.pod).map_err(|e| ApiError::internal("a pod cannot be written", e))?;
+    let admitted = written(&admitted.pod)?;
     if admitted["spec"] != current["spec"] {
         let fault = Fault {
             field: "spec".to_owned(),
@@ -253,11 +267,11 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
     }
     let mut object = current.clone();
     for field in OPEN_METADATA {
-        match &admitted["metadata"][field] {
-            Value::Null => {
-                object["metadata"].as_object_mut().and_then(|m| m.remove(field));
-            }
-            value => object["metadata"][field] = value.clone(),
+        let value = &admitted["metadata"][field];
+        if value.is_null() {
+            object["metadata"].as_object_mut().and_then(|m| m.remove(field));
+        } else {
+            object["metadata"][field] = value.clone();
         }
     }
     Ok(Amended { object, warnings })
@@ -480,7 +494,7 @@ mod tests {
         row.cells.iter().map(|c| c.as_str().unwrap().to_owned()).collect()
     }
 
-    fn pod(status: Value) -> Value {
+    fn pod(status: &Value) -> Value {
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "p", "namespace": "n", "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -501,7 +515,7 @@ mod tests {
     #[test]
     fn a_new_pod_is_pending() {
         assert_eq!(
-            cells(&pod(json!({"phase": "Pending"}))),
+            cells(&pod(&json!({"phase": "Pending"}))),
             ["p", "0/2", "Pending", "0", "60m", "<none>", "here", "<none>", "<none>"]
         );
     }
@@ -511,7 +525,7 @@ mod tests {
         let status = json!({"phase": "Running", "podIPs": [{"ip": "10.244.0.2"}], "containerStatuses": [
             container("a", 3, true, &running()), container("b", 0, true, &running())]});
         assert_eq!(
-            cells(&pod(status))[..6],
+            cells(&pod(&status))[..6],
             ["p", "2/2", "Running", "3 (5m ago)", "60m", "10.244.0.2"]
         );
     }
@@ -520,7 +534,7 @@ mod tests {
     fn a_waiting_container_lends_its_reason() {
         let status = json!({"phase": "Running", "containerStatuses": [
             container("a", 1, false, &json!({"waiting": {"reason": "CrashLoopBackOff"}})), container("b", 0, true, &running())]});
-        assert_eq!(cells(&pod(status))[1..3], ["1/2", "CrashLoopBackOff"]);
+        assert_eq!(cells(&pod(&status))[1..3], ["1/2", "CrashLoopBackOff"]);
     }
 
     #[test]
@@ -530,23 +544,23 @@ mod tests {
             json!({"phase": "Running", "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [
                 container("a", 0, false, &done), container("b", 0, true, &running())]})
         };
-        assert_eq!(cells(&pod(status("True")))[2], "Running");
-        assert_eq!(cells(&pod(status("False")))[2], "NotReady");
+        assert_eq!(cells(&pod(&status("True")))[2], "Running");
+        assert_eq!(cells(&pod(&status("False")))[2], "NotReady");
     }
 
     #[test]
     fn exits_without_a_reason_are_told_by_number() {
         let status = |state| json!({"phase": "Failed", "containerStatuses": [container("a", 0, false, &state)]});
         assert_eq!(
-            cells(&pod(status(json!({"terminated": {"exitCode": 3}}))))[2],
+            cells(&pod(&status(json!({"terminated": {"exitCode": 3}}))))[2],
             "ExitCode:3"
         );
         assert_eq!(
-            cells(&pod(status(json!({"terminated": {"exitCode": 137, "signal": 9}}))))[2],
+            cells(&pod(&status(json!({"terminated": {"exitCode": 137, "signal": 9}}))))[2],
             "Signal:9"
         );
         let row = row(
-            &pod(status(json!({"terminated": {"exitCode": 3, "reason": "Error"}}))),
+            &pod(&status(json!({"terminated": {"exitCode": 3, "reason": "Error"}}))),
             at("2026-01-01T01:00:00Z"),
         );
         assert_eq!(row.conditions[0]["reason"], "Failed");
@@ -554,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_deleted_pod_is_terminating_until_it_has_ended() {
-        let mut object = pod(json!({"phase": "Running"}));
+        let mut object = pod(&json!({"phase": "Running"}));
         object["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:30Z".into();
         assert_eq!(cells(&object)[2], "Terminating");
         object["status"]["phase"] = "Succeeded".into();
@@ -563,7 +577,7 @@ mod tests {
 
     #[test]
     fn init_containers_are_counted_and_sidecars_are_ready() {
-        let mut object = pod(json!({"phase": "Pending", "initContainerStatuses": [
+        let mut object = pod(&json!({"phase": "Pending", "initContainerStatuses": [
             container("one", 0, false, &json!({"terminated": {"exitCode": 0, "reason": "Completed"}})),
             container("two", 0, false, &json!({"waiting": {"reason": "PodInitializing"}}))]}));
         object["spec"]["initContainers"] = json!([{"name": "one"}, {"name": "two"}]);

@@ -46,6 +46,11 @@ struct Identity {
     born: Option<SystemTime>,
 }
 
+/// What stamps are ordered by: `20260101-000000`, `20260101-000000-1` and so on to `20260101-000000-10`, numbers all.
+fn age(stamp: &str) -> Vec<u64> {
+    stamp.split('-').map(|part| part.parse().unwrap_or(u64::MAX)).collect()
+}
+
 /// Names that come from objects are single path components, or nothing is opened.
 fn component(name: &str) -> io::Result<&str> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
@@ -114,7 +119,7 @@ impl LogDir {
                 rotated.push(name);
             }
         }
-        rotated.sort();
+        rotated.sort_by_cached_key(|name| age(&name[prefix.len()..]));
         rotated.push(self.current.clone());
         let mut pieces: Vec<Piece> = Vec::with_capacity(rotated.len());
         for name in rotated {
@@ -234,9 +239,11 @@ fn first_since(pieces: &[Piece], since: Option<Timestamp>) -> usize {
         .unwrap_or(pieces.len().saturating_sub(1))
 }
 
-/// Where the last `lines` whole lines begin: the file, and the offset in it.
+/// Where the last `lines` lines begin: the file, and the offset in it. What follows the last newline the container wrote
+/// is a line too, as it is for tail(1).
 fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
     let mut found = 0;
+    let mut last = true;
     for (at, piece) in pieces.iter().enumerate().rev() {
         // Ends of records, from the last one backwards. What follows the last newline is still being written.
         let mut end = piece.file.metadata()?.len();
@@ -249,7 +256,8 @@ fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
             for (i, _) in block[..size].iter().enumerate().rev().filter(|(_, b)| **b == b'\n') {
                 let newline = start + u64::try_from(i).unwrap_or(0);
                 // The record after this newline is known now: it ends at the newline found before.
-                if newest_end.is_some() && is_full(&piece.file, newline + 1)? {
+                if newest_end.is_some() && (is_full(&piece.file, newline + 1)? || std::mem::take(&mut last)) {
+                    last = false;
                     found += 1;
                     if found > lines {
                         return after_record(&piece.file, newline + 1).map(|offset| (at, offset));
@@ -259,7 +267,8 @@ fn tail_start(pieces: &[Piece], lines: u64) -> io::Result<(usize, u64)> {
             }
             end = start;
         }
-        if newest_end.is_some() && is_full(&piece.file, 0)? {
+        if newest_end.is_some() && (is_full(&piece.file, 0)? || std::mem::take(&mut last)) {
+            last = false;
             found += 1;
             if found > lines {
                 return after_record(&piece.file, 0).map(|offset| (at, offset));
@@ -340,14 +349,15 @@ mod tests {
     }
 
     fn lines(range: std::ops::Range<u32>) -> String {
-        range.map(|i| format!("line {i}\n")).collect()
+        range.fold(String::new(), |text, i| text + &format!("line {i}\n"))
     }
 
     #[test]
     fn rotated_files_come_first_in_the_order_of_their_stamps() {
         let logs = Logs::new();
-        logs.write("0.log.20260101-000002", 10..20);
-        logs.write("0.log.20260101-000001", 0..10);
+        logs.write("0.log.20260101-000001-10", 10..20);
+        logs.write("0.log.20260101-000001-9", 5..10);
+        logs.write("0.log.20260101-000001", 0..5);
         logs.write("0.log", 20..30);
         logs.write("1.log", 90..99);
         assert_eq!(drain(&mut logs.reader(None)), lines(0..30));

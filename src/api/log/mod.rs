@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
-use super::answer::response;
+use super::answer::{hex, response};
 use super::error::ApiError;
 use super::guard::stopped;
 use super::kinds::pod::POD;
@@ -203,10 +203,7 @@ fn choose_instance<'a>(
 
 /// podd's container id of one instance: `sha256("<uid>/<container>/<attempt>")` in hex.
 fn container_id(uid: &str, container: &str, attempt: u32) -> String {
-    Sha256::digest(format!("{uid}/{container}/{attempt}"))
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&Sha256::digest(format!("{uid}/{container}/{attempt}")))
 }
 
 /// Which attempt is meant: the one that has the id the status names. (The restart count is that of the newest attempt,
@@ -419,7 +416,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         let object = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"},
             "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]},
@@ -428,7 +425,7 @@ mod tests {
         Pod::deserialize(&object).unwrap()
     }
 
-    fn container(state: Value, last: Value, restarts: u32) -> Value {
+    fn container(state: &Value, last: &Value, restarts: u32) -> Value {
         json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state, "lastState": last})
     }
 
@@ -438,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_container_has_to_be_named_where_there_are_several() {
-        let several = pod(container(json!({}), json!({}), 0));
+        let several = pod(&container(&json!({}), &json!({}), 0));
         assert_eq!(
             choose_container(&several, "p", None).unwrap_err().to_string(),
             "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
@@ -452,7 +449,7 @@ mod tests {
 
     #[test]
     fn what_has_not_begun_has_no_log() {
-        let waiting = |reason: &str| pod(container(json!({"waiting": {"reason": reason}}), json!({}), 0));
+        let waiting = |reason: &str| pod(&container(&json!({"waiting": {"reason": reason}}), &json!({}), 0));
         let said = |pod: &Pod, previous| choose_instance(pod, "p", "a", previous).unwrap_err();
         assert_eq!(
             said(&waiting("ContainerCreating"), false),
@@ -476,31 +473,31 @@ mod tests {
     fn the_instance_is_the_one_whose_id_the_status_names() {
         let running = json!({"running": {}});
         let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-        let attempt = |state: Value, last: Value, restarts, previous| {
-            let pod = pod(container(state, last, restarts));
+        let attempt = |state: &Value, last: &Value, restarts, previous| {
+            let pod = pod(&container(state, last, restarts));
             let status = choose_instance(&pod, "p", "a", previous).unwrap();
             attempt_of("u", status, previous)
         };
-        assert_eq!(attempt(running.clone(), json!({}), 0, false), 0);
-        assert_eq!(attempt(running.clone(), ended(2), 3, false), 3);
-        assert_eq!(attempt(running, ended(2), 3, true), 2);
-        assert_eq!(attempt(waiting.clone(), ended(3), 3, false), 3);
-        assert_eq!(attempt(waiting, ended(3), 3, true), 3);
-        assert_eq!(attempt(ended(1), ended(0), 1, false), 1);
-        assert_eq!(attempt(ended(1), ended(0), 1, true), 0);
+        assert_eq!(attempt(&running, &json!({}), 0, false), 0);
+        assert_eq!(attempt(&running, &ended(2), 3, false), 3);
+        assert_eq!(attempt(&running, &ended(2), 3, true), 2);
+        assert_eq!(attempt(&waiting, &ended(3), 3, false), 3);
+        assert_eq!(attempt(&waiting, &ended(3), 3, true), 3);
+        assert_eq!(attempt(&ended(1), &ended(0), 1, false), 1);
+        assert_eq!(attempt(&ended(1), &ended(0), 1, true), 0);
     }
 
     #[test]
     fn an_instance_runs_until_its_own_status_says_otherwise() {
         let id = |attempt| format!("podd://{}", container_id("u", "a", attempt));
-        let object = |attempt: u32, state: Value| {
+        let object = |attempt: u32, state: &Value| {
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"uid": "u"}, "status": {"containerStatuses": [{
                 "name": "a", "image": "", "imageID": "", "ready": true, "restartCount": attempt, "state": state, "containerID": id(attempt)}]}})
         };
-        assert!(is_running(&object(0, json!({"running": {}})), "a", 0));
-        assert!(!is_running(&object(1, json!({"running": {}})), "a", 0));
+        assert!(is_running(&object(0, &json!({"running": {}})), "a", 0));
+        assert!(!is_running(&object(1, &json!({"running": {}})), "a", 0));
         assert!(!is_running(
-            &object(0, json!({"waiting": {"reason": "CrashLoopBackOff"}})),
+            &object(0, &json!({"waiting": {"reason": "CrashLoopBackOff"}})),
             "a",
             0
         ));

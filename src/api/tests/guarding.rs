@@ -46,15 +46,28 @@ impl Tls {
         let pki = Pki::open(server.dir.path(), "node-1", address, moment()).unwrap();
         let (stop, stopping) = watch::channel(false);
         let router = server.router.clone();
-        let task = tokio::spawn(serve_tls_with(listener, pki.server_config().unwrap(), router, stopping, limits));
-        Self { server, address, stop, task }
+        let task = tokio::spawn(serve_tls_with(
+            listener,
+            pki.server_config().unwrap(),
+            router,
+            stopping,
+            limits,
+        ));
+        Self {
+            server,
+            address,
+            stop,
+            task,
+        }
     }
 
     /// A connection with the certificate of this directory's administrator, or with none.
     async fn connect(&self, client: Option<&std::path::Path>, http2: bool) -> TlsStream<TcpStream> {
         let pem = |dir: &std::path::Path, name: &str| std::fs::read(dir.join("pki").join(name)).unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&pem(self.server.dir.path(), "ca.crt")).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(&pem(self.server.dir.path(), "ca.crt")).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -74,7 +87,10 @@ impl Tls {
         }
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap()
     }
 
     async fn admin(&self) -> TlsStream<TcpStream> {
@@ -84,7 +100,10 @@ impl Tls {
 
 /// Send a whole request and read the answer to the end of the connection.
 async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str) -> String {
-    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     String::from_utf8_lossy(&answer).into_owned()
@@ -108,7 +127,11 @@ async fn only_a_certificate_of_our_own_authority_opens_the_door() {
         assert!(answer.contains("\"reason\":\"Unauthorized\""), "{answer}");
         for path in ["/livez", "/healthz", "/version"] {
             let open = format!("GET {path} HTTP/1.1\r\nHost: localhost");
-            assert_eq!(code(&exchange(tls.connect(client, false).await, &open).await), "200", "{path}");
+            assert_eq!(
+                code(&exchange(tls.connect(client, false).await, &open).await),
+                "200",
+                "{path}"
+            );
         }
         let unready = "GET /readyz HTTP/1.1\r\nHost: localhost";
         assert_eq!(code(&exchange(tls.connect(client, false).await, unready).await), "503");
@@ -186,10 +209,18 @@ async fn root_needs_no_certificate_on_the_unix_socket() {
     let path = server.dir.path().join("podd.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(serve_unix_with(listener, server.router.clone(), stopping, Limits::default()));
+    let task = tokio::spawn(serve_unix_with(
+        listener,
+        server.router.clone(),
+        stopping,
+        Limits::default(),
+    ));
     // curl --unix-socket sends whatever host is in its URL.
     let head = "GET /api/v1/pods HTTP/1.1\r\nHost: podd";
-    assert_eq!(code(&exchange(UnixStream::connect(&path).await.unwrap(), head).await), "200");
+    assert_eq!(
+        code(&exchange(UnixStream::connect(&path).await.unwrap(), head).await),
+        "200"
+    );
     stop.send_replace(true);
     task.await.unwrap();
 }
@@ -199,7 +230,10 @@ async fn without_a_listener_nobody_is_anyone() {
     let server = Server::start().await;
     let guarded = crate::api::guard::guarded(server.router.clone(), &Limits::default());
     let request = Request::get("/api/v1/pods").body(Body::empty()).unwrap();
-    assert_eq!(guarded.oneshot(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        guarded.oneshot(request).await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]

@@ -10,8 +10,7 @@ use super::*;
 
 fn id(pod: &Value, attempt: u32) -> String {
     let name = format!("{}/main/{attempt}", pod["metadata"]["uid"].as_str().unwrap());
-    let hex: String = Sha256::digest(name).iter().map(|b| format!("{b:02x}")).collect();
-    format!("podd://{hex}")
+    format!("podd://{}", crate::api::answer::hex(&Sha256::digest(name)))
 }
 
 fn status(pod: &Value, attempt: u32, state: &Value, last: &Value) -> Value {
@@ -38,7 +37,8 @@ fn file(server: &Server, pod: &Value, name: &str) -> PathBuf {
 
 fn append(path: &PathBuf, second: u32, text: &str) {
     let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-    file.write_all(format!("2026-01-01T00:00:{second:02}Z stdout F {text}\n").as_bytes()).unwrap();
+    file.write_all(format!("2026-01-01T00:00:{second:02}Z stdout F {text}\n").as_bytes())
+        .unwrap();
 }
 
 async fn log(server: &Server, query: &str) -> Answer {
@@ -51,7 +51,9 @@ async fn a_log_is_read_in_every_way_that_kubectl_asks_for() {
     let pod = server.create("p", &json!({})).await;
     let waiting = log(&server, "").await;
     assert_eq!(waiting.code, StatusCode::BAD_REQUEST);
-    server.set_status(&pod, status(&pod, 1, &running(), &ended(&pod, 0))).await;
+    server
+        .set_status(&pod, status(&pod, 1, &running(), &ended(&pod, 0)))
+        .await;
     append(&file(&server, &pod, "0.log"), 1, "before");
     for i in 1..=5 {
         append(&file(&server, &pod, "1.log"), i, &format!("line {i}"));
@@ -63,7 +65,10 @@ async fn a_log_is_read_in_every_way_that_kubectl_asks_for() {
     assert_eq!(text("previous=true").await, "before\n");
     assert_eq!(text("sinceTime=2026-01-01T00:00:04Z").await, "line 4\nline 5\n");
     assert_eq!(text("limitBytes=9").await, "line 1\nli");
-    assert_eq!(text("timestamps=true&tailLines=1").await, "2026-01-01T00:00:05Z line 5\n");
+    assert_eq!(
+        text("timestamps=true&tailLines=1").await,
+        "2026-01-01T00:00:05Z line 5\n"
+    );
     let invalid = log(&server, "tailLines=-1&limitBytes=0").await;
     assert_eq!(invalid.code, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(
@@ -73,7 +78,10 @@ async fn a_log_is_read_in_every_way_that_kubectl_asks_for() {
     let both = log(&server, "sinceSeconds=5&sinceTime=2026-01-01T00:00:04Z").await;
     assert_eq!(both.code, StatusCode::UNPROCESSABLE_ENTITY);
     let absent = log(&server, "container=x").await;
-    assert_eq!((absent.code, absent.message()), (StatusCode::BAD_REQUEST, "container x is not valid for pod p".to_owned()));
+    assert_eq!(
+        (absent.code, absent.message()),
+        (StatusCode::BAD_REQUEST, "container x is not valid for pod p".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -96,7 +104,12 @@ async fn following_goes_over_rotations_and_ends_with_the_instance() {
     }
     assert_eq!(text, "three\nfour\n");
     append(&current, 5, "last words");
-    let restarted = status(&pod, 0, &json!({"waiting": {"reason": "CrashLoopBackOff"}}), &ended(&pod, 0));
+    let restarted = status(
+        &pod,
+        0,
+        &json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+        &ended(&pod, 0),
+    );
     server.set_status(&pod, restarted).await;
     assert_eq!(stream.text().await.unwrap(), "last words\n");
     assert_eq!(stream.text().await, None);
