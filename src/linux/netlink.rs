@@ -343,14 +343,15 @@ impl Netlink {
         })
     }
 
-    /// Let a bridge send what is for a hardware address to this port of it, whoever had that address before.
+    /// Let a bridge send what is for a hardware address to this port of it, whoever had that address before and whoever
+    /// else claims it later.
     pub fn forward_to_port(&mut self, port: u32, mac: [u8; 6]) -> Result<(), NetlinkError> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
         message.header.ifindex = port;
         // Not aged, and accepted before the port forwards.
         message.header.state = NeighbourState::Noarp;
-        message.header.flags = NeighbourFlags::Controller;
+        message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
         message
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));

@@ -381,13 +381,18 @@ fn attach(
         Err(error) if error.exists() => join(&mut tools.netlink, &mut inside, &veth)?,
         Err(error) => return Err(error.into()),
     }
-    let port = tools.netlink.link(name)?.ok_or(NetworkError::NoInterface)?;
-    tools.netlink.forward_to_port(port.index, veth.peer_mac)?;
     let eth0 = inside.link(INSIDE)?.ok_or(NetworkError::NoInterface)?;
     inside.set_up(LOOPBACK)?;
     inside.add_address(eth0.index, ip, config.cidr.prefix())?;
     inside.set_up(eth0.index)?;
     inside.add_default_route(eth0.index, config.cidr.gateway())?;
+    // Nothing passes a link until the kernel's own worker has seen that both ends are up (nor a bridge until it has seen
+    // its first port), and what is sent before is lost: a first connection would wait a second. Being asked about a
+    // link, the kernel (6.8 and later) looks at once.
+    inside.link(INSIDE)?;
+    let port = tools.netlink.link(name)?.ok_or(NetworkError::NoInterface)?;
+    tools.netlink.link(&config.bridge)?;
+    tools.netlink.forward_to_port(port.index, veth.peer_mac)?;
     Ok(())
 }
 
