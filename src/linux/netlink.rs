@@ -26,6 +26,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
     LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -340,6 +341,25 @@ impl Netlink {
         self.act(RouteNetlinkMessage::SetLink(message), 0, || {
             format!("set link {name} up")
         })
+    }
+
+    /// Let a bridge send what is for a hardware address to this port of it, whoever had that address before and whoever
+    /// else claims it later.
+    pub fn forward_to_port(&mut self, port: u32, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = port;
+        // Not aged, and accepted before the port forwards.
+        message.header.state = NeighbourState::Noarp;
+        message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        self.act(
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            || format!("tell the bridge who is behind its port {port}"),
+        )
     }
 
     /// Delete an interface; with a veth its other end goes too. Not there: `Ok(false)`.

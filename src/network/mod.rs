@@ -8,7 +8,7 @@
 //!   its alias. Nobody deletes it in the ordinary course: it dies with the pod's namespace, and deleting a link takes
 //!   the kernel tens of milliseconds.
 //! * The hardware addresses follow from the IP addresses, so that a sandbox made anew is found by everybody who knew
-//!   the old one.
+//!   the old one; and the bridge is told at once which port has it, because the old namespace may linger for a while.
 //! * Pods and bridge take no IPv6 router advertisements: any pod could send them (CVE-2020-10749). Inside there is
 //!   `::1` and a link-local address, no more.
 //! * Reverse-path filtering, in either mode, lets all of this pass. Where `br_netfilter` is loaded and another program
@@ -108,7 +108,7 @@ pub enum NetworkError {
         #[source]
         source: VisitError,
     },
-    #[error("the pod's network namespace has no {INSIDE} although it was just made")]
+    #[error("a link that was just made is not there")]
     NoInterface,
     #[error("cannot write {}", path.display())]
     Setting {
@@ -386,6 +386,13 @@ fn attach(
     inside.add_address(eth0.index, ip, config.cidr.prefix())?;
     inside.set_up(eth0.index)?;
     inside.add_default_route(eth0.index, config.cidr.gateway())?;
+    // Nothing passes a link until the kernel's own worker has seen that both ends are up (nor a bridge until it has seen
+    // its first port), and what is sent before is lost: a first connection would wait a second. Being asked about a
+    // link, the kernel (6.8 and later) looks at once.
+    inside.link(INSIDE)?;
+    let port = tools.netlink.link(name)?.ok_or(NetworkError::NoInterface)?;
+    tools.netlink.link(&config.bridge)?;
+    tools.netlink.forward_to_port(port.index, veth.peer_mac)?;
     Ok(())
 }
 

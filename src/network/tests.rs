@@ -395,3 +395,50 @@ fn what_cannot_be_is_said_clearly() {
         );
     });
 }
+
+#[test]
+fn a_lingering_namespace_does_not_keep_the_address() {
+    on_a_machine(async || {
+        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        for sandbox in 0..5 {
+            let (old, new) = (Infra::start(), Infra::start());
+            network.attach(&uid(1), 2 * sandbox, old.pid(), ip(2)).await.unwrap();
+            let (text, _) = tcp(&fetch, &|| old.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
+            assert_eq!(text, "hello");
+            network
+                .attach(&uid(1), 2 * sandbox + 1, new.pid(), ip(2))
+                .await
+                .unwrap();
+            let (text, _) = tcp(&fetch, &|| new.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
+            assert_eq!(text, "hello");
+            network.remove_link(&uid(1), 2 * sandbox).await.unwrap();
+            let (text, _) = tcp(&fetch, &|| new.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
+            assert_eq!(text, "hello", "also when the old one is gone at last");
+            network.remove_link(&uid(1), 2 * sandbox + 1).await.unwrap();
+        }
+    });
+}
+
+/// How often this machine had to repeat the first packet of a connection (a column of two lines, by name).
+fn repeated_beginnings() -> String {
+    let table = fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split(' ').position(|name| name == "TCPSynRetrans").unwrap();
+    values.split(' ').nth(at).unwrap().to_owned()
+}
+
+#[test]
+fn a_pod_is_reached_as_soon_as_it_is_attached() {
+    on_a_machine(async || {
+        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        for number in 2..12 {
+            let pod = Infra::start();
+            let listener = pod.inside(|| TcpListener::bind("0.0.0.0:0").unwrap());
+            let port = listener.local_addr().unwrap().port();
+            network.attach(&uid(number), 0, pod.pid(), ip(number)).await.unwrap();
+            TcpStream::connect((ip(number), port)).unwrap();
+        }
+        assert_eq!(repeated_beginnings(), "0", "a packet was lost: a second each");
+    });
+}
