@@ -167,9 +167,11 @@ def check(item, wrong, disturbed):
                 continue
             code, reason = ended["exitCode"], ended.get("reason")
             lost = reason == "ContainerStatusUnknown"
+            if lost and not ended.get("containerID"):
+                continue  # deleted before it ever ran: Kubernetes words it so too
             if lost and name not in disturbed:
-                wrong.append(f"{name}: an exit was lost although nobody killed its shim")
-            killed = code == 137 and (name in disturbed or item["metadata"].get("deletionTimestamp"))
+                wrong.append(f"{name}: an exit was lost although nobody killed its shim: {ended}")
+            killed = (code == 137 or reason == "StartError") and (name in disturbed or item["metadata"].get("deletionTimestamp"))
             expected = int(labels["code"]) if labels["kind"] != "runs" else 0
             if not lost and not killed and code != expected:
                 wrong.append(f"{name}: exit code {code} ({reason}), not {expected}")

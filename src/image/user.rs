@@ -146,6 +146,13 @@ pub fn resolve_user(
     })
 }
 
+/// Where a user is at home, as the image's /etc/passwd knows it; `/` for somebody it does not know (runc's rule for `HOME`).
+pub fn home_of(layers: &[PathBuf], uid: u32) -> Result<String, UserError> {
+    let passwd = Passwd::read(layers)?;
+    let home = passwd.by_uid(uid).map(|user| user.home.clone());
+    Ok(home.filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned()))
+}
+
 /// Decimal digits of a number that is an id; everything else is a name.
 fn number(text: &str) -> Option<u32> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
@@ -158,6 +165,7 @@ struct User {
     name: String,
     uid: u32,
     gid: u32,
+    home: String,
 }
 
 struct Passwd(Vec<User>);
@@ -167,13 +175,15 @@ impl Passwd {
         let lines = read_lines(layers, "etc/passwd")?;
         let users = lines.iter().filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            let [name, _password, uid, gid, ..] = fields[..] else {
+            let [name, _password, uid, gid, ref rest @ ..] = fields[..] else {
                 return None;
             };
             Some(User {
                 name: name.to_owned(),
                 uid: number(uid)?,
                 gid: number(gid)?,
+                // After the comment.
+                home: rest.get(1).map_or("", |home| home).to_owned(),
             })
         });
         Ok(Self(users.filter(|user| !user.name.is_empty()).collect()))

@@ -522,6 +522,8 @@ impl Work {
         })
         .map_err(|error| config_error(error.to_string()))?;
 
+        let home = user::home_of(&image.layers, user.uid).map_err(|error| config_error(error.to_string()))?;
+
         let upper = self.state.join("upper");
         let work = self.state.join("work");
         let target = self.run.join("rootfs");
@@ -550,6 +552,7 @@ impl Work {
                 gid: user.gid,
                 additional_gids: user.additional_gids,
             },
+            home: &home,
             infra_pid,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,

@@ -57,6 +57,8 @@ pub struct SpecInput<'a> {
     pub attempt: u32,
     pub image: &'a ResolvedImage,
     pub user: ResolvedUser,
+    /// Where that user is at home in the image: `HOME`, unless image or pod say otherwise.
+    pub home: &'a str,
     /// In the shim's pid namespace. Its namespaces are joined as `/proc/<pid>/ns/...`.
     pub infra_pid: i32,
     /// The pod's cgroup, relative to each hierarchy's root: [`pod_cgroup`].

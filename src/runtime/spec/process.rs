@@ -77,8 +77,8 @@ fn arguments(input: &SpecInput<'_>) -> Result<Vec<String>, SpecError> {
     }
 }
 
-/// In the order containerd's CRI plugin has: `PATH` unless somebody sets one, `TERM` with a terminal, `HOSTNAME`, the
-/// image's, the container's. A later value of a name takes the place of the earlier one; an entry of the image without
+/// In the order containerd's CRI plugin has: `PATH` unless somebody sets one, `TERM` with a terminal, `HOSTNAME`, `HOME`
+/// (which runc adds), the image's, the container's. A later value of a name takes the place of the earlier one; an entry of the image without
 /// `=` takes the name away.
 pub fn environment(input: &SpecInput<'_>) -> Vec<String> {
     let mut variables: Vec<(String, String)> = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
@@ -97,6 +97,7 @@ pub fn environment(input: &SpecInput<'_>) -> Vec<String> {
             &input.pod.hostname
         },
     );
+    set("HOME", input.home);
     let mut removed = HashSet::new();
     for entry in &input.image.config.env {
         if let Some((name, value)) = entry.split_once('=') {

@@ -131,6 +131,7 @@ impl Given {
             attempt: 3,
             image: &self.image,
             user: self.user.clone(),
+            home: "/root",
             infra_pid: 4242,
             cgroup_parent: &parent,
             volumes: &self.volumes,
@@ -314,7 +315,7 @@ fn the_environment_in_order() {
     });
     assert_eq!(
         given.check(environment),
-        ["TERM=xterm", "HOSTNAME=x", "A=1", "B=two", "C=3", "D==5"]
+        ["TERM=xterm", "HOSTNAME=x", "HOME=/root", "A=1", "B=two", "C=3", "D==5"]
     );
     let given = Given::with(|given| given.image.config.env.clear());
     assert_eq!(
