@@ -275,7 +275,8 @@ class Podman:
     def must(self, wanted, method, path, body=None):
         code, answer = self.api().ask(method, "/v4.0.0/libpod" + path, body)
         if code not in wanted:
-            raise Failure(f"podman: {method} {path}: {code} {answer}")
+            log = (self.dir / "service.log").read_text()[-1500:]
+            raise Failure(f"podman: {method} {path}: {code} {answer} {log}")
         return answer
 
     def start(self, name, sync):

@@ -12,7 +12,7 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 packages=(gcc make curl jq iproute2 nftables busybox-static runc skopeo sqlite3 python3 procps)
 if [ "${1:-}" = bench ]; then
-    packages+=(podman crun netavark)
+    packages+=(podman crun netavark iptables catatonit)
 fi
 missing=()
 for package in "${packages[@]}"; do

@@ -1,8 +1,9 @@
 //! One look at one pod: observe, record, decide, act, and again until there is nothing to do but wait.
 //!
-//! The order of every round is the one that `reconcile`'s doc prescribes and its simulation crashes at every arrow of.
-//! Steps of one plan are independent: their beginnings are recorded in one save, their effects run side by side, and
-//! one look records what came of them. The status is written beside the effects: it is told, never believed.
+//! The order of every round is the one that `reconcile`'s doc prescribes: observe, record, decide, begin, save, act. What
+//! was seen and what is begun because of it are saved together, before anything is done: one write where there could be
+//! three, and a crash before it has lost nothing, since the journals still tell. Steps of one plan are independent: their
+//! effects run side by side. The status is written beside them: it is told, never believed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::{Controller, POD};
 use crate::admit::{self, ModelError};
-use crate::model::{ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Step, Timestamp, Uid};
+use crate::model::{
+    Attempt, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Snapshot, Step, Timestamp, Uid,
+};
 use crate::reconcile::{self, reconcile};
 use crate::runtime::{LogDirName, ObserveError, Runtime, StepError};
 use crate::status::status;
@@ -51,11 +54,19 @@ struct Start<'a> {
     image: ResolvedImage,
 }
 
+/// What is known of the pod, and how much of it is stored.
+struct Record {
+    stored: Observed,
+    observed: Observed,
+}
+
 /// What became of a step.
 enum Outcome {
     /// Nothing to record beyond what the machine tells when it is looked at.
     Observable,
     Failed(FailedStep, StepError),
+    /// A start that the shim says it could not carry out; the journal should say so too.
+    NotExecuted(String, u32, StepError),
     SandboxReady(u32),
     /// To be removed and recorded as stopped, once every end in it is recorded.
     SandboxStopped(u32),
@@ -72,96 +83,110 @@ impl<R: Runtime> Pass<R> {
     /// When to look again, if not on a hint.
     #[tracing::instrument(name = "reconcile", skip_all, fields(pod.uid = %self.uid))]
     pub(super) async fn run(self) -> Result<Option<Timestamp>, PassError> {
+        let store = &self.controller.store;
+        let (mut object, stored, snapshot) = tokio::join!(
+            store.get_by_uid(POD, &self.uid),
+            store.observed(&self.uid),
+            self.controller.runtime.observe(&self.uid)
+        );
+        let stored = stored?;
+        let mut record = Record {
+            observed: self.recorded(&stored, &snapshot?),
+            stored,
+        };
         for _ in 0..ROUNDS {
-            let Some(object) = self.controller.store.get_by_uid(POD, &self.uid).await? else {
+            let Some(found) = object? else {
                 return self.remove_orphan().await;
             };
-            let (pod, previous) = wire(&object)?;
+            let (pod, previous) = wire(&found)?;
             let desired = admit::to_model(&pod)?;
-            match self.round(&desired, previous).await? {
+            match self.round(&desired, previous, &mut record).await? {
                 Round::Again => {}
                 Round::Wait(wake_at) => return Ok(wake_at),
                 Round::Forgotten => return Ok(None),
             }
+            object = store.get_by_uid(POD, &self.uid).await;
         }
+        self.save(&mut record).await?;
         Ok(Some(self.now()))
     }
 
-    async fn round(&self, desired: &PodSpec, previous: Option<PodStatus>) -> Result<Round, PassError> {
+    async fn round(
+        &self,
+        desired: &PodSpec,
+        previous: Option<PodStatus>,
+        record: &mut Record,
+    ) -> Result<Round, PassError> {
         let store = &self.controller.store;
-        let recorded = store.observed(&self.uid).await?;
-        let mut observed = self.look(&recorded).await?;
-
         let now = self.now();
-        let plan = reconcile(now, desired, &observed, &self.controller.limits);
-        let told = status(now, &self.controller.node, desired, &observed, previous.as_ref());
+        let plan = reconcile(now, desired, &record.observed, &self.controller.limits);
+        let told = status(now, &self.controller.node, desired, &record.observed, previous.as_ref());
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
+            self.save(record).await?;
             store.set_status(&self.uid, told).await?;
             return Ok(Round::Wait(plan.wake_at));
         }
-        let (written, acted) = tokio::join!(
-            store.set_status(&self.uid, told),
-            self.execute(desired, &mut observed, &plan.steps)
+        let starts = self.resolve(desired, &mut record.observed, &plan.steps).await;
+        let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
+        self.save(record).await?;
+
+        let acts = join_all(
+            plan.steps
+                .iter()
+                .map(|step| self.act(desired, &record.observed, step, address)),
         );
-        match written {
-            // Deleted and forgotten by these very steps.
-            Ok(_) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if acted? {
-            tracing::info!(pod.name = %desired.name, pod.namespace = %desired.namespace, "pod removed");
-            return Ok(Round::Forgotten);
-        }
-        Ok(Round::Again)
-    }
-
-    /// Observe, record, save.
-    async fn look(&self, recorded: &Observed) -> Result<Observed, PassError> {
-        let snapshot = self.controller.runtime.observe(&self.uid).await?;
-        let observed = reconcile::record(self.now(), &self.controller.boot_id, recorded, &snapshot);
-        self.save(recorded, &observed).await?;
-        Ok(observed)
-    }
-
-    /// Carry out the steps of one plan. True when the pod is forgotten.
-    async fn execute(&self, desired: &PodSpec, observed: &mut Observed, steps: &[Step]) -> Result<bool, PassError> {
-        let before = observed.clone();
-        let starts = self.resolve(desired, observed, steps).await;
-        let address = self.begin(desired, observed, steps, &starts).await?;
-        self.save(&before, observed).await?;
-
-        let acts = join_all(steps.iter().map(|step| self.act(desired, observed, step, address)));
         let starts = join_all(starts.into_iter().map(|start| self.start(desired, start, address)));
-        let (acts, starts) = tokio::join!(acts, starts);
+        let (acts, starts, written) = tokio::join!(acts, starts, store.set_status(&self.uid, told));
+        written?;
+        self.settle(acts.into_iter().chain(starts), record).await
+    }
 
-        *observed = self.look(observed).await?;
-        let looked = observed.clone();
-        let mut forgotten = false;
-        for outcome in acts.into_iter().chain(starts) {
+    /// Look at what came of the steps.
+    async fn settle(&self, outcomes: impl Iterator<Item = Outcome>, record: &mut Record) -> Result<Round, PassError> {
+        let runtime = &self.controller.runtime;
+        record.observed = self.recorded(&record.observed, &runtime.observe(&self.uid).await?);
+        let mut round = Round::Again;
+        for outcome in outcomes {
+            let observed = &mut record.observed;
             match outcome {
                 Outcome::Observable => {}
                 Outcome::Failed(step, error) => self.fail(observed, step, &error),
+                Outcome::NotExecuted(container, attempt, error) => {
+                    // Without its word in the journal it would be tried again at once, for ever.
+                    let unheard = |a: &Attempt| a.container == container && a.attempt == attempt && a.is_live();
+                    if observed.attempts.iter().any(unheard) {
+                        self.fail(observed, FailedStep::Container(container), &error);
+                    }
+                }
                 Outcome::SandboxReady(attempt) => {
                     *observed = reconcile::sandbox_ready(self.now(), observed, attempt);
                 }
-                // Its ends are saved: now its journal is of no further use.
                 Outcome::SandboxStopped(attempt) => {
-                    match self.controller.runtime.remove_sandbox(&self.uid, attempt).await {
-                        Ok(()) => *observed = reconcile::sandbox_stopped(self.now(), observed, attempt),
-                        Err(error) => self.fail(observed, FailedStep::Teardown, &error),
-                    }
+                    // Every end in it is saved first: then its journal is of no further use.
+                    self.save(record).await?;
+                    record.observed = match runtime.remove_sandbox(&self.uid, attempt).await {
+                        Ok(()) => reconcile::sandbox_stopped(self.now(), &record.observed, attempt),
+                        Err(error) => {
+                            self.fail(&mut record.observed, FailedStep::Teardown, &error);
+                            continue;
+                        }
+                    };
                 }
                 Outcome::TornDown => *observed = reconcile::torn_down(observed),
-                Outcome::Removed => forgotten = true,
+                Outcome::Removed => round = Round::Forgotten,
             }
         }
-        if forgotten {
+        if let Round::Forgotten = round {
             self.controller.store.forget_pod(&self.uid).await?;
-        } else {
-            self.save(&looked, observed).await?;
+            tracing::info!("pod removed");
         }
-        Ok(forgotten)
+        Ok(round)
+    }
+
+    /// What is known when this snapshot is added to what was known before.
+    fn recorded(&self, known: &Observed, snapshot: &Snapshot) -> Observed {
+        reconcile::record(self.now(), &self.controller.boot_id, known, snapshot)
     }
 
     fn fail(&self, observed: &mut Observed, step: FailedStep, error: &StepError) {
@@ -285,7 +310,7 @@ impl<R: Runtime> Pass<R> {
             // The journal says so of the attempt itself (StartError): its back-off is the container's.
             Err(error) if error.reason == FailureReason::RunContainerError => {
                 tracing::warn!(pod.name = %desired.name, container = %container.name, attempt, error = %error.message, "container could not be executed");
-                Outcome::Observable
+                Outcome::NotExecuted(container.name.clone(), attempt, error)
             }
             Err(error) => Outcome::Failed(step, error),
         }
@@ -370,9 +395,13 @@ impl<R: Runtime> Pass<R> {
         Ok(None)
     }
 
-    async fn save(&self, before: &Observed, after: &Observed) -> Result<(), PassError> {
-        if before != after {
-            self.controller.store.save_observed(&self.uid, before, after).await?;
+    async fn save(&self, record: &mut Record) -> Result<(), PassError> {
+        if record.stored != record.observed {
+            self.controller
+                .store
+                .save_observed(&self.uid, &record.stored, &record.observed)
+                .await?;
+            record.stored = record.observed.clone();
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ mod documents;
 mod import;
 mod limits;
 mod member;
+mod recent;
 mod reference;
 mod stream;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use user::{UserError, UserIds};
 use content::Content;
 use documents::Config;
 use import::{Piece, Prepared, Upload};
+use recent::Recent;
 use stream::Digest;
 
 use crate::model::{ImageConfig, ImageId, ResolvedImage, Timestamp};
@@ -76,6 +78,7 @@ struct Inner {
     /// Held while rows change, and while layers are removed that no row knows: between reading the rows and removing
     /// layers no row may come.
     rows: Mutex<()>,
+    recent: Recent,
     /// Each import holds one of the few threads that may block.
     imports: Semaphore,
 }
@@ -138,6 +141,7 @@ impl ImageStore {
             inner: Arc::new(Inner {
                 content,
                 store,
+                recent: Recent::default(),
                 limits,
                 clock,
                 rows: Mutex::new(()),
@@ -233,6 +237,7 @@ impl ImageStore {
             }
             // Names that the image has already stay.
             self.inner.store.put_image(&row).await?;
+            self.inner.recent.forget();
             drop(pins);
             recorded.push(row);
         }
@@ -242,6 +247,15 @@ impl ImageStore {
     /// The image that a name means: a name, a name with a digest, an image's id, or at least 12 digits of an id.
     /// `None`: it is not there, or not whole.
     pub async fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
+        if let Some(known) = self
+            .inner
+            .recent
+            .get(image)
+            .filter(|known| known.layers.iter().all(|path| path.is_dir()))
+        {
+            return Ok(Some(known));
+        }
+        let changes = self.inner.recent.changes();
         let Some(row) = self.find(image).await? else {
             return Ok(None);
         };
@@ -266,11 +280,13 @@ impl ImageStore {
                 layers.push(self.inner.content.layer_path(layer));
             }
         }
-        Ok(Some(ResolvedImage {
+        let resolved = ResolvedImage {
             id: ImageId(row.id),
             config,
             layers,
-        }))
+        };
+        self.inner.recent.put(changes, image, resolved.clone());
+        Ok(Some(resolved))
     }
 
     async fn find(&self, image: &str) -> Result<Option<ImageRow>, ResolveError> {
@@ -352,6 +368,7 @@ impl ImageStore {
                 Some(name) => self.inner.store.remove_image_name(&name).await?,
                 None => self.inner.store.remove_image(&row.id).await?,
             };
+            self.inner.recent.forget();
             row
         };
         self.sweep().await.map_err(|error| match error {

@@ -95,20 +95,6 @@ impl Machine {
         }
     }
 
-    /// Volumes and files of the pod, as they must be before anything of it runs.
-    async fn prepare(&self, pod: &PodSpec, ip: Option<IpAddr>) -> Result<Prepared, StepError> {
-        let volumes = Arc::clone(&self.volumes);
-        let pod = pod.clone();
-        let node_name = self.settings.node_name.clone();
-        blocking("prepare volumes", move || {
-            let context = EtcContext::of_node(ip, node_name);
-            volumes
-                .prepare(&pod, &context)
-                .map_err(|error| step(FailureReason::FailedMount, &error))
-        })
-        .await
-    }
-
     /// Infra's pid, once the journal tells of it.
     async fn infra(&self, uid: &Uid, attempt: u32) -> Result<i32, StepError> {
         loop {
@@ -257,7 +243,14 @@ impl Runtime for Machine {
     }
 
     async fn create_sandbox(&self, pod: &PodSpec, attempt: u32, ip: Option<IpAddr>) -> Result<(), StepError> {
-        self.prepare(pod, ip).await?;
+        {
+            let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
+            let node_name = self.settings.node_name.clone();
+            blocking("prepare volumes", move || {
+                prepare(&volumes, &pod, ip, &node_name).map(drop)
+            })
+            .await?;
+        }
         let config = SandboxConfig {
             protocol: PROTOCOL,
             uid: pod.uid.0.clone(),
@@ -376,7 +369,6 @@ impl Runtime for Machine {
             reason: FailureReason::CreateContainerError,
             message: error.message,
         })?;
-        let prepared = self.prepare(pod, ip).await?;
         let work = Work {
             state: self
                 .settings
@@ -398,7 +390,9 @@ impl Runtime for Machine {
             let image = image.clone();
             let settings = self.settings.clone();
             let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
+            let volumes = Arc::clone(&self.volumes);
             blocking("prepare a container", move || {
+                let prepared = prepare(&volumes, &pod, ip, &settings.node_name)?;
                 work.prepare(&pod, &container, attempt, &image, &prepared, infra_pid, &settings, v2)
             })
             .await?
@@ -471,6 +465,14 @@ impl Runtime for Machine {
     fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>> {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// Volumes and files of the pod, as they must be before anything of it runs.
+fn prepare(volumes: &Volumes, pod: &PodSpec, ip: Option<IpAddr>, node_name: &str) -> Result<Prepared, StepError> {
+    let context = EtcContext::of_node(ip, node_name.to_owned());
+    volumes
+        .prepare(pod, &context)
+        .map_err(|error| step(FailureReason::FailedMount, &error))
 }
 
 /// The directories of one attempt.
