@@ -21,7 +21,7 @@ use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
-use crate::linux::privilege;
+use crate::linux::{privilege, process};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::Limits;
@@ -181,6 +181,8 @@ async fn announce(mut readiness: watch::Receiver<bool>, config: Config, listenin
         listen = %listening,
         "podd is ready"
     );
+    // What only starting needed goes back to the machine.
+    process::trim_heap();
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot tell the service manager that the agent is ready");

@@ -115,6 +115,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .transpose()?
                 .unwrap_or_default();
             let config = Config::new(serve.settings.over(file), &linux::host::name()?)?;
+            linux::process::share_heaps();
             // Two threads for the processors' sake; blocking work has a pool of its own, small to stay small.
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)

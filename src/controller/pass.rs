@@ -17,7 +17,7 @@ use crate::model::{
     Attempt, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Snapshot, Step, Timestamp, Uid,
 };
 use crate::reconcile::{self, reconcile};
-use crate::runtime::{LogDirName, ObserveError, Runtime, StepError};
+use crate::runtime::{LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::status::status;
 use crate::store::{StoreError, StoredObject};
 
@@ -129,16 +129,24 @@ impl<R: Runtime> Pass<R> {
         }
         let starts = self.resolve(desired, &mut record.observed, &plan.steps).await;
         let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
-        self.save(record).await?;
-
-        let acts = join_all(
-            plan.steps
-                .iter()
-                .map(|step| self.act(desired, &record.observed, step, address)),
-        );
-        let starts = join_all(starts.into_iter().map(|start| self.start(desired, start, address)));
-        let (acts, starts, written) = tokio::join!(acts, starts, store.set_status(&self.uid, told));
-        written?;
+        // What only prepares goes on while this is saved; what acts waits for it.
+        let (word, recorded) = Recorded::pending();
+        let observed = record.observed.clone();
+        let saved_and_told = async {
+            let saved = self.save(record).await;
+            word.send_replace(Some(saved.is_ok()));
+            saved?;
+            store.set_status(&self.uid, told).await.map_err(PassError::Store)
+        };
+        let acts = plan
+            .steps
+            .iter()
+            .map(|step| self.act(desired, &observed, step, address, recorded.clone()));
+        let starts = starts
+            .into_iter()
+            .map(|start| self.start(desired, start, address, recorded.clone()));
+        let (saved, acts, starts) = tokio::join!(saved_and_told, join_all(acts), join_all(starts));
+        saved?;
         self.settle(acts.into_iter().chain(starts), record).await
     }
 
@@ -281,7 +289,7 @@ impl<R: Runtime> Pass<R> {
         Ok(observed.sandbox.as_ref().and_then(|sandbox| sandbox.ip))
     }
 
-    async fn start(&self, desired: &PodSpec, start: Start<'_>, ip: Option<IpAddr>) -> Outcome {
+    async fn start(&self, desired: &PodSpec, start: Start<'_>, ip: Option<IpAddr>, recorded: Recorded) -> Outcome {
         let Start {
             container,
             attempt,
@@ -291,7 +299,7 @@ impl<R: Runtime> Pass<R> {
         let runtime = &self.controller.runtime;
         let step = FailedStep::Container(container.name.clone());
         match runtime
-            .start_container(desired, container, attempt, sandbox, &image, ip)
+            .start_container(desired, container, attempt, sandbox, &image, ip, recorded)
             .await
         {
             Ok(()) => {
@@ -317,14 +325,24 @@ impl<R: Runtime> Pass<R> {
     }
 
     /// Carry out one step other than a start.
-    async fn act(&self, desired: &PodSpec, observed: &Observed, step: &Step, ip: Option<IpAddr>) -> Outcome {
+    async fn act(
+        &self,
+        desired: &PodSpec,
+        observed: &Observed,
+        step: &Step,
+        ip: Option<IpAddr>,
+        mut recorded: Recorded,
+    ) -> Outcome {
         let runtime = &self.controller.runtime;
         let uid = &self.uid;
+        if !matches!(step, Step::CreateSandbox { .. }) && !recorded.wait().await {
+            return Outcome::Observable;
+        }
         match step {
             Step::StartContainer { .. } => Outcome::Observable,
             // Without an address there is nothing to begin with: `begin` has recorded why.
             Step::CreateSandbox { .. } if ip.is_none() && !desired.host_network => Outcome::Observable,
-            Step::CreateSandbox { attempt } => match runtime.create_sandbox(desired, *attempt, ip).await {
+            Step::CreateSandbox { attempt } => match runtime.create_sandbox(desired, *attempt, ip, recorded).await {
                 Ok(()) => Outcome::SandboxReady(*attempt),
                 Err(error) => Outcome::Failed(FailedStep::Sandbox, error),
             },

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::shims::{ShimError, Shims};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
-use super::{LogDirName, ObserveError, Runtime, StepError};
+use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError, user};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
@@ -242,7 +242,13 @@ impl Runtime for Machine {
         Ok(uids)
     }
 
-    async fn create_sandbox(&self, pod: &PodSpec, attempt: u32, ip: Option<IpAddr>) -> Result<(), StepError> {
+    async fn create_sandbox(
+        &self,
+        pod: &PodSpec,
+        attempt: u32,
+        ip: Option<IpAddr>,
+        mut recorded: Recorded,
+    ) -> Result<(), StepError> {
         {
             let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
             let node_name = self.settings.node_name.clone();
@@ -250,6 +256,9 @@ impl Runtime for Machine {
                 prepare(&volumes, &pod, ip, &node_name).map(drop)
             })
             .await?;
+        }
+        if !recorded.wait().await {
+            return Err(not_recorded(FailureReason::CreatePodSandboxError));
         }
         let config = SandboxConfig {
             protocol: PROTOCOL,
@@ -364,6 +373,7 @@ impl Runtime for Machine {
         sandbox: u32,
         image: &ResolvedImage,
         ip: Option<IpAddr>,
+        mut recorded: Recorded,
     ) -> Result<(), StepError> {
         let infra_pid = self.infra(&pod.uid, sandbox).await.map_err(|error| StepError {
             reason: FailureReason::CreateContainerError,
@@ -397,6 +407,9 @@ impl Runtime for Machine {
             })
             .await?
         };
+        if !recorded.wait().await {
+            return Err(not_recorded(FailureReason::CreateContainerError));
+        }
         self.shims
             .ask(&pod.uid, sandbox, RequestBody::Start(Box::new(start)))
             .await
@@ -600,6 +613,14 @@ fn stop_signal(config: &Path) -> Option<i32> {
 
 fn remove_tree(path: &Path) -> Result<(), StepError> {
     path::remove_tree(path).map_err(|error| step(FailureReason::KillPodSandboxError, &error))
+}
+
+/// The store did not take the step: the pass fails for that, and this is never shown.
+fn not_recorded(reason: FailureReason) -> StepError {
+    StepError {
+        reason,
+        message: "the step could not be recorded".to_owned(),
+    }
 }
 
 fn sandbox_error(error: &ShimError) -> StepError {

@@ -12,12 +12,32 @@ pub mod spec;
 use std::future::Future;
 use std::net::IpAddr;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use machine::{Machine, Parts, Settings};
 pub use shims::{ShimError, Shims};
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Snapshot, Uid};
+
+/// The word that a step is recorded. What only prepares may come before it; nothing that runs may.
+#[derive(Debug, Clone)]
+pub struct Recorded(watch::Receiver<Option<bool>>);
+
+impl Recorded {
+    /// The word, and who is to give it: true once the step is stored, false when it could not be.
+    pub fn pending() -> (watch::Sender<Option<bool>>, Self) {
+        let (sender, receiver) = watch::channel(None);
+        (sender, Self(receiver))
+    }
+
+    /// Wait for it. False: the step must not be carried out.
+    pub async fn wait(&mut self) -> bool {
+        self.0
+            .wait_for(Option::is_some)
+            .await
+            .is_ok_and(|told| *told == Some(true))
+    }
+}
 
 /// The machine, as the controller sees it.
 pub trait Runtime: Send + Sync + 'static {
@@ -34,6 +54,7 @@ pub trait Runtime: Send + Sync + 'static {
         pod: &PodSpec,
         attempt: u32,
         ip: Option<IpAddr>,
+        recorded: Recorded,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
     /// Kill all that lives in this sandbox attempt and end its shim. Afterwards `observe` still tells how each
@@ -48,6 +69,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Start this attempt in this (ready) sandbox. Returns when it runs, or with `RunContainerError` when it could not
     /// be executed (the snapshot then says `StartFailed`). Done already: nothing happens.
+    #[expect(clippy::too_many_arguments, reason = "everything that one container is made of")]
     fn start_container(
         &self,
         pod: &PodSpec,
@@ -56,6 +78,7 @@ pub trait Runtime: Send + Sync + 'static {
         sandbox: u32,
         image: &ResolvedImage,
         ip: Option<IpAddr>,
+        recorded: Recorded,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
     /// Send the stop signal of its image (default SIGTERM) to the first process.
