@@ -95,7 +95,11 @@ pub fn start(config: &InfraConfig<'_>) -> Result<Infra, InfraError> {
             let (length, _) = fd::receive_with_fd(channel.as_fd(), &mut word, true).map_err(InfraError::Clone)?;
             let [step, _, _, _, a, b, c, d] = word;
             match (length, i32::from_le_bytes([a, b, c, d])) {
-                (8, 0) => Ok(Infra { pid, pidfd }),
+                // It is told before it closes what it has open, this channel too: the end of that is waited for.
+                (8, 0) => match fd::receive_with_fd(channel.as_fd(), &mut word, true).map_err(InfraError::Clone)? {
+                    (0, _) => Ok(Infra { pid, pidfd }),
+                    _ => Err(InfraError::Died),
+                },
                 (8, errno) => Err(InfraError::Child {
                     step: STEPS.get(usize::from(step)).copied().unwrap_or(InfraStep::SetUp),
                     source: io::Error::from_raw_os_error(errno),
