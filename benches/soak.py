@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -118,6 +119,14 @@ def processes(cgroup):
     return found
 
 
+def uid_of(pid):
+    """The pod a process belongs to, by its cgroup."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"/pod([0-9a-f-]{36})/", pathlib.Path(f"/proc/{pid}/cgroup").read_text())
+        return found and found.group(1)
+    return None
+
+
 def doubled(cgroup):
     """Containers of which two attempts live at once."""
     attempts = {}
@@ -149,17 +158,23 @@ def lives_too_many(agent, name, out):
 
 
 def shims(run):
+    """Pids of living shims, and the uids of their pods."""
     found = []
-    for journal in (run / "pods").glob("*/*/journal"):
-        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            found.append(json.loads(journal.read_text().split("\n", 1)[0])["fact"]["Shim"]["pid"])
-    return [pid for pid in found if os.path.exists(f"/proc/{pid}")]
+    # Directories come and go meanwhile: os.walk passes over what is gone.
+    for directory, _, files in os.walk(run / "pods"):
+        if "journal" in files:
+            with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+                text = (pathlib.Path(directory) / "journal").read_text()
+                pid = json.loads(text.split("\n", 1)[0])["fact"]["Shim"]["pid"]
+                if os.path.exists(f"/proc/{pid}"):
+                    found.append((pid, pathlib.Path(directory).parent.name))
+    return found
 
 
 def check(item, wrong, disturbed):
     """One pod as the API tells it, against what it was told to do."""
     labels = item["metadata"]["labels"]
-    name = item["metadata"]["name"]
+    name, uid = item["metadata"]["name"], item["metadata"]["uid"]
     for status in item.get("status", {}).get("containerStatuses", []):
         for state in (status.get("state", {}), status.get("lastState", {})):
             ended = state.get("terminated")
@@ -169,9 +184,9 @@ def check(item, wrong, disturbed):
             lost = reason == "ContainerStatusUnknown"
             if lost and not ended.get("containerID"):
                 continue  # deleted before it ever ran: Kubernetes words it so too
-            if lost and name not in disturbed:
+            if lost and uid not in disturbed:
                 wrong.append(f"{name}: an exit was lost although nobody killed its shim: {ended}")
-            killed = (code == 137 or reason == "StartError") and (name in disturbed or item["metadata"].get("deletionTimestamp"))
+            killed = (code == 137 or reason == "StartError") and (uid in disturbed or item["metadata"].get("deletionTimestamp"))
             expected = int(labels["code"]) if labels["kind"] != "runs" else 0
             if not lost and not killed and code != expected:
                 wrong.append(f"{name}: exit code {code} ({reason}), not {expected}")
@@ -179,7 +194,7 @@ def check(item, wrong, disturbed):
 
 def left(agent):
     found = [f"process {p}" for p in processes(agent.cgroup)]
-    found += [f"shim {p}" for p in shims(agent.dir / "run")]
+    found += [f"shim {p}" for p, _ in shims(agent.dir / "run")]
     mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line}" for line in mounts if f" {agent.dir}/" in line]
     links = subprocess.run(["ip", "-o", "link", "show", "master", agent.bridge], capture_output=True, text=True).stdout
@@ -260,12 +275,11 @@ def main():
                             wrong += filter(None, [lives_too_many(agent, item["metadata"]["name"], out)])
                         counts["ends seen"] += item.get("status", {}).get("phase") in ("Succeeded", "Failed")
                 if random.random() < 0.02:
-                    victims = [(p, "shim") for p in shims(work / "run")]
-                    victims += [(p, "infra or container") for p in processes(agent.cgroup)]
+                    victims = [(p, "shim", uid) for p, uid in shims(work / "run")]
+                    victims += [(p, "infra or container", uid_of(p)) for p in processes(agent.cgroup)]
                     if victims:
-                        pid, what = random.choice(victims)
-                        # Whose it is cannot be told for sure once it is dead: any pod may have been meant.
-                        disturbed.update(alive)
+                        pid, what, uid = random.choice(victims)
+                        disturbed.add(uid)
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
                             counts[what] += 1
@@ -302,7 +316,7 @@ def main():
     except BaseException:
         with contextlib.suppress(Exception):
             agent.kill()
-        for pid in shims(work / "run") + processes(agent.cgroup):
+        for pid in [p for p, _ in shims(work / "run")] + processes(agent.cgroup):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         raise
