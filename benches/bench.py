@@ -205,9 +205,10 @@ class Podd:
                 children.setdefault(int(stat[1]), []).append(pid)
                 if f"/{self.cgroup}/" in cgroups:
                     pods.append(pid)
-        for journal in (self.dir / "run/pods").glob("*/*/journal"):
-            first = json.loads(journal.read_text().split("\n", 1)[0])
-            shims.append(first["fact"]["Shim"]["pid"])
+        for directory, _, files in os.walk(self.dir / "run/pods"):
+            if "journal" in files:
+                first = json.loads((pathlib.Path(directory) / "journal").read_text().split("\n", 1)[0])
+                shims.append(first["fact"]["Shim"]["pid"])
         agent = [self.agent.pid] + [p for p in children.get(self.agent.pid, []) if p not in shims]
         return agent, shims, pods
 
@@ -360,12 +361,11 @@ def pss(pid):
 
 
 def cpu_ns(pid):
-    total = 0
+    """Processor time of a process and all threads it ever had, in steps of a clock tick (10 ms)."""
     with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                total += int(pathlib.Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
-    return total
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return 0
 
 
 def written(pid):
