@@ -41,7 +41,7 @@ clean() {
         api "$pods?gracePeriodSeconds=0" -X DELETE >/dev/null 2>&1 || true
         wait_for 'every pod to be gone' none_left
         kill -TERM "$agent" 2>/dev/null || true
-        wait "$agent" 2>/dev/null || true
+        wait_for 'the agent to end' gone "$agent"
     fi
     ip link del "$bridge" 2>/dev/null || true
     nft list tables 2>/dev/null | awk -v b="$bridge" '$3 ~ b"$" {print $2, $3}' | while read -r family table; do
@@ -57,6 +57,8 @@ serve() {
     "$podd" serve --root "$dir/root" --run-dir "$dir/run" --log-dir "$dir/log" --listen "$listen" --bridge "$bridge" \
         --pod-cidr "$cidr" --cgroup-root "$cgroup" --node-name demo >>"$dir/agent.log" 2>&1 &
     agent=$!
+    # The shell is not to comment on its end.
+    disown "$agent"
     local asked=$SECONDS
     until api /readyz >/dev/null 2>&1; do
         kill -0 "$agent" 2>/dev/null || fail 'the agent ended'
@@ -124,7 +126,7 @@ say volume "the shared emptyDir, asked for at http://$before_ip:8080, tells of b
 
 seen=$(status '.status | tojson')
 kill -KILL "$agent"
-wait "$agent" 2>/dev/null || true
+wait_for 'the agent to be dead' gone "$agent"
 kill -0 "$(process writer)" && kill -0 "$before_server" || fail 'a container died with the agent'
 say crash "SIGKILL to the agent: infra and both containers run on"
 serve
@@ -134,7 +136,6 @@ say return "the agent is back (pid $agent): nothing was restarted, the pod's sta
 
 if [ -n "$keep" ]; then
     trap - EXIT INT TERM
-    disown "$agent"
     say keep "the agent runs on. Reach it with:"
     printf '  kubectl --kubeconfig %s get pods\n' "$dir/root/admin.kubeconfig"
     printf '  curl --unix-socket %s http://localhost%s\n' "$socket" "$pods"

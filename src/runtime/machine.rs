@@ -5,7 +5,6 @@
 //! **Invariant:** every step may have been done before, wholly or in part, by this agent or by one that was killed:
 //! each looks first and does what is missing.
 
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,16 +14,16 @@ use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
 use super::shims::{ShimError, Shims};
-use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
+use super::spec;
+use super::work::{Work, stop_signal};
 use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
-use crate::image::{ImageStore, ResolveError, user};
+use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
-use crate::linux::privilege;
 use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
 use crate::network::Network;
-use crate::shim::protocol::{Overlay, PROTOCOL, RequestBody, SandboxConfig, StartContainer};
+use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
 use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
@@ -488,129 +487,6 @@ fn prepare(volumes: &Volumes, pod: &PodSpec, ip: Option<IpAddr>, node_name: &str
         .map_err(|error| step(FailureReason::FailedMount, &error))
 }
 
-/// The directories of one attempt.
-struct Work {
-    /// `ROOT/pods/<uid>/<container>/<attempt>`: what it writes.
-    state: PathBuf,
-    /// `RUN_DIR/pods/<uid>/<sandbox>/<container>-<attempt>`: how it runs.
-    run: PathBuf,
-    log: PathBuf,
-}
-
-impl Work {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything that one container is made of, used once"
-    )]
-    fn prepare(
-        &self,
-        pod: &PodSpec,
-        container: &ContainerSpec,
-        attempt: u32,
-        image: &ResolvedImage,
-        prepared: &Prepared,
-        infra_pid: i32,
-        settings: &Settings,
-        cgroup_v2: bool,
-    ) -> Result<StartContainer, StepError> {
-        let config_error = |message: String| StepError {
-            reason: FailureReason::CreateContainerConfigError,
-            message,
-        };
-        let create_error = |error: io::Error| StepError {
-            reason: FailureReason::CreateContainerError,
-            message: error.to_string(),
-        };
-        let security = &container.security;
-        let user = user::resolve_user(
-            &image.layers,
-            &image.config.user,
-            security.run_as_user,
-            security.run_as_group,
-            &pod.security.supplemental_groups,
-        )
-        .and_then(|ids| {
-            if security.run_as_non_root {
-                user::check_non_root(&image.config.user, security.run_as_user, &ids)?;
-            }
-            Ok(ids)
-        })
-        .map_err(|error| config_error(error.to_string()))?;
-
-        let home = user::home_of(&image.layers, user.uid).map_err(|error| config_error(error.to_string()))?;
-
-        let upper = self.state.join("upper");
-        let work = self.state.join("work");
-        let target = self.run.join("rootfs");
-        for dir in [&upper, &work, &target] {
-            std::fs::create_dir_all(dir).map_err(create_error)?;
-        }
-        let termination_log = self.state.join("termination-log");
-        if !termination_log.exists() {
-            path::write_new(&termination_log, 0o666)
-                .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
-        }
-        // They come and go: a privileged container gets what is there now.
-        let devices = if security.privileged {
-            privilege::devices(Path::new("/dev"))
-        } else {
-            Ok(Vec::new())
-        }
-        .map_err(create_error)?;
-        let input = SpecInput {
-            pod,
-            container,
-            attempt,
-            image,
-            user: ResolvedUser {
-                uid: user.uid,
-                gid: user.gid,
-                additional_gids: user.additional_gids,
-            },
-            home: &home,
-            infra_pid,
-            cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
-            volumes: &prepared.sources,
-            etc: EtcFiles {
-                hosts: prepared.hosts.clone(),
-                hostname: prepared.hostname.clone(),
-                resolv_conf: prepared.resolv_conf.clone(),
-                termination_log,
-            },
-            memory: settings.memory,
-            pids_limit: settings.pids_limit,
-            cgroup_v2,
-            node_name: &settings.node_name,
-            capabilities: &settings.capabilities,
-            host_devices: &devices,
-        };
-        let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
-        let config = self.run.join("config.json");
-        let text = serde_json::to_vec(&built.spec).map_err(|error| config_error(error.to_string()))?;
-        std::fs::write(&config, text).map_err(create_error)?;
-        Ok(StartContainer {
-            container: container.name.clone(),
-            attempt,
-            spec: config,
-            rootfs: Overlay {
-                lower: image.layers.clone(),
-                upper,
-                work,
-                target,
-            },
-            sub_paths: built.sub_paths,
-            log: self.log.clone(),
-            stdin: container.stdin,
-        })
-    }
-}
-
-/// The stop signal that the image asked for, as kept in the container's configuration.
-fn stop_signal(config: &Path) -> Option<i32> {
-    let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
-    host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
-}
-
 fn remove_tree(path: &Path) -> Result<(), StepError> {
     path::remove_tree(path).map_err(|error| step(FailureReason::KillPodSandboxError, &error))
 }
@@ -628,7 +504,7 @@ fn sandbox_error(error: &ShimError) -> StepError {
 }
 
 /// A failure in a user's words: the error and all its causes, on one line.
-fn step(reason: FailureReason, error: &dyn std::error::Error) -> StepError {
+pub(super) fn step(reason: FailureReason, error: &dyn std::error::Error) -> StepError {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -8,6 +8,7 @@ mod journal;
 mod machine;
 mod shims;
 pub mod spec;
+mod work;
 
 use std::future::Future;
 use std::net::IpAddr;

@@ -18,13 +18,12 @@ use bytes::Bytes;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Api;
-use super::answer::{hex, response};
+use super::answer::response;
 use super::error::ApiError;
 use super::guard::stopped;
 use super::kinds::pod::POD;
@@ -32,7 +31,7 @@ use super::params::{Head, Params};
 use super::read;
 use crate::admit::{Fault, FaultReason};
 use crate::linux::inotify::Watch;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, Uid};
 use crate::store::{Change, ChangeType};
 use file::{LogDir, Reader};
 
@@ -201,11 +200,6 @@ fn choose_instance<'a>(
     ))
 }
 
-/// podd's container id of one instance: `sha256("<uid>/<container>/<attempt>")` in hex.
-fn container_id(uid: &str, container: &str, attempt: u32) -> String {
-    hex(&Sha256::digest(format!("{uid}/{container}/{attempt}")))
-}
-
 /// Which attempt is meant: the one that has the id the status names. (The restart count is that of the newest attempt,
 /// whether that one runs or is the last that ended.)
 fn attempt_of(uid: &str, status: &ContainerStatus, previous: bool) -> u32 {
@@ -231,9 +225,10 @@ fn attempt_of(uid: &str, status: &ContainerStatus, previous: bool) -> u32 {
     };
     let Some(id) = id else { return fallback };
     let hex = id.rsplit('/').next().unwrap_or("");
+    let uid = Uid(uid.to_owned());
     (newest.saturating_sub(8)..=newest.saturating_add(1))
         .rev()
-        .find(|attempt| container_id(uid, &status.name, *attempt) == hex)
+        .find(|attempt| uid.container_id(&status.name, *attempt) == hex)
         .unwrap_or(fallback)
 }
 
@@ -430,7 +425,7 @@ mod tests {
     }
 
     fn ended(attempt: u32) -> Value {
-        json!({"terminated": {"exitCode": 1, "containerID": format!("podd://{}", container_id("u", "a", attempt))}})
+        json!({"terminated": {"exitCode": 1, "containerID": format!("podd://{}", Uid("u".to_owned()).container_id("a", attempt))}})
     }
 
     #[test]
@@ -489,7 +484,7 @@ mod tests {
 
     #[test]
     fn an_instance_runs_until_its_own_status_says_otherwise() {
-        let id = |attempt| format!("podd://{}", container_id("u", "a", attempt));
+        let id = |attempt| format!("podd://{}", Uid("u".to_owned()).container_id("a", attempt));
         let object = |attempt: u32, state: &Value| {
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"uid": "u"}, "status": {"containerStatuses": [{
                 "name": "a", "image": "", "imageID": "", "ready": true, "restartCount": attempt, "state": state, "containerID": id(attempt)}]}})

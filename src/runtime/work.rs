@@ -1,0 +1,144 @@
+//! What an attempt of a container needs on disk before the shim can start it.
+//!
+//! Goes in: the pod, the container, its image and its volumes. Comes out: directories, config.json, and the request for
+//! the shim.
+//!
+//! **Invariant:** nothing here starts anything; made already, it is made again with the same content.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::StepError;
+use super::machine::{Settings, step};
+use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
+use crate::image::user;
+use crate::linux::{host, path, privilege};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage};
+use crate::shim::protocol::{Overlay, StartContainer};
+use crate::volume::Prepared;
+
+/// The directories of one attempt.
+pub(super) struct Work {
+    /// `ROOT/pods/<uid>/<container>/<attempt>`: what it writes.
+    pub(super) state: PathBuf,
+    /// `RUN_DIR/pods/<uid>/<sandbox>/<container>-<attempt>`: how it runs.
+    pub(super) run: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+impl Work {
+    /// Make the directories, and write down what the shim is to start.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that one container is made of, used once"
+    )]
+    pub(super) fn prepare(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        image: &ResolvedImage,
+        prepared: &Prepared,
+        infra_pid: i32,
+        settings: &Settings,
+        cgroup_v2: bool,
+    ) -> Result<StartContainer, StepError> {
+        let config_error = |message: String| StepError {
+            reason: FailureReason::CreateContainerConfigError,
+            message,
+        };
+        let create_error = |error: io::Error| StepError {
+            reason: FailureReason::CreateContainerError,
+            message: error.to_string(),
+        };
+        let security = &container.security;
+        let user = user::resolve_user(
+            &image.layers,
+            &image.config.user,
+            security.run_as_user,
+            security.run_as_group,
+            &pod.security.supplemental_groups,
+        )
+        .and_then(|ids| {
+            if security.run_as_non_root {
+                user::check_non_root(&image.config.user, security.run_as_user, &ids)?;
+            }
+            Ok(ids)
+        })
+        .map_err(|error| config_error(error.to_string()))?;
+
+        let home = user::home_of(&image.layers, user.uid).map_err(|error| config_error(error.to_string()))?;
+
+        let upper = self.state.join("upper");
+        let work = self.state.join("work");
+        let target = self.run.join("rootfs");
+        for dir in [&self.state, &work, &target] {
+            std::fs::create_dir_all(dir).map_err(create_error)?;
+        }
+        // The container's `/` has its mode, whatever the agent's umask is.
+        path::make_directory(&upper, 0o755).map_err(|error| step(FailureReason::CreateContainerError, &error))?;
+        let termination_log = self.state.join("termination-log");
+        if !termination_log.exists() {
+            path::write_new(&termination_log, 0o666)
+                .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
+        }
+        // They come and go: a privileged container gets what is there now.
+        let devices = if security.privileged {
+            privilege::devices(Path::new("/dev"))
+        } else {
+            Ok(Vec::new())
+        }
+        .map_err(create_error)?;
+        let input = SpecInput {
+            pod,
+            container,
+            attempt,
+            image,
+            user: ResolvedUser {
+                uid: user.uid,
+                gid: user.gid,
+                additional_gids: user.additional_gids,
+            },
+            home: &home,
+            infra_pid,
+            cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
+            volumes: &prepared.sources,
+            etc: EtcFiles {
+                hosts: prepared.hosts.clone(),
+                hostname: prepared.hostname.clone(),
+                resolv_conf: prepared.resolv_conf.clone(),
+                termination_log,
+            },
+            memory: settings.memory,
+            pids_limit: settings.pids_limit,
+            cgroup_v2,
+            node_name: &settings.node_name,
+            capabilities: &settings.capabilities,
+            host_devices: &devices,
+        };
+        let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
+        let config = self.run.join("config.json");
+        let text = serde_json::to_vec(&built.spec).map_err(|error| config_error(error.to_string()))?;
+        std::fs::write(&config, text).map_err(create_error)?;
+        Ok(StartContainer {
+            container: container.name.clone(),
+            attempt,
+            spec: config,
+            rootfs: Overlay {
+                lower: image.layers.clone(),
+                upper,
+                work,
+                target,
+            },
+            sub_paths: built.sub_paths,
+            log: self.log.clone(),
+            stdin: container.stdin,
+        })
+    }
+}
+
+/// The stop signal that the image asked for, as kept in the container's configuration.
+pub(super) fn stop_signal(config: &Path) -> Option<i32> {
+    let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
+    host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)
+}
