@@ -315,7 +315,7 @@ fn addresses_run_out_with_a_clear_reason_and_come_back() {
             Err(log)
         }
     });
-    assert_eq!(agent.pod("late")["status"]["phase"], "Pending");
+    agent.wait_phase("late", "Pending");
     agent.delete("p0", Some(0));
     agent.wait_gone("p0");
     let late: Value = agent.wait_running("late");

@@ -117,7 +117,7 @@ fn host_paths_of_every_type_are_checked_before_they_are_mounted() {
             Err(log)
         }
     });
-    assert_eq!(agent.pod("wrong")["status"]["phase"], "Pending");
+    agent.wait_phase("wrong", "Pending");
     agent.delete("wrong", Some(0));
     agent.wait_gone("wrong");
     assert!(dir.join("file").is_file(), "a host path is never removed");
