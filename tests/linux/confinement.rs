@@ -346,6 +346,14 @@ fn section_of(text: &str, name: &str) -> Vec<String> {
         // The order of mounts that do not depend on each other is not the view from inside.
         lines.sort();
     }
+    // Older runc lets the soft limit that its language's runtime raised for itself through to the container
+    // (runc 1.1.5; mended since): podd passes on what it was given. The hard limit is the same.
+    for line in lines
+        .iter_mut()
+        .filter(|line| name == "limits" && line.starts_with("Max open files"))
+    {
+        *line = line.split_whitespace().skip(4).collect::<Vec<_>>().join(" ");
+    }
     lines
 }
 
