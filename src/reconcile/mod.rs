@@ -29,6 +29,9 @@
 //! ```
 //!
 //! * `now` is read after the machine was observed. When observing fails nothing is planned: unknown is not absent.
+//! * Saves with nothing acted between them may be one: the controller saves an outcome, the look after it and the next
+//!   begin together. What a crash then finds stored is always something that the simulation, which saves at every arrow,
+//!   finds too. What only prepares (files, directories) may go on while the save does; what acts waits for it.
 //! * `failed` is told `Sandbox` for `CreateSandbox`; `Container` for a container's image, start and stop; `Teardown` for
 //!   `StopSandbox`, `TearDown` and `Forget`. Not told: a start that failed and that the journal has (`record` makes it a
 //!   `StartError`, which has its own back-off), and `KillContainer`, which is due again soon anyway.
