@@ -30,7 +30,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["model", "admit", "reconcile", "status", "store", "runtime"],
     ),
     // Edge.
-    ("api", &["model", "admit", "status", "linux", "store", "image"]),
+    // The runtime for its streams alone.
+    (
+        "api",
+        &["model", "admit", "status", "linux", "store", "image", "runtime"],
+    ),
     // The top sees everything.
     ("telemetry", EVERYTHING),
     ("config", EVERYTHING),

@@ -8,6 +8,7 @@ mod journal;
 mod machine;
 mod shims;
 pub mod spec;
+pub mod stream;
 mod work;
 
 use std::future::Future;
