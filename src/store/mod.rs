@@ -39,6 +39,7 @@ mod image;
 mod object;
 mod observed;
 mod open;
+mod recent;
 mod row;
 mod setting;
 #[cfg(test)]
@@ -57,6 +58,7 @@ use crate::model::{Observed, Uid};
 use history::History;
 use object::Key;
 use observed::Difference;
+use recent::Recent;
 use writer::{Failure, Reply, Request, Writer};
 
 pub use error::{RowError, StoreError};
@@ -75,6 +77,7 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     changes: broadcast::Sender<Arc<Change>>,
     failure: Failure,
+    recent: Recent,
 }
 
 /// An object as it is stored. `json` is the whole object as a client gets it: `metadata.resourceVersion` and `status` filled in.
@@ -155,7 +158,8 @@ impl Store {
         let version = object::version(&mut connection).await?;
         let history = History::read(&mut connection, limits).await?;
         let (changes, _nobody_yet) = broadcast::channel(BEHIND);
-        let (writer, requests, failure) = Writer::new(connection, version, history, changes.clone());
+        let recent = Recent::default();
+        let (writer, requests, failure) = Writer::new(connection, version, history, changes.clone(), recent.clone());
         // It ends with the last `requests`, that is with the last handle.
         drop(tokio::spawn(writer.run()));
         Ok(Self {
@@ -163,6 +167,7 @@ impl Store {
             requests,
             changes,
             failure,
+            recent,
         })
     }
 
@@ -204,6 +209,9 @@ impl Store {
     }
 
     pub async fn get_by_uid(&self, kind: &str, uid: &Uid) -> Result<Option<StoredObject>, StoreError> {
+        if let Some(object) = self.recent.object(uid).filter(|object| &*object.kind == kind) {
+            return Ok(Some(object));
+        }
         object::get_by_uid(&mut *self.reader().await?, kind, uid).await
     }
 
@@ -285,6 +293,9 @@ impl Store {
     /// What is recorded of a pod: attempts ascending by (container, attempt), failures by (step's name, container).
     /// `Observed::default()` for a pod that nothing is recorded of.
     pub async fn observed(&self, uid: &Uid) -> Result<Observed, StoreError> {
+        if let Some(record) = self.recent.record(uid) {
+            return Ok(record.as_ref().clone());
+        }
         observed::observed(&self.readers, uid).await
     }
 
@@ -297,8 +308,14 @@ impl Store {
             return Ok(());
         };
         let (uid, difference) = (uid.clone(), Box::new(difference));
-        self.write(|reply| Request::SaveObserved { uid, difference, reply })
-            .await
+        let after = Arc::new(observed::as_stored(after));
+        self.write(|reply| Request::SaveObserved {
+            uid,
+            difference,
+            after,
+            reply,
+        })
+        .await
     }
 
     /// Replace the status; false (and nothing written, no new resource version) when it is equal to the one stored.

@@ -196,6 +196,26 @@ fn kept(attempts: &[Attempt]) -> BTreeMap<(&str, u32), &Attempt> {
     kept
 }
 
+/// What reading this back after it was saved gives.
+pub(super) fn as_stored(after: &Observed) -> Observed {
+    let Observed {
+        sandbox,
+        attempts,
+        failures,
+        started_at,
+        torn_down,
+    } = after;
+    let mut failures = failures.clone();
+    failures.sort_by(|a, b| step_words(&a.step).cmp(&step_words(&b.step)));
+    Observed {
+        sandbox: sandbox.clone(),
+        attempts: kept(attempts).into_values().cloned().collect(),
+        failures,
+        started_at: *started_at,
+        torn_down: *torn_down,
+    }
+}
+
 pub(super) async fn save(
     connection: &mut SqliteConnection,
     uid: &Uid,

@@ -21,9 +21,12 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::history::History;
-use super::{Change, ImageRow, StoreError, StoredObject, address, image, object, observed, setting};
-use crate::model::Uid;
+use super::recent::Recent;
+use super::{Change, ChangeType, ImageRow, StoreError, StoredObject, address, image, object, observed, setting};
+use crate::model::{Observed, Uid};
 
+/// The kind whose objects are asked for by uid again and again.
+const POD: &str = "Pod";
 const BEGIN: &str = "BEGIN IMMEDIATE";
 /// Each request of several begins in a savepoint of its own. Two statements at once, since each is a way to the
 /// connection's thread and back; the last savepoint ends with the commit.
@@ -69,6 +72,7 @@ pub(super) enum Request {
     SaveObserved {
         uid: Uid,
         difference: Box<observed::Difference>,
+        after: Arc<Observed>,
         reply: Reply<()>,
     },
     ForgetPod {
@@ -114,6 +118,16 @@ pub(super) struct Transaction<'c> {
     /// The newest resource version given out.
     pub(super) version: u64,
     pub(super) changes: Vec<RecordedChange>,
+    /// What is stored of these pods once this is committed.
+    records: Vec<(Uid, Option<Arc<Observed>>)>,
+}
+
+/// What a transaction leaves behind.
+#[derive(Debug)]
+struct Committed {
+    version: u64,
+    changes: Vec<RecordedChange>,
+    records: Vec<(Uid, Option<Arc<Observed>>)>,
 }
 
 /// A change, and what its row takes.
@@ -135,6 +149,7 @@ pub(super) struct Writer {
     /// The newest resource version that is committed.
     version: u64,
     history: History,
+    recent: Recent,
 }
 
 impl Writer {
@@ -143,6 +158,7 @@ impl Writer {
         version: u64,
         history: History,
         changes: broadcast::Sender<Arc<Change>>,
+        recent: Recent,
     ) -> (Self, mpsc::Sender<Request>, Failure) {
         let (send, requests) = mpsc::channel(QUEUE);
         let (failure, failed) = watch::channel(None);
@@ -154,6 +170,7 @@ impl Writer {
                 failure,
                 version,
                 history,
+                recent,
             },
             send,
             failed,
@@ -186,10 +203,22 @@ impl Writer {
 
         let mut answers = Vec::with_capacity(batch.len());
         match self.transact(batch, &mut answers).await {
-            Ok((version, changes)) => {
+            Ok(Committed {
+                version,
+                changes,
+                records,
+            }) => {
                 self.version = version;
+                for (uid, record) in records {
+                    self.recent.put_record(uid, record);
+                }
                 for RecordedChange { change, bytes } in changes {
                     self.history.add(bytes);
+                    if &*change.object.kind == POD {
+                        let there = change.change_type != ChangeType::Deleted;
+                        self.recent
+                            .put_object(change.object.uid.clone(), there.then(|| change.object.clone()));
+                    }
                     // Nobody listens: fine.
                     let _ = self.changes.send(Arc::new(change));
                 }
@@ -209,17 +238,14 @@ impl Writer {
     }
 
     /// Carries out the batch and commits. On an error nothing of it stands.
-    async fn transact(
-        &mut self,
-        batch: &mut Vec<Request>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(u64, Vec<RecordedChange>), Lost> {
+    async fn transact(&mut self, batch: &mut Vec<Request>, answers: &mut Vec<Answer>) -> Result<Committed, Lost> {
         let alone = batch.len() == 1;
         self.begin(if alone { BEGIN } else { BEGIN_FIRST_REQUEST }).await?;
         let mut transaction = Transaction {
             connection: &mut self.connection,
             version: self.version,
             changes: Vec::new(),
+            records: Vec::new(),
         };
         for (position, request) in batch.drain(..).enumerate() {
             if position > 0
@@ -227,7 +253,11 @@ impl Writer {
             {
                 return Err(self.roll_back("set a savepoint", error).await);
             }
-            let (version, changes) = (transaction.version, transaction.changes.len());
+            let (version, changes, records) = (
+                transaction.version,
+                transaction.changes.len(),
+                transaction.records.len(),
+            );
             let (answer, done) = request.carry_out(&mut transaction).await;
             answers.push(answer);
             if done {
@@ -235,11 +265,16 @@ impl Writer {
             }
             transaction.version = version;
             transaction.changes.truncate(changes);
+            transaction.records.truncate(records);
             // Fails when `SQLite` has rolled back everything by itself, as it does after some errors
             // (sqlite.org/lang_transaction.html): then the other requests of the batch are lost too.
             let undone = execute(transaction.connection, if alone { ROLLBACK } else { UNDO_REQUEST }).await;
             if alone {
-                return Ok((version, Vec::new()));
+                return Ok(Committed {
+                    version,
+                    changes: Vec::new(),
+                    records: Vec::new(),
+                });
             }
             if let Err(error) = undone {
                 return Err(self.roll_back("undo a request", error).await);
@@ -249,9 +284,14 @@ impl Writer {
             connection: _,
             version,
             changes,
+            records,
         } = transaction;
         self.commit().await?;
-        Ok((version, changes))
+        Ok(Committed {
+            version,
+            changes,
+            records,
+        })
     }
 
     /// Between transactions, so that nobody waits for it with a request that is already carried out.
@@ -352,8 +392,15 @@ impl Request {
             Self::SetStatus { uid, status, reply } => {
                 answer(reply, object::set_status(transaction, &uid, status).await)
             }
-            Self::SaveObserved { uid, difference, reply } => {
-                answer(reply, observed::save(transaction.connection, &uid, *difference).await)
+            Self::SaveObserved {
+                uid,
+                difference,
+                after,
+                reply,
+            } => {
+                let saved = observed::save(transaction.connection, &uid, *difference).await;
+                transaction.records.push((uid, Some(after)));
+                answer(reply, saved)
             }
             Self::ForgetPod { uid, reply } => answer(reply, forget_pod(transaction, &uid).await),
             Self::Address {
@@ -413,6 +460,7 @@ fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> 
 async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<(), StoreError> {
     object::forget(transaction, uid).await?;
     observed::forget(transaction.connection, uid).await?;
+    transaction.records.push((uid.clone(), None));
     address::release(transaction.connection, uid).await
 }
 

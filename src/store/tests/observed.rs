@@ -231,7 +231,7 @@ proptest! {
     #[test]
     fn what_is_saved_is_what_is_read(history in prop::collection::vec(any_observed(), 1..8)) {
         block_on(async {
-            let (store, _scratch) = fresh().await;
+            let (store, scratch) = fresh().await;
             let other = full(3);
             store.save_observed(&uid(2), &Observed::default(), &other).await.unwrap();
             let mut before = Observed::default();
@@ -259,6 +259,8 @@ proptest! {
                         assert_eq!(read.ended_before(container, newest.attempt), last);
                     }
                 }
+                // What is remembered is what is on the disk.
+                assert_eq!(scratch.open().await.observed(&uid(1)).await.unwrap(), read);
                 before = read;
             }
             assert_eq!(store.observed(&uid(2)).await.unwrap(), other);
@@ -425,7 +427,9 @@ async fn garbage_harms_the_pod_it_is_about_and_no_other() {
              UPDATE change SET object = '{' WHERE resource_version = 4;",
         )
         .await;
-    for store in [store, scratch.open().await] {
+    // What the first one wrote itself it does not read again.
+    drop(store);
+    for store in [scratch.open().await, scratch.open().await] {
         for (n, table) in [(1, "sandbox"), (2, "attempt"), (3, "attempt"), (4, "failure")] {
             let error = store.observed(&uid(n)).await.unwrap_err();
             let StoreError::Unreadable { table: found, key, .. } = &error else {
