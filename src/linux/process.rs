@@ -125,6 +125,11 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
     })
 }
 
+/// The mount namespace of a child that nobody has waited for yet. It lives while this is open.
+pub fn mount_namespace(pid: i32) -> io::Result<OwnedFd> {
+    std::fs::File::open(format!("/proc/{pid}/ns/mnt")).map(OwnedFd::from)
+}
+
 /// This process's own id, in its own pid namespace.
 pub fn own_pid() -> i32 {
     nix::unistd::getpid().as_raw()

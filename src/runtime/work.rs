@@ -13,7 +13,7 @@ use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use crate::image::user;
 use crate::linux::{host, path, privilege};
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, RestartPolicy};
 use crate::shim::protocol::{Overlay, StartContainer};
 use crate::volume::Prepared;
 
@@ -133,6 +133,9 @@ impl Work {
             sub_paths: built.sub_paths,
             log: self.log.clone(),
             stdin: container.stdin,
+            next_cgroup: (pod.restart_policy != RestartPolicy::Never)
+                .then(|| spec::cgroups_path(input.cgroup_parent, &container.name, attempt.saturating_add(1)))
+                .map(|path| path.to_string_lossy().into_owned()),
         })
     }
 }

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::output::Outputs;
 use super::protocol::{Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
+use super::spare::{Ahead, Spares};
 use super::supervisor::{FIRST_CHANNEL, SIGKILL, Waiter, words};
 use crate::linux::container::{self, Machine, Parts, PrepareError, Prepared, Progress, Starting};
 use crate::linux::poll::{Interest, Poller};
@@ -27,6 +28,7 @@ pub(super) struct Containers {
     known: BTreeMap<String, BTreeSet<u32>>,
     /// Compiled filters by the hash of their profile.
     filters: BTreeMap<[u8; 32], Program>,
+    spares: Spares,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,9 @@ struct Live {
     _stdin: Option<OwnedFd>,
     /// Written down already.
     signals: BTreeSet<i32>,
+    ahead: Option<Ahead>,
+    /// Its mount namespace, once it runs: while this is open, its mounts are not taken down by its end.
+    mounts: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -120,6 +125,10 @@ pub(super) struct Ended {
     pub(super) lost: Option<Fact>,
     pub(super) cgroup: String,
     pub(super) answer: Vec<(Waiter, Reply)>,
+    /// How to make ready for its successor.
+    pub(super) ahead: Option<(String, Ahead)>,
+    /// To be closed when nobody waits for anything: taking down what a container had mounted takes its time.
+    pub(super) mounts: Option<OwnedFd>,
 }
 
 impl Containers {
@@ -169,7 +178,11 @@ impl Containers {
         self.live.is_empty()
     }
 
-    /// Make the process. What becomes of it is heard on its channel.
+    /// Make the process. What becomes of it is heard on its channel. `unused`: cgroups that were made ahead in vain.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of the supervisor that a start touches"
+    )]
     pub(super) fn start(
         &mut self,
         start: StartContainer,
@@ -178,13 +191,24 @@ impl Containers {
         poller: &Poller,
         config: &SandboxConfig,
         outputs: &mut Outputs,
+        unused: &mut BTreeSet<String>,
     ) -> Result<(), Failure> {
         let mut cgroup = None;
-        self.try_start(start, waiter, machine, poller, config, outputs, &mut cgroup)
+        self.try_start(start, waiter, machine, poller, config, outputs, unused, &mut cgroup)
             .map_err(|error| Failure {
                 message: words(&error),
                 cgroup,
             })
+    }
+
+    /// While the agent decides: make what the next attempt will need. Cgroups that came to nothing come out.
+    pub(super) fn make_ahead(&mut self, container: String, ahead: Ahead, machine: &Machine) -> Vec<String> {
+        self.spares.make(container, ahead, &machine.cgroups)
+    }
+
+    /// Nothing will be started any more: the cgroups that were made ahead.
+    pub(super) fn no_more_starts(&mut self) -> impl Iterator<Item = String> + use<> {
+        self.spares.clear()
     }
 
     #[expect(
@@ -199,6 +223,7 @@ impl Containers {
         poller: &Poller,
         config: &SandboxConfig,
         outputs: &mut Outputs,
+        unused: &mut BTreeSet<String>,
         made_cgroup: &mut Option<String>,
     ) -> Result<(), StartError> {
         let StartContainer {
@@ -209,6 +234,7 @@ impl Containers {
             sub_paths,
             log,
             stdin,
+            next_cgroup,
         } = start;
         let Overlay {
             lower,
@@ -218,6 +244,10 @@ impl Containers {
         } = rootfs;
         let path = || spec.display().to_string();
         let bytes = std::fs::read(&spec).map_err(|source| StartError::Read { path: path(), source })?;
+        let ahead = next_cgroup.map(|cgroup| Ahead {
+            spec: spec.clone(),
+            cgroup,
+        });
         let spec: Spec = serde_json::from_slice(&bytes).map_err(|source| StartError::Spec { path: path(), source })?;
         drop(bytes);
         let linux = spec.linux().as_ref();
@@ -226,9 +256,14 @@ impl Containers {
             .ok_or(StartError::NoCgroup)?;
         let cgroup = cgroup.to_string_lossy().into_owned();
         *made_cgroup = Some(cgroup.clone());
-        machine.cgroups.create(&cgroup)?;
-        if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
-            machine.cgroups.apply(&cgroup, resources)?;
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let (there, waste) = self.spares.take(&container, &cgroup, resources);
+        unused.extend(waste);
+        if !there {
+            machine.cgroups.create(&cgroup)?;
+            if let Some(resources) = resources {
+                machine.cgroups.apply(&cgroup, resources)?;
+            }
         }
         let filter = linux
             .and_then(|linux| linux.seccomp().as_ref())
@@ -284,6 +319,8 @@ impl Containers {
             output,
             _stdin: streams.stdin,
             signals: BTreeSet::new(),
+            ahead,
+            mounts: None,
         };
         self.live.insert(pid, live);
         Ok(())
@@ -319,6 +356,8 @@ impl Containers {
                     let _removed = poller.remove(&starting.channel());
                     let waiters = std::mem::take(waiters);
                     live.stage = Stage::Running;
+                    // Without it, the end only takes a little longer.
+                    live.mounts = process::mount_namespace(pid).ok();
                     let fact = Fact::Started {
                         container: live.container.clone(),
                         attempt: live.attempt,
@@ -412,8 +451,11 @@ impl Containers {
             attempt,
             cgroup,
             stage,
+            ahead,
+            mounts,
             ..
         } = live;
+        let ahead = ahead.map(|ahead| (container.clone(), ahead));
         let (fact, answer) = match stage {
             Stage::Running => (
                 Fact::Exited {
@@ -463,6 +505,8 @@ impl Containers {
             lost,
             cgroup,
             answer,
+            ahead,
+            mounts,
         })
     }
 }

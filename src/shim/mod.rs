@@ -23,5 +23,6 @@ mod log;
 mod output;
 pub mod protocol;
 mod sandbox;
+mod spare;
 mod supervisor;
 pub mod zygote;

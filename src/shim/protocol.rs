@@ -115,6 +115,10 @@ pub struct StartContainer {
     pub log: PathBuf,
     /// Keep stdin open (a pipe); else /dev/null.
     pub stdin: bool,
+    /// The cgroup of the attempt after this one, if it is likely to come at once when this one ends: then it is made
+    /// while the agent decides.
+    #[serde(default)]
+    pub next_cgroup: Option<String>,
 }
 
 /// The container's root: mounted by the container itself, inside its own mount namespace, so that the host never has

@@ -175,12 +175,18 @@ fn serve(spawn: &Spawn, connection: OwnedFd, mounts: OwnedFd) -> Result<(), Shim
         next_connection: FIRST_CONNECTION,
         stopping: None,
         remove: BTreeSet::new(),
+        mounts: Vec::new(),
         retry_ms: 1,
         _lock: lock,
     };
     shim.connect(UnixStream::from(connection));
     shim.serve()
 }
+
+/// Nothing has happened for so many milliseconds, near enough: a container that is started again runs by now.
+const QUIET_MS: u16 = 64;
+/// Containers whose mounts outlive them for a moment.
+const MOUNTS_MAX: usize = 8;
 
 const SIGCHLD: i32 = 17;
 const SIGTERM: i32 = 15;
@@ -221,6 +227,8 @@ struct Supervisor<'a> {
     stopping: Option<Vec<Waiter>>,
     /// Cgroups of containers that have ended, still to be removed.
     remove: BTreeSet<String>,
+    /// Mount namespaces of containers that have ended, to be closed in a quiet moment.
+    mounts: Vec<OwnedFd>,
     retry_ms: u16,
     _lock: Lock,
 }
@@ -307,7 +315,10 @@ impl Supervisor<'_> {
                 self.remove.insert(self.config.cgroup.clone());
             }
         }
-        let done = flushed && self.remove.is_empty();
+        if self.retry_ms >= QUIET_MS {
+            self.mounts.clear();
+        }
+        let done = flushed && self.remove.is_empty() && self.mounts.is_empty();
         if done {
             self.retry_ms = 1;
         }
@@ -456,6 +467,7 @@ impl Supervisor<'_> {
             &self.poller,
             self.config,
             &mut self.outputs,
+            &mut self.remove,
         ) {
             Ok(()) => {}
             Err(failure) => {
@@ -528,6 +540,7 @@ impl Supervisor<'_> {
             // A child that nobody has waited for can always be signalled.
             let _sent = process::signal(infra.pidfd.as_fd(), SIGKILL);
         }
+        self.remove.extend(self.containers.no_more_starts());
         self.retry_ms = 1;
     }
 
@@ -584,6 +597,8 @@ impl Supervisor<'_> {
             lost,
             cgroup,
             answer,
+            ahead,
+            mounts,
         } = ended;
         self.report_lost(lost);
         self.write_down(fact);
@@ -591,6 +606,18 @@ impl Supervisor<'_> {
         for (waiter, reply) in answer {
             self.reply(waiter, reply);
         }
+        if let Some((container, ahead)) = ahead
+            && self.stopping.is_none()
+            && self.infra.is_some()
+        {
+            self.remove
+                .extend(self.containers.make_ahead(container, ahead, &self.machine));
+        }
+        // Many at once wait for nothing that one would not.
+        if self.mounts.len() >= MOUNTS_MAX {
+            self.mounts.clear();
+        }
+        self.mounts.extend(mounts);
         self.remove.insert(cgroup);
         self.retry_ms = 1;
         Ok(())

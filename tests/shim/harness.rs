@@ -329,6 +329,7 @@ impl Sandbox {
             sub_paths: Vec::new(),
             log: self.log_path(container, attempt),
             stdin: false,
+            next_cgroup: None,
         }
     }
 

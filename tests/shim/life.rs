@@ -132,6 +132,65 @@ fn starts_are_idempotent_by_attempt() {
     sandbox.stop();
 }
 
+/// A run of `web` that has been killed, and told how its successor's cgroup would be called.
+fn killed_with_a_successor(sandbox: &mut Sandbox, attempt: u32) {
+    let mut spec = sandbox.spec("web", attempt, &["sleep", "1000"]);
+    spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": 77}});
+    let mut start = sandbox.start_of("web", attempt, &spec);
+    start.next_cgroup = Some(format!("/{}", sandbox.cgroup_of("web", attempt + 1)));
+    assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+    assert_eq!(sandbox.signal("web", attempt, 9, false), Reply::Done);
+    assert_eq!(sandbox.exited("web", attempt), WaitStatus::Signal(9));
+}
+
+/// Whether any hierarchy has this attempt's cgroup, once everything before is done.
+fn has_cgroup(sandbox: &mut Sandbox, attempt: u32) -> bool {
+    assert_eq!(sandbox.signal("web", 0, 9, false), Reply::Done);
+    let name = format!("web-{attempt}");
+    sandbox.cgroups().iter().any(|pod| pod.join(&name).exists())
+}
+
+#[test]
+fn the_cgroup_of_the_next_attempt_is_made_ahead_and_has_its_own_limits() {
+    let mut sandbox = Sandbox::new();
+    killed_with_a_successor(&mut sandbox, 0);
+    assert!(has_cgroup(&mut sandbox, 1));
+    // The same limits, and others than were guessed.
+    for (attempt, limit) in [(1, 77), (2, 99)] {
+        let mut spec = sandbox.spec(
+            "web",
+            attempt,
+            &[
+                "sh",
+                "-c",
+                "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max",
+            ],
+        );
+        spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": limit}});
+        let mut start = sandbox.start_of("web", attempt, &spec);
+        start.next_cgroup = Some(format!("/{}", sandbox.cgroup_of("web", attempt + 1)));
+        assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+        assert_eq!(sandbox.exited("web", attempt), WaitStatus::Code(0));
+        assert_eq!(sandbox.output("web", attempt, "stdout"), format!("{limit}\n"));
+        assert!(has_cgroup(&mut sandbox, attempt + 1));
+    }
+    // With one left over.
+    sandbox.stop();
+}
+
+#[test]
+fn a_cgroup_made_in_vain_is_removed() {
+    let mut sandbox = Sandbox::new();
+    killed_with_a_successor(&mut sandbox, 0);
+    assert!(has_cgroup(&mut sandbox, 1));
+    assert_eq!(sandbox.start("web", 5, &["sleep", "1000"]), Reply::Done);
+    while has_cgroup(&mut sandbox, 1) {
+        std::thread::yield_now();
+    }
+    assert!(has_cgroup(&mut sandbox, 5));
+    sandbox.stop();
+}
+
 #[test]
 fn two_requests_for_one_attempt_make_one_process() {
     let mut sandbox = Sandbox::new();

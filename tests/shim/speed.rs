@@ -26,12 +26,17 @@ fn a_thousand_starts_leak_nothing() {
             assert_eq!(sandbox.exited("web", attempt), WaitStatus::Code(0));
         }
     }
-    assert_eq!(
-        sandbox.signal("web", 0, 15, false),
-        Reply::Done,
-        "one more turn of the loop"
-    );
-    assert_eq!(open_files(sandbox.shim), before);
+    // The mounts of the last few are let go of in a quiet moment.
+    assert!(open_files(sandbox.shim) < before + 10);
+    let begin = Instant::now();
+    while open_files(sandbox.shim) != before {
+        assert!(
+            begin.elapsed().as_secs() < 30,
+            "{} files are open",
+            open_files(sandbox.shim)
+        );
+        std::thread::yield_now();
+    }
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", sandbox.shim)).unwrap();
     assert_eq!(children.split_whitespace().count(), 1, "infra alone");
     // Others run beside us: not exact, but a thousand would show.

@@ -117,7 +117,11 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
     let mut linux = Linux::default();
     linux
         .set_resources(Some(resources::of_container(input)))
-        .set_cgroups_path(Some(cgroups_path(input)))
+        .set_cgroups_path(Some(cgroups_path(
+            input.cgroup_parent,
+            &input.container.name,
+            input.attempt,
+        )))
         .set_namespaces(Some(namespaces(input)))
         .set_devices(security.privileged.then(|| input.host_devices.to_vec()))
         .set_sysctl(sysctls(input))
@@ -175,11 +179,9 @@ fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// Absolute, as OCI wants it for "from each hierarchy's root".
-fn cgroups_path(input: &SpecInput<'_>) -> PathBuf {
-    Path::new("/")
-        .join(input.cgroup_parent)
-        .join(format!("{}-{}", input.container.name, input.attempt))
+/// The cgroup of an attempt: absolute, as OCI wants it for "from each hierarchy's root".
+pub(super) fn cgroups_path(pod_cgroup: &str, container: &str, attempt: u32) -> PathBuf {
+    Path::new("/").join(pod_cgroup).join(format!("{container}-{attempt}"))
 }
 
 /// Infra's namespaces, and a mount namespace of its own; a pid namespace of its own unless the pod shares one; a cgroup
