@@ -1,0 +1,9 @@
+//! The clients that people have, each against a real agent: what they print is what their users see.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod command;
+mod kubectl;
