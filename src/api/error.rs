@@ -50,6 +50,14 @@ pub enum ApiError {
     TooLarge { limit: usize },
     #[error("the body of the request was in an unknown format - accepted media types include: {accepted}")]
     UnsupportedMediaType { accepted: &'static str },
+    /// `application/apply-patch`: refused by name, so that no one believes in an ownership that is not kept.
+    #[error(
+        "server-side apply is not served here: podd keeps no field ownership yet; use client-side apply, or one of the \
+         media types {accepted}"
+    )]
+    ServerSideApply { accepted: &'static str },
+    #[error("Request entity too large: The allowed maximum operations in a JSON patch is {limit}, got {found}")]
+    TooManyOperations { limit: usize, found: usize },
     #[error("{message}")]
     Misdirected { message: String },
     /// An object, or the options of a request, with every fault it has. `kind` is in camel case.
@@ -117,8 +125,12 @@ impl ApiError {
             Self::Conflict { .. } => ("Conflict", StatusCode::CONFLICT),
             Self::Expired { .. } => ("Expired", StatusCode::GONE),
             Self::TooLargeResourceVersion { .. } => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
-            Self::TooLarge { .. } => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
-            Self::UnsupportedMediaType { .. } => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::TooLarge { .. } | Self::TooManyOperations { .. } => {
+                ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            Self::UnsupportedMediaType { .. } | Self::ServerSideApply { .. } => {
+                ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
             Self::Misdirected { .. } => ("BadRequest", StatusCode::MISDIRECTED_REQUEST),
             Self::Invalid { .. } | Self::Unprocessable { .. } => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TooManyRequests { .. } => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
@@ -166,7 +178,9 @@ impl ApiError {
             | Self::NotAcceptable { .. }
             | Self::Expired { .. }
             | Self::TooLarge { .. }
+            | Self::TooManyOperations { .. }
             | Self::UnsupportedMediaType { .. }
+            | Self::ServerSideApply { .. }
             | Self::Misdirected { .. }
             | Self::Unprocessable { .. }
             | Self::BodyTimeout => None,

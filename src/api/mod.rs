@@ -22,6 +22,7 @@ mod log;
 mod negotiate;
 pub mod openapi;
 mod params;
+mod patch;
 mod read;
 mod selector;
 mod serve;
