@@ -44,6 +44,14 @@ pub enum ApiError {
     /// A resource version or a continue token from before what the store still knows.
     #[error("{message}")]
     Expired { message: String },
+    /// The same for a continue token; another one goes on with what there is now.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ExpiredContinue { token: String },
     #[error("Too large resource version: {asked}, current: {current}")]
     TooLargeResourceVersion { asked: u64, current: u64 },
     #[error("Request entity too large: limit is {limit}")]
@@ -123,7 +131,7 @@ impl ApiError {
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
             Self::Conflict { .. } => ("Conflict", StatusCode::CONFLICT),
-            Self::Expired { .. } => ("Expired", StatusCode::GONE),
+            Self::Expired { .. } | Self::ExpiredContinue { .. } => ("Expired", StatusCode::GONE),
             Self::TooLargeResourceVersion { .. } => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
             Self::TooLarge { .. } | Self::TooManyOperations { .. } => {
                 ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE)
@@ -177,6 +185,7 @@ impl ApiError {
             | Self::MethodNotAllowed
             | Self::NotAcceptable { .. }
             | Self::Expired { .. }
+            | Self::ExpiredContinue { .. }
             | Self::TooLarge { .. }
             | Self::TooManyOperations { .. }
             | Self::UnsupportedMediaType { .. }
@@ -201,6 +210,9 @@ impl ApiError {
         });
         if let Some(details) = self.details() {
             status["details"] = details;
+        }
+        if let Self::ExpiredContinue { token } = self {
+            status["metadata"]["continue"] = token.as_str().into();
         }
         status
     }
