@@ -178,6 +178,29 @@ fn identified<K: k8s_openapi::Resource>(bytes: &[u8], encoding: Encoding) -> Res
     Ok((identify::<K>(&document.value)?, document))
 }
 
+/// Reads JSON that is no object of a kind: a patch. Doubled keys follow `validation` as those of an object do.
+///
+/// # Errors
+/// Why it is no JSON, or the doubled keys where they are an error.
+pub fn decode_json(bytes: &[u8], validation: FieldValidation) -> Result<Decoded<Value>, String> {
+    let Document { value, complaints } = tree::json(bytes).map_err(|error| error.to_string())?;
+    let warnings = match validation {
+        FieldValidation::Strict if !complaints.is_empty() => {
+            return Err(Complaints {
+                strict: complaints,
+                ..Complaints::default()
+            }
+            .to_string());
+        }
+        FieldValidation::Strict | FieldValidation::Warn => complaints,
+        FieldValidation::Ignore => Vec::new(),
+    };
+    Ok(Decoded {
+        object: value,
+        warnings,
+    })
+}
+
 /// Reads the options of a request that come as its body (`DeleteOptions`), in whatever group they claim to be: client-go
 /// registers them in each.
 ///

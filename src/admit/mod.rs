@@ -36,7 +36,9 @@ mod tests;
 
 use k8s_openapi::api::core::v1::Pod;
 
-pub use decode::{Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_options};
+pub use decode::{
+    Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_json, decode_options,
+};
 pub use fault::{Fault, FaultReason};
 pub use quantity::{Quantity, QuantityError};
 pub use to_model::{ModelError, to_model};

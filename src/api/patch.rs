@@ -10,6 +10,7 @@ use super::body;
 use super::error::ApiError;
 use super::kinds::Kind;
 use crate::admit::patch::{PatchError, strategic};
+use crate::admit::{Decoded, FieldValidation, decode_json};
 
 /// Operations of one JSON patch: each may copy, so their number times the body's size bounds the work.
 const OPERATIONS: usize = 1000;
@@ -29,28 +30,26 @@ pub(crate) enum Patch {
 }
 
 impl Patch {
-    pub(crate) fn read(headers: &HeaderMap, bytes: &Bytes) -> Result<Self, ApiError> {
-        let unsupported = || ApiError::UnsupportedMediaType { accepted: ACCEPTED };
-        match body::media_type(headers).as_deref() {
-            Some("application/merge-patch+json") => Ok(Self::Merge(parse(bytes)?)),
-            Some("application/strategic-merge-patch+json") => Ok(Self::Strategic(parse(bytes)?)),
+    /// The patch, and what of it is worth a warning.
+    pub(crate) fn read(
+        headers: &HeaderMap,
+        bytes: &Bytes,
+        validation: FieldValidation,
+    ) -> Result<(Self, Vec<String>), ApiError> {
+        let read = match body::media_type(headers).as_deref() {
+            Some("application/merge-patch+json") => Self::Merge,
+            Some("application/strategic-merge-patch+json") => Self::Strategic,
             Some("application/json-patch+json") => {
-                body::check_depth(bytes)?;
-                let operations: Vec<json_patch::PatchOperation> = serde_json::from_slice(bytes)
-                    .map_err(|e| ApiError::bad_request(format!("the body of the request is not a JSON patch: {e}")))?;
-                if operations.len() > OPERATIONS {
-                    return Err(ApiError::TooManyOperations {
-                        limit: OPERATIONS,
-                        found: operations.len(),
-                    });
-                }
-                Ok(Self::Json(operations))
+                let Decoded { object, warnings } = parse(bytes, validation)?;
+                return Ok((Self::Json(operations(object)?), warnings));
             }
             Some("application/apply-patch+yaml" | "application/apply-patch+cbor" | "application/apply-patch") => {
-                Err(ApiError::ServerSideApply { accepted: ACCEPTED })
+                return Err(ApiError::ServerSideApply { accepted: ACCEPTED });
             }
-            Some(_) | None => Err(unsupported()),
-        }
+            Some(_) | None => return Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
+        };
+        let Decoded { object, warnings } = parse(bytes, validation)?;
+        Ok((read(object), warnings))
     }
 
     /// The object as the patch makes it. What it may not have is found later, by its kind.
@@ -107,10 +106,20 @@ fn refused(error: &PatchError) -> ApiError {
     }
 }
 
-fn parse(bytes: &Bytes) -> Result<Value, ApiError> {
-    body::check_depth(bytes)?;
-    serde_json::from_slice(bytes)
-        .map_err(|e| ApiError::bad_request(format!("the body of the request is not JSON: {e}")))
+fn parse(bytes: &Bytes, validation: FieldValidation) -> Result<Decoded<Value>, ApiError> {
+    decode_json(bytes, validation)
+        .map_err(|e| ApiError::bad_request(format!("the patch in the body of the request cannot be read: {e}")))
+}
+
+fn operations(patch: Value) -> Result<Vec<json_patch::PatchOperation>, ApiError> {
+    if let Some(found) = patch.as_array().map(Vec::len).filter(|n| *n > OPERATIONS) {
+        return Err(ApiError::TooManyOperations {
+            limit: OPERATIONS,
+            found,
+        });
+    }
+    serde_json::from_value(patch)
+        .map_err(|e| ApiError::bad_request(format!("the body of the request is not a JSON patch: {e}")))
 }
 
 #[cfg(test)]
@@ -124,7 +133,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, media.parse().unwrap());
         let object = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-        Patch::read(&headers, &Bytes::from(patch.to_string()))?.apply(&POD, &object)
+        let (patch, _) = Patch::read(&headers, &Bytes::from(patch.to_string()), FieldValidation::Strict)?;
+        patch.apply(&POD, &object)
     }
 
     #[test]

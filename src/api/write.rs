@@ -168,13 +168,14 @@ pub(crate) async fn patch(state: &Api, kind: &'static Kind, head: &Head, body: B
     let dry_run = head.params.dry_run("PatchOptions")?;
     let validation: FieldValidation = head.params.field_validation("PatchOptions")?;
     let bytes = body::read(&head.headers, body, state.limits.body_timeout).await?;
-    let patch = Patch::read(&head.headers, &bytes)?;
+    let (patch, doubled) = Patch::read(&head.headers, &bytes, validation)?;
     let mut attempt = 1;
     loop {
         let current = read::stored(state, kind, head.namespace(), head.name()?).await?;
         let proposed = patch.apply(kind, &current.json)?;
         check_version(kind, &proposed, &current)?;
-        let amended = (kind.amend)(&current.json, proposed, validation)?;
+        let mut amended = (kind.amend)(&current.json, proposed, validation)?;
+        amended.warnings.extend_from_slice(&doubled);
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &amended.warnings);
         }
