@@ -1,16 +1,20 @@
 //! From the bytes of a request to a wire object of one kind.
 //!
-//! Three passes: bytes to a tree (`tree.rs`: syntax, depth, doubled keys), the tree along the kind's schema
-//! (`schema.rs`: unknown fields, wrong types), and only then serde. Every complaint is collected before any is made.
+//! Three passes: bytes to a tree (`tree.rs`: syntax, depth, doubled keys; `protobuf`: the same from protobuf), the tree
+//! along the kind's schema (`schema.rs`: unknown fields, wrong types), and only then serde. Every complaint is collected
+//! before any is made.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::bounded::Bounded;
+use super::protobuf;
 use super::schema::{Schema, Walked};
-use super::tree::{self, TreeError};
+use super::tree::{self, Document};
+use super::wire::Message;
 
 /// What becomes of unknown and doubled fields: the query parameter `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum FieldValidation {
 pub enum Encoding {
     Json,
     Yaml,
+    /// Kubernetes' own: the prefix `k8s\0` and a `runtime.Unknown`.
+    Protobuf,
 }
 
 /// An object as it was sent, unchecked but for its types.
@@ -114,19 +120,7 @@ pub fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
     encoding: Encoding,
     validation: FieldValidation,
 ) -> Result<Decoded<K>, DecodeError> {
-    let unreadable = |reason: String| DecodeError::Unreadable {
-        expected: K::KIND,
-        reason,
-    };
-    let document = match encoding {
-        Encoding::Json => tree::json(bytes),
-        Encoding::Yaml => tree::yaml(bytes),
-    };
-    let document = document.map_err(|error: TreeError| unreadable(error.to_string()))?;
-    if !document.value.is_object() {
-        return Err(unreadable("the body must hold one object".to_owned()));
-    }
-    let found = identify::<K>(&document.value)?;
+    let (found, document) = identified::<K>(bytes, encoding)?;
 
     let (mut value, walked) = Schema::of::<K>().walk(document.value);
     let Walked {
@@ -135,7 +129,7 @@ pub fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
         remarks,
     } = walked;
     let (type_errors, remarks) = (type_errors.into_lines(), remarks.into_lines());
-    let dropped: Vec<String> = unknown.into_lines().into_iter().chain(document.duplicates).collect();
+    let dropped: Vec<String> = unknown.into_lines().into_iter().chain(document.complaints).collect();
     let (strict, warnings) = match validation {
         FieldValidation::Strict => (dropped, Vec::new()),
         FieldValidation::Warn => (Vec::new(), dropped),
@@ -157,6 +151,99 @@ pub fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
     // What the schema does not say (a base64 text, say) is left for serde to find.
     let object = serde_json::from_value(value).map_err(|error| complain(vec![error.to_string()], vec![], vec![]))?;
     Ok(Decoded { object, warnings })
+}
+
+/// The tree of a body that says it is a `K`, or does not say what it is.
+fn identified<K: k8s_openapi::Resource>(bytes: &[u8], encoding: Encoding) -> Result<(Identity, Document), DecodeError> {
+    let unreadable = |reason: String| DecodeError::Unreadable {
+        expected: K::KIND,
+        reason,
+    };
+    let document = match encoding {
+        Encoding::Json => tree::json(bytes).map_err(|error| unreadable(error.to_string()))?,
+        Encoding::Yaml => tree::yaml(bytes).map_err(|error| unreadable(error.to_string()))?,
+        Encoding::Protobuf => {
+            let failed = |error: protobuf::ProtobufError| unreadable(format!("protobuf parse error: {error}"));
+            let envelope = protobuf::envelope(bytes).map_err(failed)?;
+            // Before the fields are: those of another kind would be nothing but faults.
+            let found = identify::<K>(&json!({ "apiVersion": envelope.api_version, "kind": envelope.kind }))?;
+            let message = Message::of_kind(K::API_VERSION, K::KIND)
+                .ok_or_else(|| unreadable("podd does not read it from protobuf: send JSON".to_owned()))?;
+            return Ok((found, protobuf::document(&envelope, message).map_err(failed)?));
+        }
+    };
+    if !document.value.is_object() {
+        return Err(unreadable("the body must hold one object".to_owned()));
+    }
+    Ok((identify::<K>(&document.value)?, document))
+}
+
+/// Reads JSON that is no object of a kind: a patch. Doubled keys follow `validation` as those of an object do.
+///
+/// # Errors
+/// Why it is no JSON, or the doubled keys where they are an error.
+pub fn decode_json(bytes: &[u8], validation: FieldValidation) -> Result<Decoded<Value>, String> {
+    let Document { value, complaints } = tree::json(bytes).map_err(|error| error.to_string())?;
+    let warnings = match validation {
+        FieldValidation::Strict if !complaints.is_empty() => {
+            return Err(Complaints {
+                strict: complaints,
+                ..Complaints::default()
+            }
+            .to_string());
+        }
+        FieldValidation::Strict | FieldValidation::Warn => complaints,
+        FieldValidation::Ignore => Vec::new(),
+    };
+    Ok(Decoded {
+        object: value,
+        warnings,
+    })
+}
+
+/// Reads the options of a request that come as its body (`DeleteOptions`), in whatever group they claim to be: client-go
+/// registers them in each.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are no such object. What it does not know is only warned of, as there is nothing that
+/// says otherwise.
+pub fn decode_options(bytes: &[u8], encoding: Encoding, expected: &'static str) -> Result<Decoded<Value>, DecodeError> {
+    let unreadable = |reason: String| DecodeError::Unreadable { expected, reason };
+    let message = Message::of_kind("v1", expected).ok_or_else(|| unreadable("podd does not know it".to_owned()))?;
+    let mut document = match encoding {
+        Encoding::Json => tree::json(bytes).map_err(|error| unreadable(error.to_string()))?,
+        Encoding::Yaml => tree::yaml(bytes).map_err(|error| unreadable(error.to_string()))?,
+        Encoding::Protobuf => {
+            let failed = |error: protobuf::ProtobufError| unreadable(format!("protobuf parse error: {error}"));
+            protobuf::document(&protobuf::envelope(bytes).map_err(failed)?, message).map_err(failed)?
+        }
+    };
+    let Value::Object(object) = &mut document.value else {
+        return Err(unreadable("the body must hold one object".to_owned()));
+    };
+    let version = object.remove("apiVersion");
+    if let Some(kind) = object.remove("kind").as_ref().and_then(Value::as_str)
+        && !kind.is_empty()
+        && kind != expected
+    {
+        let version = version.as_ref().and_then(Value::as_str).unwrap_or_default();
+        return Err(DecodeError::WrongKind {
+            found: Identity {
+                kind: kind.to_owned(),
+                version: version.rsplit('/').next().unwrap_or(version).to_owned(),
+            },
+            expected,
+        });
+    }
+    let mut complaints = Bounded::default();
+    for name in object.keys().filter(|name| message.field(name).is_none()) {
+        complaints.push(|| format!("unknown field {name:?}"));
+    }
+    let warnings = document.complaints.into_iter().chain(complaints.into_lines()).collect();
+    Ok(Decoded {
+        object: document.value,
+        warnings,
+    })
 }
 
 /// Checks `apiVersion` and `kind`.

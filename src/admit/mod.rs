@@ -1,6 +1,7 @@
 //! Admission: bytes from a client become an object that podd can carry out, or a refusal that names every faulty field.
 //!
-//! * [`decode`]: JSON or YAML in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
+//! * [`decode`]: JSON, YAML or protobuf in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
+//! * [`patch`]: an object and a patch in, the changed object out.
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
@@ -18,6 +19,8 @@ mod fault;
 mod fields;
 mod metadata;
 mod names;
+pub mod patch;
+mod protobuf;
 mod quantity;
 mod schema;
 mod security;
@@ -26,13 +29,16 @@ mod suggest;
 mod to_model;
 mod tree;
 mod volume;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use k8s_openapi::api::core::v1::Pod;
 
-pub use decode::{Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode};
+pub use decode::{
+    Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_json, decode_options,
+};
 pub use fault::{Fault, FaultReason};
 pub use quantity::{Quantity, QuantityError};
 pub use to_model::{ModelError, to_model};

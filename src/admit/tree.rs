@@ -18,7 +18,7 @@ const MAX_GROWTH: usize = 4;
 /// ... and what any document may weigh (one for each value, one for each byte of text).
 const FREE_WEIGHT: usize = 64 * 1024;
 /// How many keys and values a document may hold; each of them may become a wire struct of a kilobyte and more.
-const MAX_VALUES: usize = 100_000;
+pub(super) const MAX_VALUES: usize = 100_000;
 /// The largest YAML document, in bytes: more than etcd lets any object of Kubernetes have.
 const MAX_YAML: usize = 3 * 512 * 1024;
 /// libyaml looks at each level of open brackets for each token, so brackets times bytes bounds its work:
@@ -29,8 +29,9 @@ const MAX_YAML_WORK: usize = 1 << 33;
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) value: Value,
-    /// `duplicate field "path"` for each key that was given more than once (the last one counts), in the order found.
-    pub(super) duplicates: Vec<String>,
+    /// What stands to be dropped, in the order found: `duplicate field "path"` for each key that was given more than once
+    /// (the last one counts).
+    pub(super) complaints: Vec<String>,
 }
 
 /// Why bytes are no document.
@@ -56,7 +57,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Document, TreeError> {
     deserializer.end().map_err(TreeError::Json)?;
     Ok(Document {
         value,
-        duplicates: state.duplicates.into_inner().into_lines(),
+        complaints: state.complaints.into_inner().into_lines(),
     })
 }
 
@@ -83,14 +84,14 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Document, TreeError> {
     }
     Ok(Document {
         value: found,
-        duplicates: state.duplicates.into_inner().into_lines(),
+        complaints: state.complaints.into_inner().into_lines(),
     })
 }
 
 struct State {
     budget: Cell<usize>,
     values: Cell<usize>,
-    duplicates: RefCell<Bounded>,
+    complaints: RefCell<Bounded>,
     path: RefCell<String>,
     yaml: bool,
 }
@@ -100,7 +101,7 @@ impl State {
         Self {
             budget: Cell::new(bytes.saturating_mul(MAX_GROWTH).saturating_add(FREE_WEIGHT)),
             values: Cell::new(MAX_VALUES),
-            duplicates: RefCell::default(),
+            complaints: RefCell::default(),
             path: RefCell::default(),
             yaml,
         }
@@ -244,7 +245,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             if object.contains_key(&key) {
                 let path = || format!("{}{dot}{key}", self.state.path.borrow());
                 self.state
-                    .duplicates
+                    .complaints
                     .borrow_mut()
                     .push(|| format!("duplicate field {:?}", path()));
             }
@@ -322,7 +323,7 @@ mod tests {
 
     fn text(result: Result<Document, TreeError>) -> String {
         match result {
-            Ok(document) => format!("{} {:?}", document.value, document.duplicates),
+            Ok(document) => format!("{} {:?}", document.value, document.complaints),
             Err(error) => error.to_string(),
         }
     }
@@ -340,12 +341,12 @@ mod tests {
     fn doubled_keys_are_named_with_their_paths() {
         let document = json(br#"{"a":1,"b":[{"c":1,"c":2,"d":{"e.f/g":1,"e.f/g":1}}],"a":3}"#).expect("JSON");
         assert_eq!(
-            document.duplicates,
+            document.complaints,
             ["b[0].c", "b[0].d.e.f/g", "a"].map(|path| format!("duplicate field {path:?}"))
         );
         assert_eq!(document.value["a"], 3);
         let document = yaml(b"x:\n  y: 1\n  y: 2\n").expect("YAML");
-        assert_eq!(document.duplicates, ["duplicate field \"x.y\""]);
+        assert_eq!(document.complaints, ["duplicate field \"x.y\""]);
     }
 
     #[test]

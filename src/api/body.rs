@@ -18,7 +18,7 @@ pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 /// Brackets deep: far more than any kind has, far less than what a recursive reader could be hurt by.
 const DEPTH_LIMIT: usize = 64;
 
-const ACCEPTED: &str = "application/json, application/yaml";
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// The media type of the body, in lower case and without parameters; `None` when it is not given.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
@@ -27,7 +27,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     (!media.is_empty()).then(|| media.to_ascii_lowercase())
 }
 
-/// JSON or YAML by `Content-Type`; none at all means JSON. 415 for anything else, forms of browsers among them.
+/// JSON, YAML or protobuf by `Content-Type`; none at all means JSON. 415 for anything else, forms of browsers among them.
 pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     match media_type(headers).as_deref() {
         None if headers.contains_key(header::CONTENT_TYPE) => {
@@ -35,6 +35,7 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
         }
         None | Some("application/json") => Ok(Encoding::Json),
         Some("application/yaml" | "application/x-yaml" | "text/yaml") => Ok(Encoding::Yaml),
+        Some("application/vnd.kubernetes.protobuf") => Ok(Encoding::Protobuf),
         Some(_) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
     }
 }
@@ -97,23 +98,22 @@ mod tests {
     }
 
     #[test]
-    fn only_json_and_yaml_are_read() {
+    fn json_yaml_and_protobuf_are_read() {
         assert_eq!(encoding(&HeaderMap::new()).unwrap(), Encoding::Json);
         assert_eq!(
             encoding(&typed("application/json; charset=utf-8")).unwrap(),
             Encoding::Json
         );
         assert_eq!(encoding(&typed("application/yaml")).unwrap(), Encoding::Yaml);
-        for refused in [
-            "text/plain",
-            "application/x-www-form-urlencoded",
-            "application/vnd.kubernetes.protobuf",
-            ";",
-        ] {
+        assert_eq!(
+            encoding(&typed("application/vnd.kubernetes.protobuf")).unwrap(),
+            Encoding::Protobuf
+        );
+        for refused in ["text/plain", "application/x-www-form-urlencoded", ";"] {
             let error = encoding(&typed(refused)).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
             );
             assert_eq!(error.status()["code"], 415);
         }

@@ -17,7 +17,7 @@ use super::kinds::{Deletion, Kind};
 use super::params::{Head, invalid_option};
 use super::read;
 use super::write::without_status;
-use crate::admit::{Encoding, FaultReason};
+use crate::admit::{self, FaultReason};
 use crate::model::Timestamp;
 use crate::store::{StoreError, StoredObject};
 
@@ -32,6 +32,9 @@ struct Options {
     preconditions: Option<Preconditions>,
     propagation_policy: Option<String>,
     dry_run: Option<Vec<String>>,
+    /// What of the options was not understood.
+    #[serde(skip)]
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,16 +55,15 @@ impl Options {
                 preconditions: None,
                 propagation_policy: params.text("propagationPolicy").map(str::to_owned),
                 dry_run: params.text("dryRun").map(|v| vec![v.to_owned()]),
+                warnings: Vec::new(),
             });
         }
-        // Every client sends these as JSON; a YAML reader would have to be kept from growing what it reads.
-        if body::encoding(&head.headers)? == Encoding::Yaml {
-            return Err(ApiError::UnsupportedMediaType {
-                accepted: "application/json",
-            });
-        }
-        body::check_depth(&bytes)?;
-        serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("DeleteOptions cannot be read: {e}")))
+        let decoded = admit::decode_options(&bytes, body::encoding(&head.headers)?, "DeleteOptions")
+            .map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let mut options = Self::deserialize(decoded.object)
+            .map_err(|e| ApiError::bad_request(format!("DeleteOptions cannot be read: {e}")))?;
+        options.warnings = decoded.warnings;
+        Ok(options)
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -116,7 +118,7 @@ pub(crate) async fn delete(state: &Api, kind: &'static Kind, head: &Head, body: 
     options.check()?;
     let object = read::stored(state, kind, head.namespace(), head.name()?).await?;
     match one(state, kind, object, &options).await? {
-        Deleted::Marked(object) => answer.object(StatusCode::OK, &object, &[]),
+        Deleted::Marked(object) => answer.object(StatusCode::OK, &object, &options.warnings),
         Deleted::Gone(object) => {
             let mut details = json!({ "name": *object.name, "kind": kind.plural, "uid": object.uid.as_str() });
             if !kind.group.is_empty() {

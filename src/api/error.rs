@@ -44,12 +44,28 @@ pub enum ApiError {
     /// A resource version or a continue token from before what the store still knows.
     #[error("{message}")]
     Expired { message: String },
+    /// The same for a continue token; another one goes on with what there is now.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ExpiredContinue { token: String },
     #[error("Too large resource version: {asked}, current: {current}")]
     TooLargeResourceVersion { asked: u64, current: u64 },
     #[error("Request entity too large: limit is {limit}")]
     TooLarge { limit: usize },
     #[error("the body of the request was in an unknown format - accepted media types include: {accepted}")]
     UnsupportedMediaType { accepted: &'static str },
+    /// `application/apply-patch`: refused by name, so that no one believes in an ownership that is not kept.
+    #[error(
+        "server-side apply is not served here: podd keeps no field ownership yet; use client-side apply, or one of the \
+         media types {accepted}"
+    )]
+    ServerSideApply { accepted: &'static str },
+    #[error("Request entity too large: The allowed maximum operations in a JSON patch is {limit}, got {found}")]
+    TooManyOperations { limit: usize, found: usize },
     #[error("{message}")]
     Misdirected { message: String },
     /// An object, or the options of a request, with every fault it has. `kind` is in camel case.
@@ -115,10 +131,14 @@ impl ApiError {
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
             Self::Conflict { .. } => ("Conflict", StatusCode::CONFLICT),
-            Self::Expired { .. } => ("Expired", StatusCode::GONE),
+            Self::Expired { .. } | Self::ExpiredContinue { .. } => ("Expired", StatusCode::GONE),
             Self::TooLargeResourceVersion { .. } => ("Timeout", StatusCode::GATEWAY_TIMEOUT),
-            Self::TooLarge { .. } => ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE),
-            Self::UnsupportedMediaType { .. } => ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::TooLarge { .. } | Self::TooManyOperations { .. } => {
+                ("RequestEntityTooLarge", StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            Self::UnsupportedMediaType { .. } | Self::ServerSideApply { .. } => {
+                ("UnsupportedMediaType", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
             Self::Misdirected { .. } => ("BadRequest", StatusCode::MISDIRECTED_REQUEST),
             Self::Invalid { .. } | Self::Unprocessable { .. } => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TooManyRequests { .. } => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
@@ -165,8 +185,11 @@ impl ApiError {
             | Self::MethodNotAllowed
             | Self::NotAcceptable { .. }
             | Self::Expired { .. }
+            | Self::ExpiredContinue { .. }
             | Self::TooLarge { .. }
+            | Self::TooManyOperations { .. }
             | Self::UnsupportedMediaType { .. }
+            | Self::ServerSideApply { .. }
             | Self::Misdirected { .. }
             | Self::Unprocessable { .. }
             | Self::BodyTimeout => None,
@@ -187,6 +210,9 @@ impl ApiError {
         });
         if let Some(details) = self.details() {
             status["details"] = details;
+        }
+        if let Self::ExpiredContinue { token } = self {
+            status["metadata"]["continue"] = token.as_str().into();
         }
         status
     }

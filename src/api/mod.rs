@@ -22,6 +22,7 @@ mod log;
 mod negotiate;
 pub mod openapi;
 mod params;
+mod patch;
 mod read;
 mod selector;
 mod serve;
@@ -110,6 +111,7 @@ pub(crate) struct Api {
     limits: Limits,
     streams: Arc<Semaphore>,
     inotify: Inotify,
+    lines: Arc<watching::Lines>,
 }
 
 impl Api {
@@ -130,6 +132,7 @@ impl Api {
             limits,
             streams: Arc::new(Semaphore::new(limits.streams)),
             inotify: Inotify::default(),
+            lines: Arc::default(),
         }
     }
 
@@ -167,7 +170,11 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
 
 /// The paths of one kind.
 fn routes(kind: &'static Kind) -> Router<Api> {
-    let list = get(move |State(state): State<Api>, head: Head| async move { collection(&state, kind, &head).await });
+    let list = get(
+        move |State(state): State<Api>, head: Head, upgrade: watching::Upgrade| async move {
+            collection(&state, kind, &head, upgrade).await
+        },
+    );
     let in_collection = list
         .clone()
         .post(
@@ -212,9 +219,14 @@ fn routes(kind: &'static Kind) -> Router<Api> {
 }
 
 /// LIST, or WATCH where the query says so.
-async fn collection(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
+async fn collection(
+    state: &Api,
+    kind: &'static Kind,
+    head: &Head,
+    upgrade: watching::Upgrade,
+) -> Result<Response, ApiError> {
     if head.params.flag("watch").unwrap_or(false) {
-        watching::watch(state, kind, head).await
+        watching::watch(state, kind, head, upgrade).await
     } else {
         read::list(state, kind, head).await
     }

@@ -111,6 +111,15 @@ fn accept_is_absent(headers: &HeaderMap) -> bool {
 
 /// The form of an object or a list.
 pub(crate) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
+    first_form(headers, true)
+}
+
+/// The form of the objects of a watch: always JSON, since YAML knows no lines.
+pub(crate) fn stream(headers: &HeaderMap) -> Result<Form, ApiError> {
+    first_form(headers, false)
+}
+
+fn first_form(headers: &HeaderMap, yaml: bool) -> Result<Form, ApiError> {
     let plain = Form {
         view: View::Object,
         format: Format::Json,
@@ -121,7 +130,7 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     for clause in clauses(headers) {
         let format = match clause.media.as_str() {
             "application/json" => Format::Json,
-            "application/yaml" | "text/yaml" => Format::Yaml,
+            "application/yaml" | "text/yaml" if yaml => Format::Yaml,
             _ if clause.is_any() => Format::Json,
             _ => continue,
         };
@@ -140,7 +149,11 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
         return Ok(Form { view, format });
     }
     Err(ApiError::NotAcceptable {
-        accepted: "application/json, application/yaml",
+        accepted: if yaml {
+            "application/json, application/yaml"
+        } else {
+            "application/json"
+        },
     })
 }
 

@@ -58,6 +58,62 @@ impl Params {
         Ok(Some(version).filter(|v| *v != 0))
     }
 
+    /// What of the options of a LIST do not go together (`apimachinery/pkg/apis/meta/internalversion/validation`).
+    pub(crate) fn check_list(&self) -> Result<(), ApiError> {
+        let mut faults = Vec::new();
+        let given = |name: &str| self.text(name).is_some();
+        if let Some(how) = self.text("resourceVersionMatch") {
+            let mut forbid = |detail: &str| faults.push(forbidden("resourceVersionMatch", detail));
+            if !given("resourceVersion") {
+                forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if given("continue") {
+                forbid("resourceVersionMatch is forbidden when continue is provided");
+            }
+            match how {
+                "Exact" if self.get("resourceVersion") == Some("0") => {
+                    forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                }
+                "Exact" | "NotOlderThan" => {}
+                other => faults.push(not_supported(
+                    "resourceVersionMatch",
+                    other,
+                    "\"\", \"Exact\", \"NotOlderThan\"",
+                )),
+            }
+        }
+        if given("sendInitialEvents") {
+            faults.push(forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            ));
+        }
+        invalid_options("ListOptions", faults)
+    }
+
+    /// What of the options of a WATCH do not go together.
+    pub(crate) fn check_watch(&self) -> Result<(), ApiError> {
+        let mut faults = Vec::new();
+        let (how, initial) = (
+            self.text("resourceVersionMatch"),
+            self.flag("sendInitialEvents").is_some(),
+        );
+        let mut forbid = |detail: &str| faults.push(forbidden("resourceVersionMatch", detail));
+        if initial && how != Some("NotOlderThan") {
+            forbid("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if how.is_some() && !initial {
+            forbid("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        if how.is_some() && self.text("continue").is_some() {
+            forbid("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if let Some(other) = how.filter(|how| *how != "NotOlderThan") {
+            faults.push(not_supported("resourceVersionMatch", other, "\"NotOlderThan\""));
+        }
+        invalid_options("ListOptions", faults)
+    }
+
     pub(crate) fn selector(&self, kind: &Kind) -> Result<Selector, ApiError> {
         Selector::parse(
             kind,
@@ -96,17 +152,49 @@ fn unsupported(options: &'static str, field: &str, value: &str, known: &str) -> 
     invalid_option(options, field, FaultReason::NotSupported, detail)
 }
 
+fn forbidden(field: &str, detail: &str) -> Fault {
+    Fault {
+        field: field.to_owned(),
+        reason: FaultReason::Forbidden,
+        detail: format!("Forbidden: {detail}"),
+    }
+}
+
+fn not_supported(field: &str, value: &str, known: &str) -> Fault {
+    Fault {
+        field: field.to_owned(),
+        reason: FaultReason::NotSupported,
+        detail: format!("Unsupported value: \"{value}\": supported values: {known}"),
+    }
+}
+
 /// 422 about the options of a request instead of an object.
 pub(crate) fn invalid_option(options: &'static str, field: &str, reason: FaultReason, detail: String) -> ApiError {
-    ApiError::Invalid {
-        group: "meta.k8s.io",
-        kind: options,
-        name: String::new(),
-        faults: vec![Fault {
+    refused(
+        options,
+        vec![Fault {
             field: field.to_owned(),
             reason,
             detail,
         }],
+    )
+}
+
+/// The same with every fault there is; fine where there is none.
+fn invalid_options(options: &'static str, faults: Vec<Fault>) -> Result<(), ApiError> {
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(refused(options, faults))
+    }
+}
+
+fn refused(options: &'static str, faults: Vec<Fault>) -> ApiError {
+    ApiError::Invalid {
+        group: "meta.k8s.io",
+        kind: options,
+        name: String::new(),
+        faults,
     }
 }
 

@@ -1,7 +1,8 @@
 //! GET of one object and LIST, for every kind.
 //!
-//! **Invariant:** the resource version of a list is never newer than what the list shows, so that a watch from it misses
-//! nothing. All pages of one list carry the version of its first page: what changed since is replayed by that watch.
+//! **Invariant:** a list shows exactly the state of its resource version, so that a watch from it misses nothing and
+//! repeats nothing. All pages of one list show the state of its first page; where that is no longer known, the client is
+//! told (410).
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use super::answer::Answer;
 use super::error::ApiError;
 use super::kinds::Kind;
 use super::negotiate;
-use super::params::{Head, invalid_option};
+use super::params::{Head, Params, invalid_option};
+use super::selector::Selector;
 use super::table::Include;
 use crate::admit::FaultReason;
 use crate::store::StoredObject;
@@ -29,7 +31,7 @@ pub(crate) fn answer(state: &Api, kind: &'static Kind, head: &Head) -> Result<An
     Ok(Answer {
         kind,
         form: negotiate::form(&head.headers)?,
-        include: Include::parse(head.params.get("includeObject")),
+        include: Include::parse(head.params.text("includeObject"))?,
         now: state.now(),
     })
 }
@@ -53,6 +55,9 @@ pub(crate) async fn stored(
 
 pub(crate) async fn get(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
     let answer = answer(state, kind, head)?;
+    if let Some(asked) = head.params.resource_version()? {
+        check_not_ahead(state, kind, asked).await?;
+    }
     let object = stored(state, kind, head.namespace(), head.name()?).await?;
     answer.object(StatusCode::OK, &object.json, &[])
 }
@@ -61,7 +66,8 @@ pub(crate) async fn get(state: &Api, kind: &'static Kind, head: &Head) -> Result
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Continue {
     v: u8,
-    rv: u64,
+    /// `None`: that version cannot be shown any more; the client was told so, and goes on with what there is now.
+    rv: Option<u64>,
     ns: String,
     name: String,
 }
@@ -78,6 +84,40 @@ impl Continue {
             .and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok())
             .filter(|c| c.v == 1)
             .ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+    }
+}
+
+/// Which state of the objects a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The newest.
+    Now,
+    /// The newest, which must not be older than this.
+    NotBefore(u64),
+    /// This one, or none.
+    Exactly(u64),
+}
+
+impl At {
+    /// Kubernetes' rules of `resourceVersion` and `resourceVersionMatch`.
+    fn parse(params: &Params, limited: bool, token: Option<&Continue>) -> Result<Self, ApiError> {
+        params.check_list()?;
+        let asked = params.resource_version()?;
+        if let Some(token) = token {
+            if asked.is_some() {
+                return Err(ApiError::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
+            return Ok(token.rv.map_or(Self::Now, Self::Exactly));
+        }
+        Ok(match (asked, params.text("resourceVersionMatch")) {
+            (None, _) => Self::Now,
+            (Some(version), Some("Exact")) => Self::Exactly(version),
+            // Without a match a limited list has always been of that very version.
+            (Some(version), None) if limited => Self::Exactly(version),
+            (Some(version), _) => Self::NotBefore(version),
+        })
     }
 }
 
@@ -99,69 +139,70 @@ pub(crate) async fn list(state: &Api, kind: &'static Kind, head: &Head) -> Resul
         })?),
     };
     let token = params.text("continue").map(Continue::decode).transpose()?;
-    if token.is_some() && params.resource_version()?.is_some() {
-        return Err(ApiError::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
+    let at = At::parse(params, limit.is_some(), token.as_ref())?;
+    if let At::NotBefore(asked) | At::Exactly(asked) = at {
+        check_not_ahead(state, kind, asked).await?;
     }
-    if let Some(token) = &token {
-        check_token(state, kind, token).await?;
-    }
-    let gathered = gather(state, kind, head, limit, token).await?;
-    if let Some(asked) = params.resource_version()? {
-        let current = gathered.resource_version;
-        if asked > current {
-            return Err(ApiError::TooLargeResourceVersion { asked, current });
+    let selector = params.selector(kind)?;
+    let after = token.map(|t| (t.ns, t.name));
+    let gathered = match gather(state, kind, head, &selector, limit, at, after.clone()).await {
+        Err(ApiError::Expired { .. }) if after.is_some() => {
+            let (ns, name) = after.unwrap_or_default();
+            let token = Continue {
+                v: 1,
+                rv: None,
+                ns,
+                name,
+            }
+            .encode();
+            return Err(ApiError::ExpiredContinue { token });
         }
-        if params.get("resourceVersionMatch") == Some("Exact") && asked != current {
-            return Err(ApiError::too_old(asked, current));
-        }
-    }
+        gathered => gathered?,
+    };
     let mut metadata = json!({ "resourceVersion": gathered.resource_version.to_string() });
     if let Some(next) = &gathered.next {
         metadata["continue"] = next.encode().into();
+        // A selector would have to be applied to all that is left: then nobody counts, as in Kubernetes.
+        if selector.is_empty() {
+            let after = (next.ns.as_str(), next.name.as_str());
+            let left = state
+                .store
+                .count_at(kind.kind, head.namespace.as_deref(), after, gathered.resource_version)
+                .await
+                .map_err(|e| ApiError::from_store(e, kind, ""))?;
+            metadata["remainingItemCount"] = left.into();
+        }
     }
     answer.list(&metadata, gathered.objects.iter().map(AsRef::as_ref))
 }
 
-/// A token is good as long as a watch from its version could replay everything since.
-async fn check_token(state: &Api, kind: &'static Kind, token: &Continue) -> Result<(), ApiError> {
-    let expired = || {
-        ApiError::Expired {
-        message: "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.".to_owned(),
-    }
-    };
+/// A version that is yet to come cannot be waited for: it is from another life of the database.
+pub(crate) async fn check_not_ahead(state: &Api, kind: &'static Kind, asked: u64) -> Result<(), ApiError> {
     let current = state
         .store
         .resource_version()
         .await
         .map_err(|e| ApiError::from_store(e, kind, ""))?;
-    if token.rv > current {
-        return Err(expired());
+    if asked > current {
+        return Err(ApiError::TooLargeResourceVersion { asked, current });
     }
-    match state
-        .store
-        .changes(kind.kind, token.rv, 1)
-        .await
-        .map_err(|e| ApiError::from_store(e, kind, ""))
-    {
-        Ok(_) => Ok(()),
-        Err(ApiError::Expired { .. }) => Err(expired()),
-        Err(other) => Err(other),
-    }
+    Ok(())
 }
 
 async fn gather(
     state: &Api,
     kind: &'static Kind,
     head: &Head,
+    selector: &Selector,
     limit: Option<usize>,
-    token: Option<Continue>,
+    at: At,
+    mut after: Option<(String, String)>,
 ) -> Result<Gathered, ApiError> {
-    let selector = head.params.selector(kind)?;
     let namespace = head.namespace.as_deref();
-    let mut resource_version = token.as_ref().map(|t| t.rv);
-    let mut after = token.map(|t| (t.ns, t.name));
+    let mut version = match at {
+        At::Now | At::NotBefore(_) => None,
+        At::Exactly(version) => Some(version),
+    };
     let mut objects = Vec::new();
     loop {
         // One object more than is wanted tells whether there is a next page.
@@ -172,17 +213,13 @@ async fn gather(
                 CHUNK
             }
         });
-        let page = state
-            .store
-            .list(
-                kind.kind,
-                namespace,
-                after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str())),
-                chunk,
-            )
-            .await
-            .map_err(|e| ApiError::from_store(e, kind, ""))?;
-        let version = *resource_version.get_or_insert(page.resource_version);
+        let from = after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str()));
+        let page = match version {
+            None => state.store.list(kind.kind, namespace, from, chunk).await,
+            Some(version) => state.store.list_at(kind.kind, namespace, from, chunk, version).await,
+        }
+        .map_err(|e| ApiError::from_store(e, kind, ""))?;
+        let version = *version.get_or_insert(page.resource_version);
         let last_page = chunk.is_none_or(|c| page.objects.len() + page.unreadable.len() < c) || page.objects.is_empty();
         for error in &page.unreadable {
             tracing::warn!(%error, kind = kind.kind, "an object is left out of a list");
@@ -192,7 +229,7 @@ async fn gather(
                 if limit == Some(objects.len()) {
                     let next = after.map(|(ns, name)| Continue {
                         v: 1,
-                        rv: version,
+                        rv: Some(version),
                         ns,
                         name,
                     });
@@ -224,7 +261,7 @@ mod tests {
     fn continue_tokens_are_opaque_and_come_back_whole() {
         let token = Continue {
             v: 1,
-            rv: 7,
+            rv: Some(7),
             ns: "n".to_owned(),
             name: "p/ü".to_owned(),
         };

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::answer::partial;
+use super::error::ApiError;
 use super::kinds::Kind;
 use crate::model::Timestamp;
 
@@ -16,11 +17,14 @@ pub(crate) enum Include {
 
 impl Include {
     /// Kubernetes' default is the metadata.
-    pub(crate) fn parse(text: Option<&str>) -> Self {
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, ApiError> {
         match text {
-            Some("Object") => Self::Object,
-            Some("None") => Self::None,
-            Some(_) | None => Self::Metadata,
+            Some("Object") => Ok(Self::Object),
+            Some("None") => Ok(Self::None),
+            Some("Metadata") | None => Ok(Self::Metadata),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "unrecognized includeObject value: {other:?}"
+            ))),
         }
     }
 }

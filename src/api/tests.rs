@@ -4,6 +4,7 @@ mod guarding;
 mod logs;
 mod objects;
 mod watches;
+mod wire;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream};

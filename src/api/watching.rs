@@ -1,9 +1,13 @@
 //! WATCH: every change of a kind after a resource version, in order, without gap or repetition.
 //!
-//! Goes in: the store's broadcast of changes and its log of them. Comes out: one JSON object a line.
+//! Goes in: the store's broadcast of changes and its log of them. Comes out: one JSON object a line, or a message of a
+//! WebSocket (`socket`). Who watches the same in the same form shares its bytes (`lines`).
 //!
 //! A watcher pulls: while its client does not read, nothing is done for it. What the broadcast then drops for it is read
 //! from the store's log later. **Invariant:** memory per watcher is bounded by the first list and one page of the log.
+
+mod lines;
+mod socket;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -25,11 +29,15 @@ use super::answer::{Answer, response};
 use super::error::ApiError;
 use super::guard::stopped;
 use super::kinds::Kind;
-use super::negotiate::View;
-use super::params::{Head, Params, invalid_option};
+use super::negotiate::{self, View};
+use super::params::{Head, Params};
 use super::read;
 use super::selector::Selector;
-use crate::admit::FaultReason;
+use lines::Line;
+
+pub(crate) use lines::Lines;
+pub(crate) use socket::Upgrade;
+
 use crate::store::{Change, ChangeType, StoreError, StoredObject};
 
 /// Changes read from the store's log at once.
@@ -40,8 +48,12 @@ const LIFETIME: Duration = Duration::from_mins(45);
 /// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    /// With everything there is, as ADDED; a bookmark tells its end if it is wanted.
-    Everything { announce_end: bool },
+    /// With everything there is, as ADDED; a bookmark tells its end if it is wanted. What there is must not be older than
+    /// this version.
+    Everything {
+        announce_end: bool,
+        not_before: Option<u64>,
+    },
     /// After this version.
     After(u64),
     /// With whatever happens next.
@@ -50,38 +62,42 @@ enum Start {
 
 impl Start {
     fn parse(params: &Params) -> Result<Self, ApiError> {
+        params.check_watch()?;
         let version = params.resource_version()?;
-        let forbidden = |field: &str, detail: &str| {
-            invalid_option(
-                "ListOptions",
-                field,
-                FaultReason::Forbidden,
-                format!("Forbidden: {detail}"),
-            )
-        };
-        match (params.flag("sendInitialEvents"), params.text("resourceVersionMatch")) {
-            (None, None) => Ok(version.map_or(Self::Everything { announce_end: false }, Self::After)),
-            (None, Some(_)) => Err(forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )),
-            (Some(all), Some("NotOlderThan")) => Ok(match (all, version) {
-                (true, _) => Self::Everything { announce_end: true },
-                (false, Some(version)) => Self::After(version),
-                (false, None) => Self::Now,
-            }),
-            (Some(_), _) => Err(forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )),
-        }
+        Ok(match (params.flag("sendInitialEvents"), version) {
+            (None, Some(version)) | (Some(false), Some(version)) => Self::After(version),
+            (None, None) => Self::Everything {
+                announce_end: false,
+                not_before: None,
+            },
+            (Some(true), not_before) => Self::Everything {
+                announce_end: true,
+                not_before,
+            },
+            (Some(false), None) => Self::Now,
+        })
     }
 }
 
-pub(crate) async fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
-    let answer = read::answer(state, kind, head)?;
+pub(crate) async fn watch(
+    state: &Api,
+    kind: &'static Kind,
+    head: &Head,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let answer = Answer {
+        form: negotiate::stream(&head.headers)?,
+        ..read::answer(state, kind, head)?
+    };
     let params = &head.params;
     let start = Start::parse(params)?;
+    if let Start::Everything {
+        not_before: Some(asked),
+        ..
+    } = start
+    {
+        read::check_not_ahead(state, kind, asked).await?;
+    }
     let selector = params.selector(kind)?;
     let lifetime = params
         .number("timeoutSeconds")?
@@ -118,6 +134,9 @@ pub(crate) async fn watch(state: &Api, kind: &'static Kind, head: &Head) -> Resu
     };
     // Begun before the answer is: whatever happens once the client has that is in the stream.
     watcher.begin(start).await;
+    if socket::is_asked_for(&head.headers) {
+        return socket::accept(upgrade, &head.headers, watcher);
+    }
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let bytes = watcher.next().await?;
         Some((Ok::<_, Infallible>(bytes), watcher))
@@ -148,12 +167,13 @@ impl Filter {
             (_, _) if change.change_type == ChangeType::Deleted => {
                 // Of the last state too: a store that keeps no previous one for deletions still tells what is gone.
                 (before.is_some() || matches(&object.json))
-                    .then(|| Event::object("DELETED", at_version(&object.json, object.resource_version)))
+                    .then(|| Event::changed("DELETED", change, at_version(&object.json, object.resource_version)))
             }
-            (None, true) => Some(Event::object("ADDED", Arc::clone(&object.json))),
-            (Some(_), true) => Some(Event::object("MODIFIED", Arc::clone(&object.json))),
-            (Some(previous), false) => Some(Event::object(
+            (None, true) => Some(Event::changed("ADDED", change, Arc::clone(&object.json))),
+            (Some(_), true) => Some(Event::changed("MODIFIED", change, Arc::clone(&object.json))),
+            (Some(previous), false) => Some(Event::changed(
                 "DELETED",
+                change,
                 at_version(&Arc::new(previous.clone()), object.resource_version),
             )),
             (None, false) => None,
@@ -177,6 +197,8 @@ enum Event {
     Object {
         event_type: &'static str,
         object: Arc<Value>,
+        /// The version of the change that it tells; `None` for what was there before.
+        version: Option<u64>,
     },
     /// Everything up to this version was sent. `end_of_list`: and with it the first list.
     Bookmark {
@@ -187,8 +209,20 @@ enum Event {
 }
 
 impl Event {
-    fn object(event_type: &'static str, object: Arc<Value>) -> Self {
-        Self::Object { event_type, object }
+    fn there(object: Arc<Value>) -> Self {
+        Self::Object {
+            event_type: "ADDED",
+            object,
+            version: None,
+        }
+    }
+
+    fn changed(event_type: &'static str, change: &Change, object: Arc<Value>) -> Self {
+        Self::Object {
+            event_type,
+            object,
+            version: Some(change.object.resource_version),
+        }
     }
 }
 
@@ -235,7 +269,7 @@ impl Watcher {
 
     async fn begin(&mut self, start: Start) {
         let begun = match start {
-            Start::Everything { announce_end } => self.list(announce_end).await,
+            Start::Everything { announce_end, .. } => self.list(announce_end).await,
             Start::After(version) => self.state.store.resource_version().await.map(|current| {
                 if version > current {
                     // A version from another life of the database: the client has to list anew.
@@ -261,7 +295,7 @@ impl Watcher {
             .store
             .list(self.answer.kind.kind, self.filter.namespace.as_deref(), None, None)
             .await?;
-        let added = |o: StoredObject| Event::object("ADDED", o.json);
+        let added = |o: StoredObject| Event::there(o.json);
         self.queue.extend(
             page.objects
                 .into_iter()
@@ -331,21 +365,44 @@ impl Watcher {
     fn encode(&mut self, event: &Event) -> Bytes {
         let line = match event {
             Event::Error(status) => json!({ "type": "ERROR", "object": status }).to_string(),
-            Event::Object { event_type, object } => {
-                let answer = Answer {
-                    now: self.state.now(),
-                    ..self.answer
-                };
-                let viewed = answer.view(object, self.headed);
-                self.headed = false;
-                let object = viewed.as_ref().unwrap_or(object);
-                format!("{{\"type\":\"{event_type}\",\"object\":{object}}}")
-            }
+            Event::Object {
+                event_type,
+                object,
+                version,
+            } => return self.object_line(event_type, object, *version),
             Event::Bookmark { version, end_of_list } => {
                 json!({ "type": "BOOKMARK", "object": self.bookmark(*version, *end_of_list) }).to_string()
             }
         };
         Bytes::from(line + "\n")
+    }
+
+    fn object_line(&mut self, event_type: &'static str, object: &Value, version: Option<u64>) -> Bytes {
+        let answer = Answer {
+            now: self.state.now(),
+            ..self.answer
+        };
+        let headed = std::mem::take(&mut self.headed);
+        let write = || {
+            let viewed = answer.view(object, headed);
+            let object = viewed.as_ref().unwrap_or(object);
+            Bytes::from(format!("{{\"type\":\"{event_type}\",\"object\":{object}}}\n"))
+        };
+        let Some(version) = version else { return write() };
+        let Answer {
+            kind, form, include, ..
+        } = answer;
+        let is_table = matches!(form.view, View::Table(_));
+        let line = Line {
+            version,
+            event_type,
+            kind: (kind.group, kind.plural),
+            view: form.view,
+            include,
+            headed: is_table && headed,
+            second: if is_table { answer.now.as_second() } else { 0 },
+        };
+        self.state.lines.get(line, write)
     }
 
     fn bookmark(&self, version: u64, end_of_list: bool) -> Value {
@@ -408,7 +465,7 @@ mod tests {
             selector,
         };
         match filter.event(change)? {
-            Event::Object { event_type, object } => Some((event_type, object.as_ref().clone())),
+            Event::Object { event_type, object, .. } => Some((event_type, object.as_ref().clone())),
             Event::Bookmark { .. } | Event::Error(_) => None,
         }
     }

@@ -39,6 +39,7 @@ mod image;
 mod object;
 mod observed;
 mod open;
+mod past;
 mod recent;
 mod row;
 mod setting;
@@ -226,6 +227,31 @@ impl Store {
         limit: Option<usize>,
     ) -> Result<Page, StoreError> {
         object::list(&self.readers, kind, namespace, after, limit).await
+    }
+
+    /// [`Store::list`] as it was at resource version `at`: the state that every page of one list shows.
+    ///
+    /// `TooOld` when changes since then were dropped.
+    pub async fn list_at(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: Option<usize>,
+        at: u64,
+    ) -> Result<Page, StoreError> {
+        past::list(&self.readers, kind, namespace, after, limit, at).await
+    }
+
+    /// How many objects [`Store::list_at`] would still give after `after`. Right as long as it would not say `TooOld`.
+    pub async fn count_at(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        after: (&str, &str),
+        at: u64,
+    ) -> Result<u64, StoreError> {
+        past::count(&self.readers, kind, namespace, after, at).await
     }
 
     /// Replace the desired part (metadata and spec) if the object still has resource version `expected`; else `Conflict`.

@@ -147,6 +147,13 @@ fn with_metadata(value: Value) -> Option<Map<String, Value>> {
     }
 }
 
+/// The whole object of a row's columns.
+pub(super) fn whole_object(desired: &Text, status: Option<&Text>, version: u64) -> Result<Value, RowError> {
+    let desired = with_metadata(json("desired", desired)?).ok_or(RowError::NotAnObject { column: "desired" })?;
+    let status = status.map(|status| json("status", status)).transpose()?;
+    Ok(whole(desired, status, version))
+}
+
 /// Put the halves together.
 fn whole(mut desired: Map<String, Value>, status: Option<Value>, version: u64) -> Value {
     if let Some(Value::Object(metadata)) = desired.get_mut("metadata") {
