@@ -2,6 +2,7 @@
 //!
 //! * [`decode`]: JSON or YAML in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
+//! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
 //! What podd does with each known field (honours it, leaves it alone, warns, refuses) stands in one table: `fields.rs`.
@@ -13,11 +14,12 @@ mod bounded;
 mod container;
 mod decode;
 mod defaults;
+pub mod deletion;
 mod expansion;
 mod fault;
 mod fields;
 mod metadata;
-mod names;
+pub mod names;
 mod quantity;
 mod schema;
 mod security;
@@ -33,12 +35,12 @@ mod tests;
 use k8s_openapi::api::core::v1::Pod;
 
 pub use decode::{Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode};
-pub use fault::{Fault, FaultReason};
+pub use fault::{Fault, FaultReason, Findings, Path};
+pub use metadata::{MetadataRules, NameRule, admit as metadata, check_change as metadata_change};
 pub use quantity::{Quantity, QuantityError};
 pub use to_model::{ModelError, to_model};
 
 use crate::model::{Timestamp, Uid};
-use fault::{Findings, Path};
 
 /// What an admission knows beyond the object itself.
 #[derive(Debug, Clone)]
@@ -78,7 +80,7 @@ pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
         spec,
         status: _,
     } = pod;
-    let metadata = metadata::admit(metadata, ctx, &mut findings);
+    let metadata = metadata::admit_pod(metadata, ctx, &mut findings);
     let mut spec = spec.unwrap_or_default();
     defaults::apply(&mut spec);
     if spec.node_name.as_deref().unwrap_or_default().is_empty() {

@@ -47,13 +47,14 @@ pub(super) enum Request {
     Create {
         key: object::Key,
         uid: Uid,
-        desired: Value,
+        halves: object::Halves,
+        in_namespace: bool,
         reply: Reply<StoredObject>,
     },
     Update {
         key: object::Key,
         expected: u64,
-        desired: Value,
+        halves: object::Halves,
         reply: Reply<StoredObject>,
     },
     Delete {
@@ -73,7 +74,7 @@ pub(super) enum Request {
     },
     ForgetPod {
         uid: Uid,
-        reply: Reply<()>,
+        reply: Reply<bool>,
     },
     Address {
         uid: Uid,
@@ -339,15 +340,19 @@ impl Request {
             Self::Create {
                 key,
                 uid,
-                desired,
+                halves,
+                in_namespace,
                 reply,
-            } => answer(reply, object::create(transaction, key, uid, desired).await),
+            } => {
+                let created = object::create(transaction, key, uid, halves, in_namespace).await;
+                answer(reply, created)
+            }
             Self::Update {
                 key,
                 expected,
-                desired,
+                halves,
                 reply,
-            } => answer(reply, object::update(transaction, &key, expected, desired).await),
+            } => answer(reply, object::update(transaction, &key, expected, halves).await),
             Self::Delete { key, expected, reply } => answer(reply, object::delete(transaction, &key, expected).await),
             Self::SetStatus { uid, status, reply } => {
                 answer(reply, object::set_status(transaction, &uid, status).await)
@@ -380,11 +385,10 @@ impl Request {
             Self::Create { reply, .. } | Self::Update { reply, .. } | Self::Delete { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
-            Self::SetStatus { reply, .. } => {
+            Self::SetStatus { reply, .. } | Self::ForgetPod { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::SaveObserved { reply, .. }
-            | Self::ForgetPod { reply, .. }
             | Self::ReleaseAddress { reply, .. }
             | Self::PutImage { reply, .. }
             | Self::PutSetting { reply, .. } => {
@@ -410,10 +414,12 @@ fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> 
 }
 
 /// The object and everything that was stored of the pod, in one transaction.
-async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<(), StoreError> {
-    object::forget(transaction, uid).await?;
+async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<bool, StoreError> {
+    if !object::forget(transaction, uid).await? {
+        return Ok(false);
+    }
     observed::forget(transaction.connection, uid).await?;
-    address::release(transaction.connection, uid).await
+    address::release(transaction.connection, uid).await.map(|()| true)
 }
 
 /// A statement that is no query: it takes and gives nothing.
