@@ -180,6 +180,13 @@ pub fn check_change(before: &ObjectMeta, after: &ObjectMeta, findings: &mut Find
 /// Labels, annotations, finalizers and owners: the client's part.
 fn check_open(metadata: &ObjectMeta, findings: &mut Findings) {
     let at = Path::root("metadata");
+    check_labels(metadata, &at, findings);
+    check_finalizers(metadata.finalizers.as_deref().unwrap_or_default(), &at, findings);
+    check_owners(metadata.owner_references.as_deref().unwrap_or_default(), &at, findings);
+}
+
+/// Labels and annotations, of an object or of a template.
+pub(super) fn check_labels(metadata: &ObjectMeta, at: &Path, findings: &mut Findings) {
     for (key, value) in metadata.labels.iter().flatten() {
         let at = at.child("labels");
         findings.invalid_each(&at, key, &names::qualified_name(key));
@@ -197,8 +204,6 @@ fn check_open(metadata: &ObjectMeta, findings: &mut Findings) {
     if annotation_bytes > MAX_ANNOTATIONS {
         findings.too_long(&at.child("annotations"), MAX_ANNOTATIONS);
     }
-    check_finalizers(metadata.finalizers.as_deref().unwrap_or_default(), &at, findings);
-    check_owners(metadata.owner_references.as_deref().unwrap_or_default(), &at, findings);
 }
 
 fn check_finalizers(finalizers: &[String], at: &Path, findings: &mut Findings) {

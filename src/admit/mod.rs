@@ -32,7 +32,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
 pub use decode::{Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode};
 pub use fault::{Fault, FaultReason, Findings, Path};
@@ -96,4 +96,20 @@ pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
         },
         warnings,
     })
+}
+
+/// Fills in the defaults of a pod's template.
+pub fn fill_template(template: &mut PodTemplateSpec) {
+    defaults::apply(template.spec.get_or_insert_default());
+}
+
+/// Checks a pod's template whose defaults are filled in.
+pub fn check_template(template: &PodTemplateSpec, at: &Path, findings: &mut Findings) {
+    if let Some(metadata) = &template.metadata {
+        metadata::check_labels(metadata, &at.child("metadata"), findings);
+    }
+    if let Some(spec) = &template.spec {
+        let node = spec.node_name.as_deref().unwrap_or_default();
+        spec::check(spec, &at.child("spec"), node, findings);
+    }
 }

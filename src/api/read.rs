@@ -42,7 +42,7 @@ pub(crate) async fn stored(
 ) -> Result<StoredObject, ApiError> {
     state
         .store
-        .get(kind.kind, namespace, name)
+        .get(kind.stored_as, namespace, name)
         .await
         .map_err(|e| ApiError::from_store(e, kind, name))?
         .ok_or_else(|| ApiError::NotFound {
@@ -141,7 +141,7 @@ async fn check_token(state: &Api, kind: &'static Kind, token: &Continue) -> Resu
     }
     match state
         .store
-        .changes(kind.kind, token.rv, 1)
+        .changes(kind.stored_as, token.rv, 1)
         .await
         .map_err(|e| ApiError::from_store(e, kind, ""))
     {
@@ -175,7 +175,7 @@ async fn gather(
         let page = state
             .store
             .list(
-                kind.kind,
+                kind.stored_as,
                 namespace,
                 after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str())),
                 chunk,
