@@ -283,7 +283,13 @@ mod tests {
             held["metadata"],
             json!({"name": "o", "finalizers": ["a.com/b"], "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0})
         );
-        let again = delete(Manner::AtOnce, &held, Some(0), Some(Propagation::Orphan), at("2026-01-01T00:00:09Z"));
+        let again = delete(
+            Manner::AtOnce,
+            &held,
+            Some(0),
+            Some(Propagation::Orphan),
+            at("2026-01-01T00:00:09Z"),
+        );
         assert_eq!(again, Deletion::Unchanged);
         assert!(!is_over(Manner::AtOnce, &held));
         let mut freed = held;
@@ -301,7 +307,11 @@ mod tests {
             (vec!["a.com/b", ORPHAN], Some(Background), vec!["a.com/b"]),
             (vec![ORPHAN], None, vec![ORPHAN]),
         ] {
-            assert_eq!(finalizers(&marked(&object(&present), asked)), after, "{present:?} {asked:?}");
+            assert_eq!(
+                finalizers(&marked(&object(&present), asked)),
+                after,
+                "{present:?} {asked:?}"
+            );
         }
         let background = delete(
             Manner::AtOnce,
@@ -315,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_namespace_is_marked_until_it_is_empty() {
-        let namespace = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let namespace =
+            json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
         let now = at("2026-01-01T00:00:00Z");
         let Deletion::Mark(mut marked) = delete(Manner::Emptied, &namespace, None, None, now) else {
             panic!("a namespace goes only when it is empty");

@@ -74,7 +74,6 @@ pub fn admit(
     ctx: &AdmitContext<'_>,
     findings: &mut Findings,
 ) -> ObjectMeta {
-    check_open(&metadata, findings);
     let ObjectMeta {
         annotations,
         finalizers,
@@ -132,7 +131,7 @@ pub fn admit(
         }
     }
 
-    ObjectMeta {
+    let admitted = ObjectMeta {
         annotations,
         creation_timestamp: Some(Time(whole_seconds(ctx.now))),
         deletion_grace_period_seconds: None,
@@ -148,7 +147,9 @@ pub fn admit(
         resource_version: None,
         self_link: None,
         uid: Some(ctx.uid.as_str().to_owned()),
-    }
+    };
+    check_open(&admitted, findings);
+    admitted
 }
 
 /// Checks what of `metadata` a client may change later on, against what it was.

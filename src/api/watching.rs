@@ -280,7 +280,12 @@ impl Watcher {
     }
 
     async fn replay(&mut self) {
-        match self.state.store.changes(self.answer.kind.stored_as, self.cursor, PAGE).await {
+        match self
+            .state
+            .store
+            .changes(self.answer.kind.stored_as, self.cursor, PAGE)
+            .await
+        {
             Ok(changes) if changes.is_empty() => self.phase = Phase::Live,
             Ok(changes) => changes.iter().for_each(|change| self.take(change)),
             Err(error) => self.end_with(&ApiError::from_store(error, self.answer.kind, "")),

@@ -78,14 +78,7 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
         }
         match state
             .store
-            .create_in_namespace(
-                kind.stored_as,
-                namespace,
-                name,
-                &uid,
-                admitted.object,
-                admitted.status,
-            )
+            .create_in_namespace(kind.stored_as, namespace, name, &uid, admitted.object, admitted.status)
             .await
         {
             Ok(stored) => return answer.object(StatusCode::CREATED, &stored.json, &admitted.warnings),
@@ -137,7 +130,9 @@ pub(crate) async fn store_over(
                 ..gone
             });
     }
-    let status = object.get("status").filter(|status| Some(*status) != current.json.get("status"));
+    let status = object
+        .get("status")
+        .filter(|status| Some(*status) != current.json.get("status"));
     let status = status.cloned();
     state
         .store

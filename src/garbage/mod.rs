@@ -270,7 +270,12 @@ impl Queue {
         match looked {
             Ok(more) => more.into_iter().for_each(|look| self.wake(look)),
             Err(error) => {
-                tracing::error!(?look, error, "cannot look after the garbage: trying again in {} s", RETRY.as_secs());
+                tracing::error!(
+                    ?look,
+                    error,
+                    "cannot look after the garbage: trying again in {} s",
+                    RETRY.as_secs()
+                );
                 self.failed.push_back((Instant::now() + RETRY, look));
             }
         }
@@ -338,7 +343,10 @@ impl Queue {
     fn wake_owners_and_dependants(&mut self, change: &Change) {
         let object = &change.object;
         let now = &object.json["metadata"]["ownerReferences"];
-        let before = change.previous.as_deref().map(|before| &before["metadata"]["ownerReferences"]);
+        let before = change
+            .previous
+            .as_deref()
+            .map(|before| &before["metadata"]["ownerReferences"]);
         let gone = change.change_type == ChangeType::Deleted;
         if gone || before.is_some_and(|before| before != now) {
             // They may wait for this one; what is not being deleted is looked at in vain.
@@ -351,8 +359,7 @@ impl Queue {
         }
         let referred_anew = now.is_array() && before != Some(now);
         let finalizers = deletion::finalizers(&object.json);
-        let collecting =
-            is_ending(&object.json) && (finalizers.contains(&ORPHAN) || finalizers.contains(&FOREGROUND));
+        let collecting = is_ending(&object.json) && (finalizers.contains(&ORPHAN) || finalizers.contains(&FOREGROUND));
         if referred_anew || collecting {
             self.wake(Look::Object(object.uid.clone()));
         }

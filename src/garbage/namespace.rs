@@ -88,14 +88,7 @@ impl Garbage {
         .await
     }
 
-    async fn make(
-        &self,
-        kind: &str,
-        namespace: &str,
-        name: &str,
-        uid: &Uid,
-        object: Value,
-    ) -> Result<(), StoreError> {
+    async fn make(&self, kind: &str, namespace: &str, name: &str, uid: &Uid, object: Value) -> Result<(), StoreError> {
         match self
             .store
             .create_in_namespace(kind, namespace, name, uid, object, None)

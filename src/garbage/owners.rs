@@ -91,9 +91,11 @@ impl Garbage {
     async fn orphan(&self, owner: &StoredObject) -> Looked {
         let gone = [owner.uid.clone()];
         for dependant in self.store.dependants(&owner.uid).await? {
-            self.change(&dependant.uid, |object| remove_owners(object, &gone)).await?;
+            self.change(&dependant.uid, |object| remove_owners(object, &gone))
+                .await?;
         }
-        self.change(&owner.uid, |object| remove_finalizer(object, ORPHAN)).await?;
+        self.change(&owner.uid, |object| remove_finalizer(object, ORPHAN))
+            .await?;
         Ok(Vec::new())
     }
 

@@ -19,8 +19,14 @@ const SHORT: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 
 const COLUMNS: &[Column] = &[
-    text("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
-    text("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
+    text(
+        "Last Seen",
+        "The time at which the most recent occurrence of this event was recorded.",
+    ),
+    text(
+        "Type",
+        "Type of this event (Normal, Warning), new types could be added in the future",
+    ),
     text(
         "Reason",
         "This should be a short, machine understandable string that gives the reason for the transition into the object's current status.",
@@ -30,9 +36,18 @@ const COLUMNS: &[Column] = &[
         "Subobject",
         "If referring to a piece of an object instead of an entire object, this string should contain a valid JSON/Go field access statement, such as desiredState.manifest.containers[2].",
     ),
-    wide("Source", "The component reporting this event. Should be a short machine understandable string."),
-    text("Message", "A human-readable description of the status of this operation."),
-    wide("First Seen", "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)"),
+    wide(
+        "Source",
+        "The component reporting this event. Should be a short machine understandable string.",
+    ),
+    text(
+        "Message",
+        "A human-readable description of the status of this operation.",
+    ),
+    wide(
+        "First Seen",
+        "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)",
+    ),
     wide("Count", "The number of times this event has occurred."),
     column("Name", "string", "name", "Name must be unique within a namespace.", 1),
 ];
@@ -198,8 +213,8 @@ fn to_core(event: &Value) -> Value {
 }
 
 fn decode_v1(bytes: &[u8], encoding: Encoding, validation: FieldValidation) -> Result<Decoded<Value>, ApiError> {
-    let Decoded { object, warnings } = admit::decode::<EventV1>(bytes, encoding, validation)
-        .map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let Decoded { object, warnings } =
+        admit::decode::<EventV1>(bytes, encoding, validation).map_err(|e| ApiError::bad_request(e.to_string()))?;
     let object = serde_json::to_value(&object).map_err(|e| ApiError::internal("an event cannot be written", e))?;
     Ok(Decoded { object, warnings })
 }
@@ -253,7 +268,11 @@ fn cells(event: &Value, now: Timestamp) -> Row {
     } else {
         time(&["/lastTimestamp", "/firstTimestamp", "/eventTime"])
     };
-    let count = if series { &event["series"]["count"] } else { &event["count"] };
+    let count = if series {
+        &event["series"]["count"]
+    } else {
+        &event["count"]
+    };
     let count = count.as_i64().unwrap_or(0);
     let kind = at(event, "/involvedObject/kind").to_lowercase();
     let about = match at(event, "/involvedObject/name") {

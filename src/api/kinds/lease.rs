@@ -11,7 +11,10 @@ use crate::model::Timestamp;
 pub(super) static LEASE: Kind = Kind {
     columns: &[
         NAME,
-        text("Holder", "holderIdentity contains the identity of the holder of a current lease."),
+        text(
+            "Holder",
+            "holderIdentity contains the identity of the holder of a current lease.",
+        ),
         AGE,
     ],
     row: cells,

@@ -14,8 +14,6 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
-#[cfg(test)]
-mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -190,7 +188,9 @@ pub struct Admitted {
 impl fmt::Debug for Admitted {
     /// Without its object: it may be a Secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admitted").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Admitted")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec};
 use serde_json::{Value, json};
 
 use super::rules::{self, Rules};
-use super::{AGE, Amended, Kind, METADATA_NAME, NAME, Row, Selectable, Subresource, age_cell, at, name_cell, row, selectable, text};
+use super::{
+    AGE, Amended, Kind, METADATA_NAME, NAME, Row, Selectable, Subresource, age_cell, at, name_cell, row, selectable,
+    text,
+};
 use crate::admit::deletion::KUBERNETES;
 use crate::admit::{FieldValidation, Findings, MetadataRules, NameRule, Path, names};
 use crate::api::error::ApiError;

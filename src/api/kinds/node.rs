@@ -29,7 +29,10 @@ pub(super) static NODE: Kind = Kind {
         text("Version", "Kubelet Version reported by the node."),
         wide("Internal-IP", "List of addresses reachable to the node."),
         wide("External-IP", "List of addresses reachable to the node."),
-        wide("OS-Image", "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy))."),
+        wide(
+            "OS-Image",
+            "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy)).",
+        ),
         wide(
             "Kernel-Version",
             "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64).",

@@ -272,7 +272,11 @@ pub(super) fn set_open_metadata(object: &mut Value, from: &Value) {
 /// The proposed object must be the one it is to replace.
 pub(super) fn check_identity(kind: &'static Kind, current: &Value, proposed: &Value) -> Result<(), ApiError> {
     let meta = |field: &str| current["metadata"][field].as_str().unwrap_or("");
-    let fields: &[&str] = if kind.namespaced { &["name", "namespace"] } else { &["name"] };
+    let fields: &[&str] = if kind.namespaced {
+        &["name", "namespace"]
+    } else {
+        &["name"]
+    };
     for field in fields {
         let given = proposed["metadata"][*field].as_str().unwrap_or("");
         if !given.is_empty() && given != meta(field) {
@@ -309,4 +313,3 @@ pub(super) fn refuse<T: Rules>(draft: &Draft<'_>) -> Result<Admitted, ApiError> 
         causes: Vec::new(),
     })
 }
-

@@ -9,8 +9,12 @@ use serde_json::Value;
 
 use super::config_map::{FROZEN, MAX_DATA};
 use super::rules::{self, Rules};
-use super::{AGE, Kind, METADATA_NAME, METADATA_NAMESPACE, NAME, Row, age_cell, at, entries, name_cell, row, selectable, text};
-use crate::admit::{self, DecodeError, Decoded, Encoding, FieldValidation, Findings, MetadataRules, NameRule, Path, names};
+use super::{
+    AGE, Kind, METADATA_NAME, METADATA_NAMESPACE, NAME, Row, age_cell, at, entries, name_cell, row, selectable, text,
+};
+use crate::admit::{
+    self, DecodeError, Decoded, Encoding, FieldValidation, Findings, MetadataRules, NameRule, Path, names,
+};
 use crate::api::error::ApiError;
 use crate::model::Timestamp;
 
@@ -22,7 +26,10 @@ pub(super) static SECRET: Kind = Kind {
     columns: &[
         NAME,
         text("Type", "Used to facilitate programmatic handling of secret data."),
-        text("Data", "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'."),
+        text(
+            "Data",
+            "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'.",
+        ),
         AGE,
     ],
     selectable: &[METADATA_NAME, METADATA_NAMESPACE, selectable("type")],
@@ -48,7 +55,11 @@ impl Rules for Secret {
     fn fill(&mut self) {
         if let Some(texts) = self.string_data.take() {
             let data = self.data.get_or_insert_default();
-            data.extend(texts.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))));
+            data.extend(
+                texts
+                    .into_iter()
+                    .map(|(key, text)| (key, ByteString(text.into_bytes()))),
+            );
         }
         if self.type_.as_deref().unwrap_or_default().is_empty() {
             self.type_ = Some(OPAQUE.to_owned());
@@ -102,7 +113,11 @@ impl TypeRules for Secret {
         };
         match self.type_.as_deref().unwrap_or_default() {
             "kubernetes.io/service-account-token" => {
-                let account = self.metadata.annotations.as_ref().and_then(|all| all.get(SERVICE_ACCOUNT));
+                let account = self
+                    .metadata
+                    .annotations
+                    .as_ref()
+                    .and_then(|all| all.get(SERVICE_ACCOUNT));
                 if account.is_none_or(String::is_empty) {
                     let at = Path::root("metadata").child("annotations").key(SERVICE_ACCOUNT);
                     findings.required(&at, "");

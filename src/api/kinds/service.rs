@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::rules::{self, Rules};
 use super::{
-    AGE, Kind, METADATA_NAME, METADATA_NAMESPACE, NAME, READ_VERBS, Row, age_cell, at, name_cell, row, selectable, text,
-    wide,
+    AGE, Kind, METADATA_NAME, METADATA_NAMESPACE, NAME, READ_VERBS, Row, age_cell, at, name_cell, row, selectable,
+    text, wide,
 };
 use crate::admit::{MetadataRules, NameRule};
 use crate::model::Timestamp;
