@@ -266,7 +266,7 @@ mod tests {
     fn marked(object: &Value, propagation: Option<Propagation>) -> Value {
         match delete(Manner::AtOnce, object, None, propagation, at("2026-01-01T00:00:00Z")) {
             Deletion::Mark(marked) => marked,
-            other => panic!("{other:?}"),
+            other @ (Deletion::Unchanged | Deletion::Remove) => panic!("{other:?}"),
         }
     }
 

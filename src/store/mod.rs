@@ -7,7 +7,7 @@
 //!
 //! | table | what is in it | written by | why it is stored |
 //! | --- | --- | --- | --- |
-//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
+//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API, and garbage collection in its manner; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
 //! | `change` | the newest changes of objects, each with the object after and before | the writer, with the change itself | a watch that was cut goes on where it was, also after the agent was restarted; its key is the global resource version, never used twice |
 //! | `owner` | the owner references of each object | the writer, with the object | dependants are found without reading every object |
 //! | `history` | for each kind the newest version dropped from `change` | the writer, when it drops | a watch from before it is told so (410), never left with a gap |
@@ -227,7 +227,7 @@ impl Store {
         }
     }
 
-    // ---- objects: written by the API alone ----
+    // ---- objects: written by the API, and by garbage collection ----
 
     /// Make an object. `desired` has no status and no resourceVersion (they are taken out); its metadata.uid is `uid`.
     pub async fn create(

@@ -3,6 +3,7 @@
 mod changes;
 mod durable;
 mod observed;
+mod owners;
 mod speed;
 
 use futures_util::future::{join_all, poll_immediate};

@@ -248,6 +248,7 @@ fn admit_v1(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     Ok(admitted)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an `Amend` like the others")]
 fn amend_v1(current: &Value, proposed: Value, validation: FieldValidation) -> Result<Amended, ApiError> {
     let decoded = decode_v1(proposed.to_string().as_bytes(), Encoding::Json, validation)?;
     let mut amended = rules::amend::<Event>(current, to_core(&decoded.object), FieldValidation::Ignore)?;

@@ -260,11 +260,11 @@ pub(super) fn amend_status<T: Rules>(
 /// Give `object` the client's part of the metadata of `from`.
 pub(super) fn set_open_metadata(object: &mut Value, from: &Value) {
     for field in OPEN_METADATA {
-        match &from["metadata"][field] {
-            Value::Null => {
-                object["metadata"].as_object_mut().and_then(|m| m.remove(field));
-            }
-            value => object["metadata"][field] = value.clone(),
+        let value = &from["metadata"][field];
+        if value.is_null() {
+            object["metadata"].as_object_mut().and_then(|m| m.remove(field));
+        } else {
+            object["metadata"][field] = value.clone();
         }
     }
 }

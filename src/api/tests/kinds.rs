@@ -24,8 +24,8 @@ impl Server {
         (answer.code.as_u16(), answer.message())
     }
 
-    async fn patched(&self, path: &str, patch: &Value) -> Value {
-        let answer = self.call("PATCH", path, MERGE, patch.to_string()).await;
+    async fn patched(&self, path: &str, change: &Value) -> Value {
+        let answer = self.call("PATCH", path, MERGE, change.to_string()).await;
         assert_eq!(answer.code, StatusCode::OK, "{}", answer.text);
         answer.json()
     }
@@ -169,15 +169,15 @@ async fn a_status_is_written_on_its_own_path_alone() {
     let made = server.made(NAMESPACES, &named("n")).await;
     let path = format!("{NAMESPACES}/n");
     let conditions = json!([{"type": "Patched", "status": "True"}]);
-    let patch = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"finalizers": []}, "status": {"conditions": conditions}});
-    let ignored = server.patched(&path, &patch).await;
+    let change = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"finalizers": []}, "status": {"conditions": conditions}});
+    let ignored = server.patched(&path, &change).await;
     assert_eq!(ignored["status"], json!({"phase": "Active"}));
-    let told = server.patched(&format!("{path}/status"), &patch).await;
+    let told = server.patched(&format!("{path}/status"), &change).await;
     assert_eq!(told["status"], json!({"phase": "Active", "conditions": conditions}));
     assert_eq!(told["metadata"]["annotations"], json!({"a": "b"}));
     assert_eq!(told["spec"], made["spec"]);
     assert_eq!(server.get(&format!("{path}/status")).await.json(), told);
-    let again = server.patched(&format!("{path}/status"), &patch).await;
+    let again = server.patched(&format!("{path}/status"), &change).await;
     assert_eq!(again, told);
     let mut stale = made;
     stale["status"]["phase"] = "Terminating".into();
@@ -523,10 +523,12 @@ async fn an_event_made_in_its_own_group_is_one_of_the_core_group() {
         )
     );
     bad["eventTime"] = Value::Null;
-    let (code, message) = server.refused("POST", EVENTS_V1, &bad).await;
     assert_eq!(
-        (code, message.as_str()),
-        (422, "Event.events.k8s.io \"f\" is invalid: eventTime: Required value")
+        server.refused("POST", EVENTS_V1, &bad).await,
+        (
+            422,
+            "Event.events.k8s.io \"f\" is invalid: eventTime: Required value".to_owned()
+        )
     );
     assert_eq!(server.deleted(&format!("{EVENTS_V1}/e")).await["status"], "Success");
     assert_eq!(server.get(&format!("{EVENTS}/e")).await.code, StatusCode::NOT_FOUND);
