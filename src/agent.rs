@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** nothing is decided here. What is made first is removed last.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
@@ -119,6 +120,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let listening = tcp.local_addr().context("cannot tell the address listened on")?;
     pki.write_kubeconfig(&config.root.join("admin.kubeconfig"), listening)
         .context("cannot write admin.kubeconfig")?;
+    let garbage = garbage::Settings {
+        ca: pki.authority().to_owned(),
+        api: SocketAddr::new(reachable(config.listen.ip(), host_ip), listening.port()),
+        kinds: api::kinds::KINDS.iter().map(|kind| owner_kind(kind)).collect(),
+        clock,
+    };
+    garbage::bootstrap(&store, &garbage)
+        .await
+        .context("cannot make the first namespaces")?;
+    let garbage = Garbage {
+        store: store.clone(),
+        settings: garbage,
+    };
     let unix = unix_listener(&config.socket)?;
     let state = ApiState {
         store: store.clone(),
@@ -130,6 +144,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let router = api::router(state).merge(api::images::router(images));
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
+    let garbage = tokio::spawn(garbage.run(stopped.clone()));
     let https = tokio::spawn(api::serve_tls(
         tcp,
         pki.server_config()?,
@@ -158,12 +173,31 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
+    garbage.await.context("the garbage collection panicked")?;
     https.await.context("the HTTPS listener panicked")?;
     http.await.context("the socket listener panicked")?;
     let _ = std::fs::remove_file(&config.socket);
     match failed {
         Some(error) => Err(error).context("the state database failed; pods go on, and the next agent takes them over"),
         None => Ok(()),
+    }
+}
+
+/// The address of the API for pods: the one listened on, but where that is this machine's own or all of them.
+fn reachable(listen: IpAddr, gateway: Ipv4Addr) -> IpAddr {
+    if listen.is_loopback() || listen.is_unspecified() {
+        IpAddr::V4(gateway)
+    } else {
+        listen
+    }
+}
+
+fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {
+    OwnerKind {
+        group: kind.group.to_owned(),
+        kind: kind.kind.to_owned(),
+        stored_as: kind.stored_as.to_owned(),
+        namespaced: kind.namespaced,
     }
 }
 

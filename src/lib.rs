@@ -33,6 +33,7 @@
 //! | top | [`agent`], [`cli`], [`config`], [`telemetry`] | everything put together; what is said to it |
 //! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
 //! | drivers | [`controller`] | the loop and its queue |
+//! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
 //! | effects | [`runtime`] | what can be done to the machine for a pod |
 //! | | [`image`], [`network`], [`volume`] | content store; bridge and addresses; what a pod mounts |
 //! | | [`store`] | all the SQL |
@@ -49,6 +50,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod controller;
+pub mod garbage;
 pub mod image;
 pub mod linux;
 pub mod model;

@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use podd::api::kinds::{KINDS, Kind};
 use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
+use podd::garbage::{self, Garbage, OwnerKind, Settings};
 use podd::model::{Timestamp, Uid};
 use podd::store::Store;
 use serde_json::{Value, json};
@@ -19,11 +21,20 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
+fn owner_kind(kind: &Kind) -> OwnerKind {
+    OwnerKind {
+        group: kind.group.to_owned(),
+        kind: kind.kind.to_owned(),
+        stored_as: kind.stored_as.to_owned(),
+        namespaced: kind.namespaced,
+    }
+}
+
 struct Server {
     dir: tempfile::TempDir,
     store: Store,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Server {
@@ -35,6 +46,16 @@ impl Server {
         let pki = Pki::open(dir.path(), "node-1", listening, now()).unwrap();
         pki.write_kubeconfig(&dir.path().join("admin.kubeconfig"), listening)
             .unwrap();
+        let garbage = Garbage {
+            store: store.clone(),
+            settings: Settings {
+                ca: pki.authority().to_owned(),
+                api: listening,
+                kinds: KINDS.iter().map(|kind| owner_kind(kind)).collect(),
+                clock: now,
+            },
+        };
+        garbage::bootstrap(&store, &garbage.settings).await.unwrap();
         let (_ready, ready) = watch::channel(true);
         let log_dir = dir.path().join("logs");
         let state = ApiState {
@@ -46,13 +67,21 @@ impl Server {
         };
         let (stop, stopping) = watch::channel(false);
         let router = api::router(state);
+        let garbage = tokio::spawn(garbage.run(stopping.clone()));
         let task = tokio::spawn(api::serve_tls(listener, pki.server_config().unwrap(), router, stopping));
-        Self { dir, store, stop, task }
+        Self {
+            dir,
+            store,
+            stop,
+            tasks: [task, garbage],
+        }
     }
 
     async fn stop(self) {
         self.stop.send_replace(true);
-        self.task.await.unwrap();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
     }
 
     async fn run(&self, kubectl: &Path, arguments: &[&str]) -> Output {
@@ -239,8 +268,18 @@ async fn kubectl_explains_and_tells_versions_and_kinds() {
         let version = server.kubectl(&kubectl, &["version"]).await;
         assert!(version.contains("Server Version: v1.36.0+podd.0.1.0"), "{version}");
         let resources = server.kubectl(&kubectl, &["api-resources", "--no-headers"]).await;
-        let words: Vec<&str> = resources.split_whitespace().collect();
-        assert_eq!(words, ["pods", "po", "v1", "true", "Pod"]);
+        let lines: Vec<Vec<&str>> = resources
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(lines.len(), KINDS.len(), "{resources}");
+        for line in [
+            &["pods", "po", "v1", "true", "Pod"][..],
+            &["namespaces", "ns", "v1", "false", "Namespace"],
+            &["leases", "coordination.k8s.io/v1", "true", "Lease"],
+        ] {
+            assert!(lines.contains(&line.to_vec()), "{resources}");
+        }
         let explained = server
             .kubectl(&kubectl, &["explain", "pod.spec.containers.image"])
             .await;
@@ -257,6 +296,70 @@ async fn kubectl_explains_and_tells_versions_and_kinds() {
                 .await
                 .contains("doesn't have a resource type \"widgets\"")
         );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_makes_and_ends_a_namespace_with_what_is_in_it() {
+    let server = Server::start().await;
+    for kubectl in kubectls() {
+        let kubectl = kubectl.as_path();
+        let path = server.dir.path().join("all.yaml");
+        let path = path.to_str().unwrap();
+        let manifest = |value: &str| {
+            format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: team}}\n---\n\
+                 apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: team}}\ndata: {{key: {value}}}\n---\n\
+                 apiVersion: v1\nkind: Secret\nmetadata: {{name: word, namespace: team}}\nstringData: {{key: hidden}}\n"
+            )
+        };
+        std::fs::write(path, manifest("a")).unwrap();
+        let made = server.kubectl(kubectl, &["apply", "-f", path]).await;
+        assert_eq!(
+            made,
+            "namespace/team created\nconfigmap/settings created\nsecret/word created\n"
+        );
+        std::fs::write(path, manifest("b")).unwrap();
+        let changed = server.kubectl(kubectl, &["apply", "-f", path]).await;
+        assert!(changed.contains("configmap/settings configured"), "{changed}");
+        server
+            .kubectl(
+                kubectl,
+                &["wait", "--for=create", "-n", "team", "sa/default", "--timeout=20s"],
+            )
+            .await;
+        let all = server
+            .kubectl(
+                kubectl,
+                &["get", "ns,cm,secrets,sa,events,deploy,svc", "-A", "--no-headers"],
+            )
+            .await;
+        let rows: Vec<Vec<&str>> = all.lines().map(|line| line.split_whitespace().collect()).collect();
+        for row in [
+            &["namespace/team", "Active"][..],
+            &["team", "configmap/settings", "1"],
+            &["team", "configmap/kube-root-ca.crt", "1"],
+            &["team", "secret/word", "Opaque", "1"],
+            &["team", "serviceaccount/default", "0"],
+            &["default", "service/kubernetes", "ClusterIP"],
+        ] {
+            let found = rows
+                .iter()
+                .any(|cells| cells.starts_with(row) || cells[1..].starts_with(row));
+            assert!(found, "{row:?} in\n{all}");
+        }
+        let described = server.kubectl(kubectl, &["describe", "ns", "team"]).await;
+        assert!(described.contains("Status:       Active"), "{described}");
+        let refused = server.refused(kubectl, &["delete", "ns", "default"]).await;
+        assert!(
+            refused.contains("namespaces \"default\" is forbidden: this namespace may not be deleted"),
+            "{refused}"
+        );
+        server
+            .kubectl(kubectl, &["delete", "ns", "team", "--timeout=20s"])
+            .await;
+        assert_eq!(server.store.contents("team").await.unwrap(), []);
     }
     server.stop().await;
 }

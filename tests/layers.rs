@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "controller",
         &["model", "admit", "reconcile", "status", "store", "runtime"],
     ),
+    ("garbage", &["model", "admit", "store"]),
     // Edge.
     // The runtime for its streams alone.
     (
@@ -55,6 +56,7 @@ const EVERYTHING: &[&str] = &[
     "image",
     "runtime",
     "controller",
+    "garbage",
     "api",
     "telemetry",
     "config",

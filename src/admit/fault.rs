@@ -69,22 +69,25 @@ impl FaultReason {
 
 /// The path of a field, as Kubernetes writes it: `spec.containers[0].resources.limits[cpu]`.
 #[derive(Debug, Clone)]
-pub(super) struct Path(String);
+pub struct Path(String);
 
 impl Path {
-    pub(super) fn root(name: &str) -> Self {
+    pub fn root(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    pub(super) fn child(&self, name: &str) -> Self {
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
         Self(format!("{}.{name}", self.0))
     }
 
-    pub(super) fn index(&self, index: usize) -> Self {
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
 
-    pub(super) fn key(&self, key: &str) -> Self {
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
         Self(format!("{}[{key}]", self.0))
     }
 }
@@ -97,14 +100,14 @@ impl fmt::Display for Path {
 
 /// Everything found wrong or worth saying so far.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub struct Findings {
     faults: Vec<Fault>,
     warnings: Vec<String>,
 }
 
 impl Findings {
     /// The warnings, or every fault if there is one.
-    pub(super) fn finish(self) -> Result<Vec<String>, Vec<Fault>> {
+    pub fn finish(self) -> Result<Vec<String>, Vec<Fault>> {
         if self.faults.is_empty() {
             Ok(self.warnings)
         } else {
@@ -131,51 +134,51 @@ impl Findings {
         });
     }
 
-    pub(super) fn required(&mut self, at: &Path, detail: &str) {
+    pub fn required(&mut self, at: &Path, detail: &str) {
         self.push(at, FaultReason::Required, "", detail);
     }
 
     /// A value that is a string: shown in quotes.
-    pub(super) fn invalid(&mut self, at: &Path, value: &str, detail: &str) {
+    pub fn invalid(&mut self, at: &Path, value: &str, detail: &str) {
         self.push(at, FaultReason::Invalid, &format!("{value:?}"), detail);
     }
 
     /// A value that is no string: shown as it is.
-    pub(super) fn invalid_value(&mut self, at: &Path, value: impl fmt::Display, detail: &str) {
+    pub fn invalid_value(&mut self, at: &Path, value: impl fmt::Display, detail: &str) {
         self.push(at, FaultReason::Invalid, &value.to_string(), detail);
     }
 
     /// One fault for each message that a name check came up with.
-    pub(super) fn invalid_each(&mut self, at: &Path, value: &str, details: &[String]) {
+    pub fn invalid_each(&mut self, at: &Path, value: &str, details: &[String]) {
         for detail in details {
             self.invalid(at, value, detail);
         }
     }
 
-    pub(super) fn not_supported(&mut self, at: &Path, value: &str, supported: &[&str]) {
+    pub fn not_supported(&mut self, at: &Path, value: &str, supported: &[&str]) {
         let supported: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
         let detail = format!("supported values: {}", supported.join(", "));
         self.push(at, FaultReason::NotSupported, &format!("{value:?}"), &detail);
     }
 
-    pub(super) fn forbidden(&mut self, at: &Path, detail: &str) {
+    pub fn forbidden(&mut self, at: &Path, detail: &str) {
         self.push(at, FaultReason::Forbidden, "", detail);
     }
 
     /// What Kubernetes knows and podd cannot carry out: refused, since dropping it would change what runs.
-    pub(super) fn unsupported(&mut self, at: &Path, what: &str) {
+    pub fn unsupported(&mut self, at: &Path, what: &str) {
         self.forbidden(at, &format!("podd does not support {what} yet"));
     }
 
-    pub(super) fn duplicate(&mut self, at: &Path, value: &str) {
+    pub fn duplicate(&mut self, at: &Path, value: &str) {
         self.push(at, FaultReason::Duplicate, &format!("{value:?}"), "");
     }
 
-    pub(super) fn not_found(&mut self, at: &Path, value: &str) {
+    pub fn not_found(&mut self, at: &Path, value: &str) {
         self.push(at, FaultReason::NotFound, &format!("{value:?}"), "");
     }
 
-    pub(super) fn too_long(&mut self, at: &Path, max_bytes: usize) {
+    pub fn too_long(&mut self, at: &Path, max_bytes: usize) {
         self.push(
             at,
             FaultReason::TooLong,
@@ -184,7 +187,7 @@ impl Findings {
         );
     }
 
-    pub(super) fn warn(&mut self, at: &Path, text: &str) {
+    pub fn warn(&mut self, at: &Path, text: &str) {
         if self.warnings.len() < MAX_WARNINGS {
             self.warnings.push(format!("{at}: {text}"));
         }

@@ -3,6 +3,7 @@
 //! * [`decode`]: JSON, YAML or protobuf in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
 //! * [`patch`]: an object and a patch in, the changed object out.
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
+//! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
 //! What podd does with each known field (honours it, leaves it alone, warns, refuses) stands in one table: `fields.rs`.
@@ -14,11 +15,12 @@ mod bounded;
 mod container;
 mod decode;
 mod defaults;
+pub mod deletion;
 mod expansion;
 mod fault;
 mod fields;
 mod metadata;
-mod names;
+pub mod names;
 pub mod patch;
 mod protobuf;
 mod quantity;
@@ -34,17 +36,17 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
 pub use decode::{
     Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_json, decode_options,
 };
-pub use fault::{Fault, FaultReason};
+pub use fault::{Fault, FaultReason, Findings, Path};
+pub use metadata::{MetadataRules, NameRule, admit as metadata, check_change as metadata_change};
 pub use quantity::{Quantity, QuantityError};
 pub use to_model::{ModelError, to_model};
 
 use crate::model::{Timestamp, Uid};
-use fault::{Findings, Path};
 
 /// What an admission knows beyond the object itself.
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
         spec,
         status: _,
     } = pod;
-    let metadata = metadata::admit(metadata, ctx, &mut findings);
+    let metadata = metadata::admit_pod(metadata, ctx, &mut findings);
     let mut spec = spec.unwrap_or_default();
     defaults::apply(&mut spec);
     if spec.node_name.as_deref().unwrap_or_default().is_empty() {
@@ -100,4 +102,20 @@ pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
         },
         warnings,
     })
+}
+
+/// Fills in the defaults of a pod's template.
+pub fn fill_template(template: &mut PodTemplateSpec) {
+    defaults::apply(template.spec.get_or_insert_default());
+}
+
+/// Checks a pod's template whose defaults are filled in.
+pub fn check_template(template: &PodTemplateSpec, at: &Path, findings: &mut Findings) {
+    if let Some(metadata) = &template.metadata {
+        metadata::check_labels(metadata, &at.child("metadata"), findings);
+    }
+    if let Some(spec) = &template.spec {
+        let node = spec.node_name.as_deref().unwrap_or_default();
+        spec::check(spec, &at.child("spec"), node, findings);
+    }
 }

@@ -6,11 +6,11 @@ const SUBDOMAIN_FORMAT: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0
 const QUALIFIED_FORMAT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE_FORMAT: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
-pub(super) const LABEL_MAX: usize = 63;
-pub(super) const SUBDOMAIN_MAX: usize = 253;
+pub const LABEL_MAX: usize = 63;
+pub const SUBDOMAIN_MAX: usize = 253;
 
 /// A DNS label (RFC 1123), in lower case.
-pub(super) fn dns_label(value: &str) -> Vec<String> {
+pub fn dns_label(value: &str) -> Vec<String> {
     let mut messages = Vec::new();
     if value.len() > LABEL_MAX {
         messages.push(too_long(LABEL_MAX));
@@ -31,7 +31,7 @@ pub(super) fn dns_label(value: &str) -> Vec<String> {
 }
 
 /// Labels joined by dots.
-pub(super) fn dns_subdomain(value: &str) -> Vec<String> {
+pub fn dns_subdomain(value: &str) -> Vec<String> {
     let mut messages = Vec::new();
     if value.len() > SUBDOMAIN_MAX {
         messages.push(too_long(SUBDOMAIN_MAX));
@@ -48,7 +48,7 @@ pub(super) fn dns_subdomain(value: &str) -> Vec<String> {
 }
 
 /// The key of a label or an annotation: `[prefix/]name`.
-pub(super) fn qualified_name(value: &str) -> Vec<String> {
+pub fn qualified_name(value: &str) -> Vec<String> {
     const TEXT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
                         alphanumeric character";
     let text = format(TEXT, QUALIFIED_FORMAT, &["MyName", "my.name", "123-abc"]);
@@ -85,8 +85,43 @@ pub(super) fn qualified_name(value: &str) -> Vec<String> {
     messages
 }
 
+/// A key of a `ConfigMap` or Secret: it becomes the name of a file.
+pub fn config_key(value: &str) -> Vec<String> {
+    let mut messages = Vec::new();
+    if value.len() > SUBDOMAIN_MAX {
+        messages.push(too_long(SUBDOMAIN_MAX));
+    }
+    let usual = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if value.is_empty() || !value.bytes().all(usual) {
+        messages.push(format(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
+    }
+    match value {
+        "." => messages.push("must not be '.'".to_owned()),
+        ".." => messages.push("must not be '..'".to_owned()),
+        _ if value.starts_with("..") => messages.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    messages
+}
+
+/// A name that only has to stand in a path.
+pub fn path_segment(value: &str) -> Vec<String> {
+    match value {
+        "." | ".." => vec![format!("may not be '{value}'")],
+        _ => ["/", "%"]
+            .into_iter()
+            .filter(|sign| value.contains(sign))
+            .map(|sign| format!("may not contain '{sign}'"))
+            .collect(),
+    }
+}
+
 /// The value of a label.
-pub(super) fn label_value(value: &str) -> Vec<String> {
+pub fn label_value(value: &str) -> Vec<String> {
     let mut messages = Vec::new();
     if value.len() > LABEL_MAX {
         messages.push(too_long(LABEL_MAX));
@@ -103,7 +138,7 @@ pub(super) fn label_value(value: &str) -> Vec<String> {
 }
 
 /// The name of a container's port (an IANA service name in lower case).
-pub(super) fn port_name(value: &str) -> Vec<String> {
+pub fn port_name(value: &str) -> Vec<String> {
     let mut messages = Vec::new();
     if value.len() > 15 {
         messages.push(too_long(15));
@@ -124,7 +159,7 @@ pub(super) fn port_name(value: &str) -> Vec<String> {
 }
 
 /// The name of an environment variable, by the rule that holds since Kubernetes 1.34.
-pub(super) fn env_name(value: &str) -> Vec<String> {
+pub fn env_name(value: &str) -> Vec<String> {
     if value.bytes().all(|b| matches!(b, 0x20..=0x7e) && b != b'=') {
         return Vec::new();
     }
@@ -132,7 +167,7 @@ pub(super) fn env_name(value: &str) -> Vec<String> {
 }
 
 /// `must be between <low> and <high>, inclusive`
-pub(super) fn range(low: i64, high: i64) -> String {
+pub fn range(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
 
@@ -143,7 +178,7 @@ fn is_label(value: &str) -> bool {
         && bytes.iter().all(|b| is_lower_alphanumeric(*b) || *b == b'-')
 }
 
-pub(super) fn is_subdomain(value: &str) -> bool {
+pub fn is_subdomain(value: &str) -> bool {
     value.split('.').all(is_label)
 }
 

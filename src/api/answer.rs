@@ -76,10 +76,10 @@ impl Answer {
         }
     }
 
-    /// One object, in the negotiated view.
+    /// One object, in the negotiated view; `None`: as it is stored.
     pub(crate) fn view(self, object: &Value, headed: bool) -> Option<Value> {
         match self.form.view {
-            View::Object => None,
+            View::Object => self.kind.view.map(|view| view(object)),
             View::Partial(version) => Some(partial(object, version)),
             View::Table(version) => {
                 let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
@@ -122,7 +122,7 @@ impl Answer {
                     kind: format!("{}List", self.kind.kind),
                     api_version: self.kind.api_version(),
                     metadata,
-                    items: objects.collect(),
+                    items: objects.map(|object| self.kind.shown(object)).collect(),
                 };
                 self.write(StatusCode::OK, &list)
             }

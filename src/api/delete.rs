@@ -1,24 +1,23 @@
 //! DELETE of one object and of a collection.
 //!
-//! A pod is only marked here (`apiserver/pkg/registry/rest/delete.go`, `BeforeDelete`; `pkg/registry/core/pod/strategy.go`,
-//! `CheckGracefulDelete`): the controller stops what runs and removes the object when nothing is left.
+//! What becomes of the object is worked out in `admit::deletion`: a pod is only marked here, and the controller stops what
+//! runs and removes the object when nothing is left; what finalizers hold waits for them.
 
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
 use super::body;
 use super::error::ApiError;
-use super::kinds::{Deletion, Kind};
+use super::kinds::{Kind, NAMESPACE, check_mortal};
 use super::params::{Head, invalid_option};
 use super::read;
-use super::write::without_status;
+use super::write::store_over;
+use crate::admit::deletion::{self, Deletion, Manner, Propagation};
 use crate::admit::{self, FaultReason};
-use crate::model::Timestamp;
 use crate::store::{StoreError, StoredObject};
 
 /// How often a delete is tried anew when the object changes under it.
@@ -31,6 +30,8 @@ struct Options {
     grace_period_seconds: Option<i64>,
     preconditions: Option<Preconditions>,
     propagation_policy: Option<String>,
+    /// What `propagation_policy` was once called.
+    orphan_dependents: Option<bool>,
     dry_run: Option<Vec<String>>,
     /// What of the options was not understood.
     #[serde(skip)]
@@ -54,6 +55,7 @@ impl Options {
                 grace_period_seconds: params.number("gracePeriodSeconds")?,
                 preconditions: None,
                 propagation_policy: params.text("propagationPolicy").map(str::to_owned),
+                orphan_dependents: params.flag("orphanDependents"),
                 dry_run: params.text("dryRun").map(|v| vec![v.to_owned()]),
                 warnings: Vec::new(),
             });
@@ -71,8 +73,19 @@ impl Options {
             let detail = format!("Unsupported value: \"{value}\": supported values: {known}");
             invalid_option("DeleteOptions", field, FaultReason::NotSupported, detail)
         };
-        if let Some(policy) = &self.propagation_policy
-            && !["Background", "Foreground", "Orphan"].contains(&policy.as_str())
+        if self.propagation_policy.is_some() && self.orphan_dependents.is_some() {
+            return Err(invalid_option(
+                "DeleteOptions",
+                "propagationPolicy",
+                FaultReason::Invalid,
+                format!(
+                    "Invalid value: {:?}: orphanDependents and deletionPropagation cannot be both set",
+                    self.propagation_policy.as_deref().unwrap_or_default()
+                ),
+            ));
+        }
+        if let Some(policy) = self.propagation_policy.as_deref()
+            && propagation(policy).is_none()
         {
             return Err(unsupported(
                 "propagationPolicy",
@@ -83,6 +96,15 @@ impl Options {
         match self.dry_run.iter().flatten().find(|v| *v != "All") {
             Some(other) => Err(unsupported("dryRun", other, "\"All\"")),
             None => Ok(()),
+        }
+    }
+
+    fn propagation(&self) -> Option<Propagation> {
+        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
+            (Some(policy), _) => propagation(policy),
+            (None, Some(true)) => Some(Propagation::Orphan),
+            (None, Some(false)) => Some(Propagation::Background),
+            (None, None) => None,
         }
     }
 
@@ -109,6 +131,15 @@ impl Options {
             return failed("ResourceVersion", asked, &version);
         }
         Ok(())
+    }
+}
+
+fn propagation(policy: &str) -> Option<Propagation> {
+    match policy {
+        "Background" => Some(Propagation::Background),
+        "Foreground" => Some(Propagation::Foreground),
+        "Orphan" => Some(Propagation::Orphan),
+        _ => None,
     }
 }
 
@@ -144,7 +175,7 @@ pub(crate) async fn collection(
     options.check()?;
     let page = state
         .store
-        .list(kind.kind, head.namespace.as_deref(), None, None)
+        .list(kind.stored_as, head.namespace.as_deref(), None, None)
         .await
         .map_err(|e| ApiError::from_store(e, kind, ""))?;
     let mut deleted = Vec::new();
@@ -179,25 +210,26 @@ async fn one(
     for _attempt in 0..ATTEMPTS {
         options.check_preconditions(kind, &object)?;
         let (namespace, name) = (&object.namespace, &object.name);
-        let done = match kind.deletion {
-            Deletion::Graceful => {
-                let Some(marked) = mark(&object.json, options.grace_period_seconds, state.now()) else {
-                    return Ok(Deleted::Marked(object.json.as_ref().clone()));
-                };
-                if options.is_dry_run() {
-                    return Ok(Deleted::Marked(marked));
-                }
-                let desired = without_status(marked);
-                let updated = state
-                    .store
-                    .update(kind.kind, namespace, name, object.resource_version, desired)
-                    .await;
-                updated.map(|stored| Deleted::Marked(stored.json.as_ref().clone()))
-            }
-            Deletion::AtOnce if options.is_dry_run() => return Ok(Deleted::Gone(object)),
-            Deletion::AtOnce => state
+        if kind.stored_as == NAMESPACE.stored_as {
+            check_mortal(name)?;
+        }
+        let deletion = deletion::delete(
+            Manner::of(kind.stored_as),
+            &object.json,
+            options.grace_period_seconds,
+            options.propagation(),
+            state.now(),
+        );
+        let done = match deletion {
+            Deletion::Unchanged => return Ok(Deleted::Marked(object.json.as_ref().clone())),
+            Deletion::Mark(marked) if options.is_dry_run() => return Ok(Deleted::Marked(marked)),
+            Deletion::Mark(marked) => store_over(state, kind, &object, marked)
+                .await
+                .map(|stored| Deleted::Marked(stored.json.as_ref().clone())),
+            Deletion::Remove if options.is_dry_run() => return Ok(Deleted::Gone(object)),
+            Deletion::Remove => state
                 .store
-                .delete(kind.kind, namespace, name, object.resource_version)
+                .delete(kind.stored_as, namespace, name, object.resource_version)
                 .await
                 .map(Deleted::Gone),
         };
@@ -220,102 +252,9 @@ async fn one(
     Err(ApiError::conflict(kind, &object.name))
 }
 
-/// The object as it is once its deletion was asked for; `None` when it is being deleted already and this changes nothing.
-fn mark(object: &Value, asked: Option<i64>, now: Timestamp) -> Option<Value> {
-    let metadata = &object["metadata"];
-    let (grace, from) = if let Some(until) = metadata["deletionTimestamp"].as_str() {
-        let before = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-        // A second delete may only shorten the grace; it counts from the first one.
-        let grace = asked.map(non_negative).filter(|g| *g < before)?;
-        let until: Timestamp = until.parse().ok()?;
-        (grace, until.checked_sub(SignedDuration::from_secs(before)).ok()?)
-    } else {
-        let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        let of_spec = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
-        (
-            if ended {
-                0
-            } else {
-                non_negative(asked.unwrap_or(of_spec))
-            },
-            now,
-        )
-    };
-    let until = from
-        .checked_add(SignedDuration::from_secs(grace))
-        .unwrap_or(Timestamp::MAX);
-    let mut marked = object.clone();
-    let generation = metadata["generation"].as_i64().unwrap_or(0) + 1;
-    marked["metadata"]["deletionTimestamp"] = whole_seconds(until).into();
-    marked["metadata"]["deletionGracePeriodSeconds"] = grace.into();
-    marked["metadata"]["generation"] = generation.into();
-    Some(marked)
-}
-
-/// A negative grace counts as one second (`CheckGracefulDelete`).
-fn non_negative(grace: i64) -> i64 {
-    if grace < 0 { 1 } else { grace }
-}
-
-/// `metav1.Time` has whole seconds. A started one counts as whole, so that nobody gets less than the grace he was given.
-fn whole_seconds(at: Timestamp) -> String {
-    let started = i64::from(at.subsec_nanosecond() > 0);
-    Timestamp::from_second(at.as_second() + started)
-        .unwrap_or(at)
-        .to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    fn pod() -> Value {
-        json!({"metadata": {"name": "p", "generation": 1}, "spec": {"terminationGracePeriodSeconds": 20}, "status": {"phase": "Running"}})
-    }
-
-    #[test]
-    fn the_first_delete_marks_the_pod_with_its_own_grace() {
-        let marked = mark(&pod(), None, at("2026-01-01T00:00:00.9Z")).unwrap();
-        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:21Z");
-        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 20);
-        assert_eq!(marked["metadata"]["generation"], 2);
-    }
-
-    #[test]
-    fn a_later_delete_may_only_shorten_the_grace() {
-        let marked = mark(&pod(), Some(60), at("2026-01-01T00:00:00Z")).unwrap();
-        assert_eq!(mark(&marked, None, at("2026-01-01T00:00:05Z")), None);
-        assert_eq!(mark(&marked, Some(60), at("2026-01-01T00:00:05Z")), None);
-        let shorter = mark(&marked, Some(10), at("2026-01-01T00:00:05Z")).unwrap();
-        assert_eq!(shorter["metadata"]["deletionTimestamp"], "2026-01-01T00:00:10Z");
-        assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 10);
-        let killed = mark(&shorter, Some(0), at("2026-01-01T00:00:06Z")).unwrap();
-        assert_eq!(killed["metadata"]["deletionGracePeriodSeconds"], 0);
-        assert_eq!(mark(&killed, Some(0), at("2026-01-01T00:00:06Z")), None);
-    }
-
-    #[test]
-    fn an_ended_pod_needs_no_grace_and_a_negative_one_is_a_second() {
-        let mut ended = pod();
-        ended["status"]["phase"] = "Succeeded".into();
-        assert_eq!(
-            mark(&ended, Some(30), at("2026-01-01T00:00:00Z")).unwrap()["metadata"]["deletionGracePeriodSeconds"],
-            0
-        );
-        assert_eq!(
-            mark(&pod(), Some(-5), at("2026-01-01T00:00:00Z")).unwrap()["metadata"]["deletionGracePeriodSeconds"],
-            1
-        );
-    }
-
-    #[test]
-    fn a_grace_beyond_all_time_does_no_harm() {
-        assert!(mark(&pod(), Some(i64::MAX), at("2026-01-01T00:00:00Z")).is_some());
-    }
 
     #[test]
     fn options_that_mean_nothing_are_refused() {

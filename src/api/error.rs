@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::kinds::Kind;
+use super::kinds::{Kind, NAMESPACE, qualified};
 use crate::admit::Fault;
 use crate::store::StoreError;
 
@@ -23,8 +23,16 @@ pub enum ApiError {
     Unauthorized,
     #[error("{message}")]
     Forbidden { message: String },
+    /// An object of a known kind that may not be written so. Each cause is a `StatusCause`.
+    #[error("{} is forbidden: {why}", forbidden(kind, name))]
+    ForbiddenObject {
+        kind: &'static Kind,
+        name: String,
+        why: String,
+        causes: Vec<Value>,
+    },
     /// An object of a known kind that is not there.
-    #[error("{} \"{name}\" not found", kind.plural)]
+    #[error("{} \"{name}\" not found", kind.resource())]
     NotFound { kind: &'static Kind, name: String },
     /// A path that podd does not serve.
     #[error("the server could not find the requested resource")]
@@ -33,9 +41,9 @@ pub enum ApiError {
     MethodNotAllowed,
     #[error("only the following media types are accepted: {accepted}")]
     NotAcceptable { accepted: &'static str },
-    #[error("{} \"{name}\" already exists", kind.plural)]
+    #[error("{} \"{name}\" already exists", kind.resource())]
     AlreadyExists { kind: &'static Kind, name: String },
-    #[error("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.plural)]
+    #[error("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.resource())]
     Conflict {
         kind: &'static Kind,
         name: String,
@@ -69,7 +77,7 @@ pub enum ApiError {
     #[error("{message}")]
     Misdirected { message: String },
     /// An object, or the options of a request, with every fault it has. `kind` is in camel case.
-    #[error("{kind} \"{name}\" is invalid: {}", joined(faults))]
+    #[error("{} \"{name}\" is invalid: {}", qualified(kind, group), joined(faults))]
     Invalid {
         group: &'static str,
         kind: &'static str,
@@ -106,6 +114,15 @@ fn joined(faults: &[Fault]) -> String {
     }
 }
 
+/// What a refusal is about; an object whose name is yet to be made up has none.
+fn forbidden(kind: &Kind, name: &str) -> String {
+    if name.is_empty() {
+        kind.resource()
+    } else {
+        format!("{} \"{name}\"", kind.resource())
+    }
+}
+
 impl ApiError {
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::BadRequest {
@@ -125,7 +142,7 @@ impl ApiError {
         match self {
             Self::BadRequest { .. } => ("BadRequest", StatusCode::BAD_REQUEST),
             Self::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
-            Self::Forbidden { .. } => ("Forbidden", StatusCode::FORBIDDEN),
+            Self::Forbidden { .. } | Self::ForbiddenObject { .. } => ("Forbidden", StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NoSuchPath => ("NotFound", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
@@ -158,6 +175,13 @@ impl ApiError {
         match self {
             Self::NotFound { kind, name } | Self::AlreadyExists { kind, name } | Self::Conflict { kind, name, .. } => {
                 Some(object(kind.group, kind.plural, name))
+            }
+            Self::ForbiddenObject { kind, name, causes, .. } => {
+                let mut details = object(kind.group, kind.plural, name);
+                if !causes.is_empty() {
+                    details["causes"] = causes.clone().into();
+                }
+                Some(details)
             }
             Self::Invalid {
                 group,
@@ -228,8 +252,29 @@ impl ApiError {
             Self::conflict(kind, &name())
         } else if let StoreError::TooOld { asked, oldest } = error {
             Self::too_old(asked, oldest)
+        } else if let StoreError::NoNamespace { namespace } = error {
+            Self::NotFound {
+                kind: &NAMESPACE,
+                name: namespace,
+            }
+        } else if let StoreError::EndingNamespace { namespace } = error {
+            Self::ending_namespace(kind, name(), &namespace)
         } else {
             Self::internal("the store did not answer", error)
+        }
+    }
+
+    /// `plugin/pkg/admission/namespace/lifecycle`: nothing new gets into a namespace that is being deleted.
+    pub(crate) fn ending_namespace(kind: &'static Kind, name: String, namespace: &str) -> Self {
+        Self::ForbiddenObject {
+            kind,
+            name,
+            why: format!("unable to create new content in namespace {namespace} because it is being terminated"),
+            causes: vec![json!({
+                "reason": "NamespaceTerminating",
+                "message": format!("namespace {namespace} is being terminated"),
+                "field": "metadata.namespace",
+            })],
         }
     }
 

@@ -41,7 +41,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, patch};
+use axum::routing::{MethodRouter, get, patch, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use error::ApiError;
@@ -50,7 +50,7 @@ pub use serve::{serve_tls, serve_unix};
 use crate::linux::inotify::Inotify;
 use crate::model::Timestamp;
 use crate::store::Store;
-use kinds::{KINDS, Kind};
+use kinds::{Amend, KINDS, Kind};
 use params::Head;
 
 /// How much and how long the API lets anyone have.
@@ -168,54 +168,77 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
         .with_state(Api::new(state, limits))
 }
 
-/// The paths of one kind.
+/// The paths of one kind: a method for each of its verbs. A kind that only is read answers a POST too, with why it cannot.
 fn routes(kind: &'static Kind) -> Router<Api> {
     let list = get(
         move |State(state): State<Api>, head: Head, upgrade: watching::Upgrade| async move {
             collection(&state, kind, &head, upgrade).await
         },
     );
-    let in_collection = list
-        .clone()
-        .post(
-            move |State(state): State<Api>, head: Head, request: Request| async move {
-                write::create(&state, kind, &head, request.into_body()).await
-            },
-        )
-        .delete(
+    let mut in_collection = list.clone().post(
+        move |State(state): State<Api>, head: Head, request: Request| async move {
+            write::create(&state, kind, &head, request.into_body()).await
+        },
+    );
+    if kind.can("deletecollection") {
+        in_collection = in_collection.delete(
             move |State(state): State<Api>, head: Head, request: Request| async move {
                 delete::collection(&state, kind, &head, request.into_body()).await
             },
         );
+    }
     let object = get(move |State(state): State<Api>, head: Head| async move { read::get(&state, kind, &head).await });
-    let of_object = object
-        .clone()
-        .put(
-            move |State(state): State<Api>, head: Head, request: Request| async move {
-                write::replace(&state, kind, &head, request.into_body()).await
-            },
-        )
-        .merge(patch(
-            move |State(state): State<Api>, head: Head, request: Request| async move {
-                write::patch(&state, kind, &head, request.into_body()).await
-            },
-        ))
-        .delete(
+    let mut of_object = object.clone();
+    if kind.can("update") {
+        of_object = of_object.merge(replacing(kind, kind.amend));
+    }
+    if kind.can("patch") {
+        of_object = of_object.merge(patching(kind, kind.amend));
+    }
+    if kind.can("delete") {
+        of_object = of_object.delete(
             move |State(state): State<Api>, head: Head, request: Request| async move {
                 delete::delete(&state, kind, &head, request.into_body()).await
             },
         );
+    }
     let path = kind.collection_path();
     let mut router = Router::new()
         .route(&format!("{path}/{{name}}"), of_object)
         .route(&path, in_collection);
-    if kind.subresources.iter().any(|s| s.name == "status") {
-        router = router.route(&format!("{path}/{{name}}/status"), object);
+    for subresource in kind.subresources {
+        let path = format!("{path}/{{name}}/{}", subresource.name);
+        let can = |verb: &str| subresource.verbs.contains(&verb);
+        if subresource.name == "status" && can("get") {
+            router = router.route(&path, object.clone());
+        }
+        if let Some(amend) = subresource.amend.filter(|_| can("update")) {
+            router = router.route(&path, replacing(kind, amend));
+        }
+        if let Some(amend) = subresource.amend.filter(|_| can("patch")) {
+            router = router.route(&path, patching(kind, amend));
+        }
     }
     if kind.namespaced {
         router = router.route(&format!("{}/{}", kind.base_path(), kind.plural), list);
     }
     router
+}
+
+fn replacing(kind: &'static Kind, amend: Amend) -> MethodRouter<Api> {
+    put(
+        move |State(state): State<Api>, head: Head, request: Request| async move {
+            write::replace(&state, kind, amend, &head, request.into_body()).await
+        },
+    )
+}
+
+fn patching(kind: &'static Kind, amend: Amend) -> MethodRouter<Api> {
+    patch(
+        move |State(state): State<Api>, head: Head, request: Request| async move {
+            write::patch(&state, kind, amend, &head, request.into_body()).await
+        },
+    )
 }
 
 /// LIST, or WATCH where the query says so.

@@ -277,7 +277,7 @@ mod tests {
         let error = params("dryRun=Some").dry_run("CreateOptions").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "CreateOptions \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
+            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\""
         );
         assert!(params("fieldValidation=Lax").field_validation("CreateOptions").is_err());
         assert_eq!(

@@ -44,7 +44,7 @@ pub(crate) async fn stored(
 ) -> Result<StoredObject, ApiError> {
     state
         .store
-        .get(kind.kind, namespace, name)
+        .get(kind.stored_as, namespace, name)
         .await
         .map_err(|e| ApiError::from_store(e, kind, name))?
         .ok_or_else(|| ApiError::NotFound {
@@ -167,7 +167,7 @@ pub(crate) async fn list(state: &Api, kind: &'static Kind, head: &Head) -> Resul
             let after = (next.ns.as_str(), next.name.as_str());
             let left = state
                 .store
-                .count_at(kind.kind, head.namespace.as_deref(), after, gathered.resource_version)
+                .count_at(kind.stored_as, head.namespace.as_deref(), after, gathered.resource_version)
                 .await
                 .map_err(|e| ApiError::from_store(e, kind, ""))?;
             metadata["remainingItemCount"] = left.into();
@@ -215,8 +215,8 @@ async fn gather(
         });
         let from = after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str()));
         let page = match version {
-            None => state.store.list(kind.kind, namespace, from, chunk).await,
-            Some(version) => state.store.list_at(kind.kind, namespace, from, chunk, version).await,
+            None => state.store.list(kind.stored_as, namespace, from, chunk).await,
+            Some(version) => state.store.list_at(kind.stored_as, namespace, from, chunk, version).await,
         }
         .map_err(|e| ApiError::from_store(e, kind, ""))?;
         let version = *version.get_or_insert(page.resource_version);

@@ -36,7 +36,9 @@ enum Test {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FieldTerm {
-    path: String,
+    path: &'static str,
+    /// Where to look when it is not there; empty: nowhere.
+    instead: &'static str,
     /// What the field is when the object does not have it.
     absent: &'static str,
     value: String,
@@ -67,7 +69,7 @@ impl Selector {
             && self
                 .fields
                 .iter()
-                .all(|term| (field(object, &term.path, term.absent) == term.value) == term.equal)
+                .all(|term| (term.of(object) == term.value) == term.equal)
     }
 }
 
@@ -81,6 +83,16 @@ impl Requirement {
             Test::Above(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
             Test::Below(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
         }
+    }
+}
+
+impl FieldTerm {
+    fn of<'a>(&self, object: &'a Value) -> Cow<'a, str> {
+        let found = field(object, self.path, self.absent);
+        if found.is_empty() && !self.instead.is_empty() {
+            return field(object, self.instead, self.absent);
+        }
+        found
     }
 }
 
@@ -115,7 +127,8 @@ fn parse_fields(kind: &Kind, text: &str) -> Result<Vec<FieldTerm>, ApiError> {
             .find(|f| f.path == path)
             .ok_or_else(|| ApiError::bad_request(format!("field label not supported: {path}")))?;
         terms.push(FieldTerm {
-            path: known.path.to_owned(),
+            path: known.stored,
+            instead: known.instead,
             absent: known.absent,
             value,
             equal,

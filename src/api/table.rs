@@ -57,7 +57,7 @@ pub(crate) fn table<'a>(
             match include {
                 Include::None => value["object"] = Value::Null,
                 Include::Metadata => value["object"] = partial(object, version),
-                Include::Object => value["object"] = object.clone(),
+                Include::Object => value["object"] = kind.shown(object).into_owned(),
             }
             value
         })

@@ -1,6 +1,7 @@
 //! The router as clients meet it, over a real store in a directory of its own.
 
 mod guarding;
+mod kinds;
 mod logs;
 mod objects;
 mod watches;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::kinds::{KINDS, Kind};
 use super::{ApiState, Limits, router_with};
 use crate::model::Timestamp;
 use crate::store::Store;
@@ -23,6 +25,21 @@ pub(super) const PODS: &str = "/api/v1/namespaces/default/pods";
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn garbage() -> crate::garbage::Settings {
+    let of = |kind: &&Kind| crate::garbage::OwnerKind {
+        group: kind.group.to_owned(),
+        kind: kind.kind.to_owned(),
+        stored_as: kind.stored_as.to_owned(),
+        namespaced: kind.namespaced,
+    };
+    crate::garbage::Settings {
+        ca: "the authority".to_owned(),
+        api: "10.1.2.3:6443".parse().unwrap(),
+        kinds: KINDS.iter().map(of).collect(),
+        clock: now,
+    }
 }
 
 /// A router, its store, and the directory that both live in.
@@ -57,6 +74,7 @@ impl Server {
     pub(super) async fn with(limits: Limits, history: crate::store::Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_with(&dir.path().join("podd.db"), history).await.unwrap();
+        crate::garbage::bootstrap(&store, &garbage()).await.unwrap();
         let (ready, readiness) = watch::channel(false);
         let state = ApiState {
             store: store.clone(),

@@ -113,6 +113,11 @@ impl Pki {
         })
     }
 
+    /// The authority's certificate, as PEM: what a client needs to trust the server.
+    pub fn authority(&self) -> &str {
+        &self.ca.certificate
+    }
+
     /// Write the administrator's kubeconfig for the address that was bound; mode 0600.
     pub fn write_kubeconfig(&self, path: &Path, listening: SocketAddr) -> Result<(), PkiError> {
         write_private(path, kubeconfig(listening, &self.ca, &self.admin).as_bytes())

@@ -293,7 +293,7 @@ impl Watcher {
         let page = self
             .state
             .store
-            .list(self.answer.kind.kind, self.filter.namespace.as_deref(), None, None)
+            .list(self.answer.kind.stored_as, self.filter.namespace.as_deref(), None, None)
             .await?;
         let added = |o: StoredObject| Event::there(o.json);
         self.queue.extend(
@@ -314,7 +314,12 @@ impl Watcher {
     }
 
     async fn replay(&mut self) {
-        match self.state.store.changes(self.answer.kind.kind, self.cursor, PAGE).await {
+        match self
+            .state
+            .store
+            .changes(self.answer.kind.stored_as, self.cursor, PAGE)
+            .await
+        {
             Ok(changes) if changes.is_empty() => self.phase = Phase::Live,
             Ok(changes) => changes.iter().for_each(|change| self.take(change)),
             Err(error) => self.end_with(&ApiError::from_store(error, self.answer.kind, "")),
@@ -349,7 +354,7 @@ impl Watcher {
             return;
         }
         self.cursor = change.object.resource_version;
-        if *change.object.kind == *self.answer.kind.kind {
+        if *change.object.kind == *self.answer.kind.stored_as {
             self.queue.extend(self.filter.event(change));
         }
     }

@@ -3,6 +3,8 @@
 //! **Invariant:** nothing is stored that its kind's `admit` or `amend` did not return; a change is stored only over the
 //! version it was made from.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,10 +14,11 @@ use uuid::Uuid;
 use super::Api;
 use super::body;
 use super::error::ApiError;
-use super::kinds::{Draft, Kind};
+use super::kinds::{Amend, Draft, Kind, NAMESPACE};
 use super::params::Head;
 use super::patch::Patch;
 use super::read;
+use crate::admit::deletion::{self, Manner};
 use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::Uid;
 use crate::store::{StoreError, StoredObject};
@@ -52,9 +55,10 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
         let admitted = (kind.admit)(&draft)?;
         let name = admitted.name.as_str();
         if dry_run {
+            check_namespace(state, kind, namespace, name).await?;
             if state
                 .store
-                .get(kind.kind, namespace, name)
+                .get(kind.stored_as, namespace, name)
                 .await
                 .map_err(|e| ApiError::from_store(e, kind, name))?
                 .is_some()
@@ -64,11 +68,15 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
                     name: name.to_owned(),
                 });
             }
-            return answer.object(StatusCode::CREATED, &admitted.object, &admitted.warnings);
+            let mut object = admitted.object;
+            if let Some(status) = admitted.status {
+                object["status"] = status;
+            }
+            return answer.object(StatusCode::CREATED, &object, &admitted.warnings);
         }
         match state
             .store
-            .create(kind.kind, namespace, name, &uid, admitted.object)
+            .create_in_namespace(kind.stored_as, namespace, name, &uid, admitted.object, admitted.status)
             .await
         {
             Ok(stored) => return answer.object(StatusCode::CREATED, &stored.json, &admitted.warnings),
@@ -89,28 +97,56 @@ fn name_suffix(random: Uuid) -> String {
         .collect()
 }
 
-/// Store a changed object over the version it was made from.
-async fn store_over(
+/// What the store checks as it makes an object, for a dry run.
+async fn check_namespace(state: &Api, kind: &'static Kind, namespace: &str, name: &str) -> Result<(), ApiError> {
+    if namespace.is_empty() {
+        return Ok(());
+    }
+    let found = read::stored(state, &NAMESPACE, "", namespace).await?;
+    if found.json["metadata"]["deletionTimestamp"].is_string() {
+        return Err(ApiError::ending_namespace(kind, name.to_owned(), namespace));
+    }
+    Ok(())
+}
+
+/// Store a changed object over the version it was made from: the halves of it that differ. One that was only held by what
+/// the change took away is removed.
+pub(crate) async fn store_over(
     state: &Api,
     kind: &'static Kind,
     current: &StoredObject,
-    desired: Value,
+    object: Value,
 ) -> Result<StoredObject, StoreError> {
     let (namespace, name) = (&current.namespace, &current.name);
+    if deletion::is_over(Manner::of(kind.stored_as), &object) {
+        return state
+            .store
+            .delete(kind.stored_as, namespace, name, current.resource_version)
+            .await
+            .map(|gone| StoredObject {
+                json: Arc::new(object),
+                ..gone
+            });
+    }
+    let status = object
+        .get("status")
+        .filter(|status| Some(*status) != current.json.get("status"));
+    let status = status.cloned();
     state
         .store
-        .update(
-            kind.kind,
+        .update_halves(
+            kind.stored_as,
             namespace,
             name,
             current.resource_version,
-            without_status(desired),
+            without_status(object),
+            status,
         )
         .await
 }
 
 /// What the store takes as desired: the object without what the store itself adds.
-pub(crate) fn without_status(mut object: Value) -> Value {
+fn without_status(mut object: Value) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.remove("status");
         if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -129,7 +165,14 @@ fn check_version(kind: &'static Kind, proposed: &Value, current: &StoredObject) 
     }
 }
 
-pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
+/// PUT of an object or, by another `amend`, of a part of it.
+pub(crate) async fn replace(
+    state: &Api,
+    kind: &'static Kind,
+    amend: Amend,
+    head: &Head,
+    body: Body,
+) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("UpdateOptions")?;
     let validation = head.params.field_validation("UpdateOptions")?;
@@ -149,7 +192,7 @@ pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body:
     loop {
         let current = read::stored(state, kind, head.namespace(), head.name()?).await?;
         check_version(kind, &proposed, &current)?;
-        let amended = (kind.amend)(&current.json, proposed.clone(), FieldValidation::Ignore)?;
+        let amended = amend(&current.json, proposed.clone(), FieldValidation::Ignore)?;
         warnings.extend(amended.warnings);
         warnings.dedup();
         if dry_run || amended.object == *current.json {
@@ -163,7 +206,14 @@ pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body:
     }
 }
 
-pub(crate) async fn patch(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
+/// PATCH of an object or, by another `amend`, of a part of it.
+pub(crate) async fn patch(
+    state: &Api,
+    kind: &'static Kind,
+    amend: Amend,
+    head: &Head,
+    body: Body,
+) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("PatchOptions")?;
     let validation: FieldValidation = head.params.field_validation("PatchOptions")?;
@@ -172,9 +222,9 @@ pub(crate) async fn patch(state: &Api, kind: &'static Kind, head: &Head, body: B
     let mut attempt = 1;
     loop {
         let current = read::stored(state, kind, head.namespace(), head.name()?).await?;
-        let proposed = patch.apply(kind, &current.json)?;
+        let proposed = patch.apply(kind, &kind.shown(&current.json))?;
         check_version(kind, &proposed, &current)?;
-        let mut amended = (kind.amend)(&current.json, proposed, validation)?;
+        let mut amended = amend(&current.json, proposed, validation)?;
         amended.warnings.extend_from_slice(&doubled);
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &amended.warnings);

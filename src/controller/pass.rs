@@ -186,8 +186,12 @@ impl<R: Runtime> Pass<R> {
             }
         }
         if let Round::Forgotten = round {
-            self.controller.store.forget_pod(&self.uid).await?;
-            tracing::info!("pod removed");
+            if self.controller.store.forget_pod(&self.uid).await? {
+                tracing::info!("pod removed");
+            } else {
+                // The update that takes the last one away wakes this controller again.
+                tracing::debug!("nothing is left of the pod; its finalizers hold the object");
+            }
         }
         Ok(round)
     }

@@ -27,6 +27,10 @@ pub enum StoreError {
         expected: u64,
         found: u64,
     },
+    #[error("the namespace {namespace} does not exist")]
+    NoNamespace { namespace: String },
+    #[error("the namespace {namespace} is being deleted")]
+    EndingNamespace { namespace: String },
     /// `oldest` is the oldest version from which every later change of the kind is still there.
     #[error("resource version {asked} is too old: the oldest kept is {oldest}")]
     TooOld { asked: u64, oldest: u64 },

@@ -7,8 +7,9 @@
 //!
 //! | table | what is in it | written by | why it is stored |
 //! | --- | --- | --- | --- |
-//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
+//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API, and garbage collection in its manner; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
 //! | `change` | the newest changes of objects, each with the object after and before | the writer, with the change itself | a watch that was cut goes on where it was, also after the agent was restarted; its key is the global resource version, never used twice |
+//! | `owner` | the owner references of each object | the writer, with the object | dependants are found without reading every object |
 //! | `history` | for each kind the newest version dropped from `change` | the writer, when it drops | a watch from before it is told so (410), never left with a gap |
 //! | `pod` | first seen, torn down | the controller | `status.startTime`; that nothing is left to be torn down |
 //! | `sandbox` | the newest sandbox of each pod | the controller | counts sandboxes over restarts of agent and machine; its boot id says whether anything of it can be alive |
@@ -39,6 +40,7 @@ mod image;
 mod object;
 mod observed;
 mod open;
+mod owner;
 mod past;
 mod recent;
 mod row;
@@ -47,6 +49,7 @@ mod setting;
 mod tests;
 mod writer;
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,7 +60,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::model::{Observed, Uid};
 use history::History;
-use object::Key;
+use object::{Halves, Key};
 use observed::Difference;
 use recent::Recent;
 use writer::{Failure, Reply, Request, Writer};
@@ -82,7 +85,9 @@ pub struct Store {
 }
 
 /// An object as it is stored. `json` is the whole object as a client gets it: `metadata.resourceVersion` and `status` filled in.
-#[derive(Debug, Clone)]
+///
+/// Its `Debug` leaves `json` out, since that may be a Secret.
+#[derive(Clone)]
 pub struct StoredObject {
     pub kind: Arc<str>,
     pub namespace: Arc<str>,
@@ -92,8 +97,36 @@ pub struct StoredObject {
     pub json: Arc<serde_json::Value>,
 }
 
-/// A committed change, in the order of resource versions.
-#[derive(Debug, Clone)]
+impl fmt::Debug for StoredObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            namespace,
+            name,
+            uid,
+            resource_version,
+            json: _,
+        } = self;
+        f.debug_struct("StoredObject")
+            .field("kind", kind)
+            .field("namespace", namespace)
+            .field("name", name)
+            .field("uid", uid)
+            .field("resource_version", resource_version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An object that refers to another as its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependant {
+    pub uid: Uid,
+    /// A foreground deletion of the owner waits for it.
+    pub blocking: bool,
+}
+
+/// A committed change, in the order of resource versions. Its `Debug` leaves the objects' content out.
+#[derive(Clone)]
 pub struct Change {
     pub change_type: ChangeType,
     /// What wrote it: the controller listens to `Desired` alone.
@@ -101,6 +134,22 @@ pub struct Change {
     pub object: StoredObject,
     /// The object before (labels and fields may have left a selector). `None` for `Added`.
     pub previous: Option<Arc<serde_json::Value>>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            change_type,
+            origin,
+            object,
+            previous: _,
+        } = self;
+        f.debug_struct("Change")
+            .field("change_type", change_type)
+            .field("origin", origin)
+            .field("object", object)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +233,7 @@ impl Store {
         }
     }
 
-    // ---- objects: written by the API alone ----
+    // ---- objects: written by the API, and by garbage collection ----
 
     /// Make an object. `desired` has no status and no resourceVersion (they are taken out); its metadata.uid is `uid`.
     pub async fn create(
@@ -196,10 +245,35 @@ impl Store {
         desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
         let (key, uid) = (Key::new(kind, namespace, name), uid.clone());
+        let halves = Halves { desired, status: None };
         self.write(|reply| Request::Create {
             key,
             uid,
-            desired,
+            halves,
+            in_namespace: false,
+            reply,
+        })
+        .await
+    }
+
+    /// [`Store::create`] with a first status, and only in a namespace that is there ([`StoreError::NoNamespace`]) and is
+    /// not being deleted ([`StoreError::EndingNamespace`]). An empty `namespace` is that of kinds without one.
+    pub async fn create_in_namespace(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        uid: &Uid,
+        desired: serde_json::Value,
+        status: Option<serde_json::Value>,
+    ) -> Result<StoredObject, StoreError> {
+        let (key, uid) = (Key::new(kind, namespace, name), uid.clone());
+        let halves = Halves { desired, status };
+        self.write(|reply| Request::Create {
+            key,
+            uid,
+            halves,
+            in_namespace: true,
             reply,
         })
         .await
@@ -214,6 +288,11 @@ impl Store {
             return Ok(Some(object));
         }
         object::get_by_uid(&mut *self.reader().await?, kind, uid).await
+    }
+
+    /// The object with this uid, of whatever kind it is.
+    pub async fn get_any(&self, uid: &Uid) -> Result<Option<StoredObject>, StoreError> {
+        object::get_any(&mut *self.reader().await?, uid).await
     }
 
     /// Objects after `after` (namespace, name), at most `limit` (all when `None`), of one namespace or of all.
@@ -266,11 +345,25 @@ impl Store {
         expected: u64,
         desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
+        self.update_halves(kind, namespace, name, expected, desired, None).await
+    }
+
+    /// [`Store::update`] of both halves at once; without a `status`, that stays as it is.
+    pub async fn update_halves(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        desired: serde_json::Value,
+        status: Option<serde_json::Value>,
+    ) -> Result<StoredObject, StoreError> {
         let key = Key::new(kind, namespace, name);
+        let halves = Halves { desired, status };
         self.write(|reply| Request::Update {
             key,
             expected,
-            desired,
+            halves,
             reply,
         })
         .await
@@ -288,6 +381,29 @@ impl Store {
     ) -> Result<StoredObject, StoreError> {
         let key = Key::new(kind, namespace, name);
         self.write(|reply| Request::Delete { key, expected, reply }).await
+    }
+
+    // ---- what belongs to what ----
+
+    /// The objects that refer to `owner` as their owner, ascending by uid.
+    pub async fn dependants(&self, owner: &Uid) -> Result<Vec<Dependant>, StoreError> {
+        owner::dependants(&mut *self.reader().await?, owner).await
+    }
+
+    /// Everything in a namespace, by kind and name.
+    pub async fn contents(&self, namespace: &str) -> Result<Vec<Uid>, StoreError> {
+        owner::contents(&mut *self.reader().await?, namespace).await
+    }
+
+    /// Every object that has an owner and every object that is being deleted: what garbage collection looks at when it
+    /// knows nothing yet. It may hold more, and one twice.
+    pub async fn unsettled(&self) -> Result<Vec<Uid>, StoreError> {
+        owner::unsettled(&mut *self.reader().await?).await
+    }
+
+    /// The namespaces that pods are in and that are no objects themselves.
+    pub async fn unknown_namespaces(&self) -> Result<Vec<String>, StoreError> {
+        owner::unknown_namespaces(&mut *self.reader().await?).await
     }
 
     // ---- changes ----
@@ -351,8 +467,9 @@ impl Store {
         self.write(|reply| Request::SetStatus { uid, status, reply }).await
     }
 
-    /// Remove the pod's object and every row about it, its address too. Not there: nothing happens.
-    pub async fn forget_pod(&self, uid: &Uid) -> Result<(), StoreError> {
+    /// Remove the pod's object and every row about it, its address too. Not there: nothing happens. False, and nothing
+    /// happens either: the object has finalizers.
+    pub async fn forget_pod(&self, uid: &Uid) -> Result<bool, StoreError> {
         let uid = uid.clone();
         self.write(|reply| Request::ForgetPod { uid, reply }).await
     }

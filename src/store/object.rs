@@ -1,11 +1,13 @@
 //! Objects of the API. Nothing here knows one kind from another.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
 
+use super::owner;
 use super::row::{Text, json, to_i64, to_u64};
 use super::writer::Transaction;
 use super::{ChangeType, Origin, Page, RowError, StoreError, StoredObject};
@@ -192,18 +194,38 @@ fn tombstone(key: &Key, uid: &Uid) -> Map<String, Value> {
 
 // ---- writing, inside the writer's transaction ----
 
+/// What of an object is given to be written. Its `Debug` says nothing, since it may be a Secret.
+pub(super) struct Halves {
+    pub(super) desired: Value,
+    /// `None`: it stays as it is.
+    pub(super) status: Option<Value>,
+}
+
+impl fmt::Debug for Halves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Halves").finish_non_exhaustive()
+    }
+}
+
+/// With `in_namespace`, its namespace must be there and must not be on its way out.
 pub(super) async fn create(
     transaction: &mut Transaction<'_>,
     key: Key,
     uid: Uid,
-    desired: Value,
+    halves: Halves,
+    in_namespace: bool,
 ) -> Result<StoredObject, StoreError> {
+    let Halves { desired, status } = halves;
     let desired = desired_half(&key, desired)?;
+    if in_namespace && !key.namespace.is_empty() {
+        check_namespace(transaction.connection, &key.namespace).await?;
+    }
     let version = transaction.next_version();
     let (kind, namespace, name, uid_text) = (&*key.kind, &*key.namespace, &*key.name, uid.as_str());
     let (row_version, text) = (to_i64(OBJECT, "resource_version", version)?, object_text(&desired));
+    let status_text = status.as_ref().map(Value::to_string);
     let made = sqlx::query!(
-        "INSERT INTO object (kind, namespace, name, uid, resource_version, desired) VALUES (?, ?, ?, ?, ?, ?)
+        "INSERT INTO object (kind, namespace, name, uid, resource_version, desired, status) VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (kind, namespace, name) DO NOTHING",
         kind,
         namespace,
@@ -211,6 +233,7 @@ pub(super) async fn create(
         uid_text,
         row_version,
         text,
+        status_text,
     )
     .execute(&mut *transaction.connection)
     .await
@@ -219,24 +242,47 @@ pub(super) async fn create(
         let (kind, namespace, name) = key.owned();
         return Err(StoreError::AlreadyExists { kind, namespace, name });
     }
+    owner::write(transaction.connection, &uid, &[], &owner::owners(&desired)).await?;
     let object = StoredObject::from(Stored {
         key,
         uid,
         version,
         desired,
-        status: None,
+        status,
     });
     transaction
         .record(ChangeType::Added, Origin::Desired, object, None)
         .await
 }
 
+/// In the same transaction as what is made in it: nothing gets into a namespace behind the back of its end.
+async fn check_namespace(connection: &mut SqliteConnection, namespace: &str) -> Result<(), StoreError> {
+    let missing = || StoreError::NoNamespace {
+        namespace: namespace.to_owned(),
+    };
+    let row = by_name(connection, &Key::new("Namespace", "", namespace))
+        .await?
+        .ok_or_else(missing)?;
+    let ending = Stored::try_from(row)?
+        .desired
+        .get("metadata")
+        .and_then(|metadata| metadata.get("deletionTimestamp"))
+        .is_some_and(|at| !at.is_null());
+    if ending {
+        return Err(StoreError::EndingNamespace {
+            namespace: namespace.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 pub(super) async fn update(
     transaction: &mut Transaction<'_>,
     key: &Key,
     expected: u64,
-    desired: Value,
+    halves: Halves,
 ) -> Result<StoredObject, StoreError> {
+    let Halves { desired, status } = halves;
     let desired = desired_half(key, desired)?;
     let mut stored = Stored::try_from(
         by_name(transaction.connection, key)
@@ -246,28 +292,44 @@ pub(super) async fn update(
     if stored.version != expected {
         return Err(key.conflict(expected, stored.version));
     }
-    if stored.desired == desired {
+    let status = status.or_else(|| stored.status.clone());
+    if stored.desired == desired && stored.status == status {
         return Ok(stored.into());
     }
+    let origin = if stored.desired == desired {
+        Origin::Status
+    } else {
+        Origin::Desired
+    };
     let previous = stored.whole();
+    owner::write(
+        transaction.connection,
+        &stored.uid,
+        &owner::owners(&stored.desired),
+        &owner::owners(&desired),
+    )
+    .await?;
     stored.desired = desired;
+    stored.status = status;
     stored.version = transaction.next_version();
-    let (version, text, uid) = (
+    let (version, text, status_text, uid) = (
         to_i64(OBJECT, "resource_version", stored.version)?,
         object_text(&stored.desired),
+        stored.status.as_ref().map(Value::to_string),
         stored.uid.as_str(),
     );
     sqlx::query!(
-        "UPDATE object SET resource_version = ?, desired = ? WHERE uid = ?",
+        "UPDATE object SET resource_version = ?, desired = ?, status = ? WHERE uid = ?",
         version,
         text,
+        status_text,
         uid
     )
     .execute(&mut *transaction.connection)
     .await
     .map_err(StoreError::database("update an object"))?;
     transaction
-        .record(ChangeType::Modified, Origin::Desired, stored.into(), Some(previous))
+        .record(ChangeType::Modified, origin, stored.into(), Some(previous))
         .await
 }
 
@@ -326,12 +388,20 @@ pub(super) async fn delete(
     remove(transaction, row, Origin::Desired).await
 }
 
-/// Remove the object with this uid, if there is one.
-pub(super) async fn forget(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<(), StoreError> {
-    match by_uid(transaction.connection, uid).await? {
-        Some(row) => remove(transaction, row, Origin::Status).await.map(|_removed| ()),
-        None => Ok(()),
+/// Remove the object with this uid, if there is one. False: it is held by finalizers.
+pub(super) async fn forget(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<bool, StoreError> {
+    let Some(row) = by_uid(transaction.connection, uid).await? else {
+        return Ok(true);
+    };
+    let held = json("desired", &row.desired).is_ok_and(|desired: Value| {
+        desired["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|finalizers| !finalizers.is_empty())
+    });
+    if held {
+        return Ok(false);
     }
+    remove(transaction, row, Origin::Status).await.map(|_removed| true)
 }
 
 async fn remove(transaction: &mut Transaction<'_>, row: ObjectRow, origin: Origin) -> Result<StoredObject, StoreError> {
@@ -422,6 +492,11 @@ pub(super) async fn get_by_uid(
     let row = by_uid(connection, uid)
         .await?
         .filter(|row| row.kind.to_string() == kind);
+    row.map(|row| Stored::try_from(row).map(Into::into)).transpose()
+}
+
+pub(super) async fn get_any(connection: &mut SqliteConnection, uid: &Uid) -> Result<Option<StoredObject>, StoreError> {
+    let row = by_uid(connection, uid).await?;
     row.map(|row| Stored::try_from(row).map(Into::into)).transpose()
 }
 

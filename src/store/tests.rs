@@ -3,6 +3,7 @@
 mod changes;
 mod durable;
 mod observed;
+mod owners;
 mod past;
 mod speed;
 

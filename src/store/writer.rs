@@ -50,13 +50,14 @@ pub(super) enum Request {
     Create {
         key: object::Key,
         uid: Uid,
-        desired: Value,
+        halves: object::Halves,
+        in_namespace: bool,
         reply: Reply<StoredObject>,
     },
     Update {
         key: object::Key,
         expected: u64,
-        desired: Value,
+        halves: object::Halves,
         reply: Reply<StoredObject>,
     },
     Delete {
@@ -77,7 +78,7 @@ pub(super) enum Request {
     },
     ForgetPod {
         uid: Uid,
-        reply: Reply<()>,
+        reply: Reply<bool>,
     },
     Address {
         uid: Uid,
@@ -379,15 +380,19 @@ impl Request {
             Self::Create {
                 key,
                 uid,
-                desired,
+                halves,
+                in_namespace,
                 reply,
-            } => answer(reply, object::create(transaction, key, uid, desired).await),
+            } => {
+                let created = object::create(transaction, key, uid, halves, in_namespace).await;
+                answer(reply, created)
+            }
             Self::Update {
                 key,
                 expected,
-                desired,
+                halves,
                 reply,
-            } => answer(reply, object::update(transaction, &key, expected, desired).await),
+            } => answer(reply, object::update(transaction, &key, expected, halves).await),
             Self::Delete { key, expected, reply } => answer(reply, object::delete(transaction, &key, expected).await),
             Self::SetStatus { uid, status, reply } => {
                 answer(reply, object::set_status(transaction, &uid, status).await)
@@ -427,11 +432,10 @@ impl Request {
             Self::Create { reply, .. } | Self::Update { reply, .. } | Self::Delete { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
-            Self::SetStatus { reply, .. } => {
+            Self::SetStatus { reply, .. } | Self::ForgetPod { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::SaveObserved { reply, .. }
-            | Self::ForgetPod { reply, .. }
             | Self::ReleaseAddress { reply, .. }
             | Self::PutImage { reply, .. }
             | Self::PutSetting { reply, .. } => {
@@ -457,11 +461,13 @@ fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> 
 }
 
 /// The object and everything that was stored of the pod, in one transaction.
-async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<(), StoreError> {
-    object::forget(transaction, uid).await?;
+async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<bool, StoreError> {
+    if !object::forget(transaction, uid).await? {
+        return Ok(false);
+    }
     observed::forget(transaction.connection, uid).await?;
     transaction.records.push((uid.clone(), None));
-    address::release(transaction.connection, uid).await
+    address::release(transaction.connection, uid).await.map(|()| true)
 }
 
 /// A statement that is no query: it takes and gives nothing.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Agent, pod, signal, uid, wait_dead, with};
+use crate::common::{Agent, pod, signal, uid, wait_dead, wait_for, with};
 
 #[test]
 fn a_deleted_pod_leaves_nothing() {
@@ -161,5 +161,52 @@ fn a_pod_whose_infra_was_killed_in_the_middle_of_its_end_still_ends() {
     agent.delete("deaf", Some(1));
     signal(infra, "KILL");
     agent.wait_gone("deaf");
+    agent.wait_no_leftovers();
+}
+
+#[test]
+fn a_namespace_ends_with_its_pods_though_the_agent_dies_half_way() {
+    let mut agent = Agent::start();
+    let namespace = json!({"metadata": {"name": "team"}});
+    assert_eq!(agent.request("POST", "/api/v1/namespaces", Some(&namespace)).code, 201);
+    let polite = with(
+        pod(
+            "p",
+            &[("c", "trap 'sleep 0.3; exit 0' TERM; while true; do sleep 0.05; done")],
+        ),
+        |p| {
+            p["metadata"]["finalizers"] = json!(["example.com/held"]);
+        },
+    );
+    let path = "/api/v1/namespaces/team/pods";
+    let made = agent.request("POST", path, Some(&polite));
+    assert_eq!(made.code, 201, "{made:?}");
+    wait_for("the pod to run", || {
+        let pod = agent.request("GET", &format!("{path}/p"), None).json();
+        let running = pod["status"]["phase"] == "Running";
+        running.then_some(()).ok_or_else(|| pod["status"].to_string())
+    });
+    let id = uid(&made.json());
+    let pids = [agent.infra_pid(&id), agent.container_pid(&id, "c")];
+    assert_eq!(agent.request("DELETE", "/api/v1/namespaces/team", None).code, 200);
+    agent.kill();
+    agent.start_again();
+    for pid in pids {
+        wait_dead(pid);
+    }
+    // Nothing of it runs; its finalizer holds it, and it holds its namespace.
+    let held = agent.request("GET", &format!("{path}/p"), None);
+    assert_eq!(held.code, 200, "{held:?}");
+    let refused = agent.request("POST", path, Some(&pod("late", &[("c", "true")])));
+    assert_eq!(refused.code, 403, "{refused:?}");
+    let free = br#"{"metadata":{"finalizers":null}}"#;
+    let freed = agent
+        .raw_request("PATCH", &format!("{path}/p"), "application/merge-patch+json", free)
+        .unwrap();
+    assert_eq!(freed.code, 200, "{freed:?}");
+    wait_for("the namespace to go", || {
+        let answer = agent.request("GET", "/api/v1/namespaces/team", None);
+        (answer.code == 404).then_some(()).ok_or_else(|| format!("{answer:?}"))
+    });
     agent.wait_no_leftovers();
 }

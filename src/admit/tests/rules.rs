@@ -1022,11 +1022,6 @@ fn what_changes_little_is_warned_of() {
             "spec.containers[0].securityContext.appArmorProfile.type: podd loads no AppArmor profiles: the container \
              runs without one",
         ),
-        (
-            "/metadata/finalizers",
-            json!(["example.com/x"]),
-            "metadata.finalizers: podd does not wait for finalizers yet: a delete does not stop at them",
-        ),
     ] {
         assert_eq!(
             admit(with(small_pod(), pointer, value)).expect("admitted").warnings,

@@ -1,20 +1,74 @@
 //! The kinds podd serves: each is one value, made in one short file. Handlers, discovery, tables and the `OpenAPI`
 //! document are made from these values alone, so that a new kind is a new file here and one line in [`KINDS`].
 
+mod config_map;
+mod empty;
+mod event;
+mod lease;
+mod namespace;
+mod node;
 pub mod pod;
+mod pod_template;
+mod rules;
+mod runtime_class;
+mod secret;
+mod service;
+mod service_account;
+
+use std::borrow::Cow;
+use std::fmt;
 
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::table::human_duration;
 use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::{Timestamp, Uid};
 
+pub(crate) use namespace::{NAMESPACE, check_mortal};
+
 /// Every kind served.
-pub static KINDS: &[&Kind] = &[&pod::POD];
+pub static KINDS: &[&Kind] = &[
+    &pod::POD,
+    &namespace::NAMESPACE,
+    &config_map::CONFIG_MAP,
+    &secret::SECRET,
+    &service_account::SERVICE_ACCOUNT,
+    &event::EVENT,
+    &node::NODE,
+    &pod_template::POD_TEMPLATE,
+    &service::SERVICE,
+    &empty::REPLICATION_CONTROLLER,
+    &empty::DAEMON_SET,
+    &empty::DEPLOYMENT,
+    &empty::REPLICA_SET,
+    &empty::STATEFUL_SET,
+    &empty::JOB,
+    &lease::LEASE,
+    &event::EVENT_V1,
+    &runtime_class::RUNTIME_CLASS,
+];
+
+/// What can be done with the objects of most kinds.
+pub(crate) const ALL_VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+/// What can be done where clients only read.
+pub(crate) const READ_VERBS: &[&str] = &["get", "list", "watch"];
 
 /// Reads the bytes of a body.
 pub type ReadBody = fn(&[u8], Encoding, FieldValidation) -> Result<Decoded<Value>, ApiError>;
+
+/// The stored object, and what a PUT or PATCH made of it as the kind shows it → what is to be stored instead.
+pub type Amend = fn(&Value, Value, FieldValidation) -> Result<Amended, ApiError>;
 
 /// One kind: its names, its table, and the functions that admit its objects.
 #[derive(Debug)]
@@ -22,8 +76,10 @@ pub struct Kind {
     /// Empty for the core group.
     pub group: &'static str,
     pub version: &'static str,
-    /// In camel case; also the key under which the store keeps its objects.
+    /// In camel case.
     pub kind: &'static str,
+    /// The key under which the store keeps its objects. Two kinds may be two views of the same objects.
+    pub stored_as: &'static str,
     pub plural: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
@@ -34,15 +90,15 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// The fields that a field selector may name.
     pub selectable: &'static [Selectable],
-    pub deletion: Deletion,
     /// The cells of an object's row, as many as there are columns.
     pub row: fn(&Value, Timestamp) -> Row,
     /// Bytes from a client → an object of this kind, its fields known and of their types, and warnings.
     pub read: ReadBody,
     /// Bytes from a client → an object to be stored.
     pub admit: fn(&Draft<'_>) -> Result<Admitted, ApiError>,
-    /// The stored object and what a PUT or PATCH made of it → what is to be stored instead.
-    pub amend: fn(&Value, Value, FieldValidation) -> Result<Amended, ApiError>,
+    pub amend: Amend,
+    /// How a stored object looks as this kind; `None`: as it is stored.
+    pub view: Option<fn(&Value) -> Value>,
     /// The kind's schema, its parts left in the generator.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -54,6 +110,8 @@ pub struct Subresource {
     /// Group, version and kind of what it answers.
     pub kind: (&'static str, &'static str, &'static str),
     pub verbs: &'static [&'static str],
+    /// What a PUT or PATCH of it does; `None`: another room serves it, or it is only read.
+    pub amend: Option<Amend>,
 }
 
 /// `metav1.TableColumnDefinition`.
@@ -69,20 +127,16 @@ pub struct Column {
     pub priority: u8,
 }
 
-/// A field that a selector may name, and what it counts as where an object lacks it.
+/// A field that a selector may name.
 #[derive(Debug)]
 pub struct Selectable {
     pub path: &'static str,
+    /// Where it stands in the stored object.
+    pub stored: &'static str,
+    /// Where it is looked for when it does not stand there; empty: nowhere.
+    pub instead: &'static str,
+    /// What it counts as where an object lacks it.
     pub absent: &'static str,
-}
-
-/// What a DELETE does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
-    /// The object is marked, and removed by the controller once nothing of it is left on the machine.
-    Graceful,
-    /// The object is removed at once.
-    AtOnce,
 }
 
 /// The row of a table.
@@ -94,7 +148,7 @@ pub struct Row {
 }
 
 /// A request to make an object.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Draft<'a> {
     pub bytes: &'a [u8],
     pub encoding: Encoding,
@@ -109,23 +163,51 @@ pub struct Draft<'a> {
     pub suffix: &'a str,
 }
 
+impl fmt::Debug for Draft<'_> {
+    /// Without its bytes: they may be a Secret's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("namespace", &self.namespace)
+            .field("uid", &self.uid)
+            .finish_non_exhaustive()
+    }
+}
+
 /// An object that may be stored.
-#[derive(Debug)]
 pub struct Admitted {
     pub name: String,
     /// Whole, without status and resource version.
     pub object: Value,
+    /// What its status begins with.
+    pub status: Option<Value>,
     /// Its name was made up, so another one may be tried should it be taken.
     pub generated: bool,
     pub warnings: Vec<String>,
 }
 
+impl fmt::Debug for Admitted {
+    /// Without its object: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admitted")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A changed object that may be stored.
-#[derive(Debug)]
 pub struct Amended {
-    /// Whole, without status and resource version.
+    /// Whole, with the status it is to have, at the resource version it was made from.
     pub object: Value,
     pub warnings: Vec<String>,
+}
+
+impl fmt::Debug for Amended {
+    /// Without its object: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Amended")
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Kind {
@@ -149,8 +231,25 @@ impl Kind {
 
     /// `io.k8s.api.core.v1.Pod`: its name among the schemas of the `OpenAPI` document.
     pub fn schema_name(&self) -> String {
-        let group = if self.group.is_empty() { "core" } else { self.group };
+        let group = match self.group.split('.').next() {
+            None | Some("") => "core",
+            Some(group) => group,
+        };
         format!("io.k8s.api.{group}.{}.{}", self.version, self.kind)
+    }
+
+    /// `pods`, `leases.coordination.k8s.io`: how messages name its objects.
+    pub fn resource(&self) -> String {
+        qualified(self.plural, self.group)
+    }
+
+    /// A stored object as this kind shows it.
+    pub fn shown<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
+        self.view.map_or(Cow::Borrowed(stored), |view| Cow::Owned(view(stored)))
+    }
+
+    pub fn can(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
     }
 
     /// The path of its objects with `{namespace}` in it.
@@ -161,5 +260,105 @@ impl Kind {
         } else {
             format!("{base}/{}", self.plural)
         }
+    }
+}
+
+/// `schema.GroupResource.String()` and `schema.GroupKind.String()`.
+pub(crate) fn qualified(name: &str, group: &str) -> String {
+    if group.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}.{group}")
+    }
+}
+
+const fn column(
+    name: &'static str,
+    cell_type: &'static str,
+    format: &'static str,
+    description: &'static str,
+    priority: u8,
+) -> Column {
+    Column {
+        name,
+        cell_type,
+        format,
+        description,
+        priority,
+    }
+}
+
+/// A column of text that is always shown.
+const fn text(name: &'static str, description: &'static str) -> Column {
+    column(name, "string", "", description, 0)
+}
+
+/// A column of text that only `-o wide` shows.
+const fn wide(name: &'static str, description: &'static str) -> Column {
+    column(name, "string", "", description, 1)
+}
+
+const NAME: Column = column(
+    "Name",
+    "string",
+    "name",
+    "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+    0,
+);
+
+const AGE: Column = text(
+    "Age",
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+);
+
+const fn selectable(path: &'static str) -> Selectable {
+    Selectable {
+        path,
+        stored: path,
+        instead: "",
+        absent: "",
+    }
+}
+
+const METADATA_NAME: Selectable = selectable("metadata.name");
+const METADATA_NAMESPACE: Selectable = selectable("metadata.namespace");
+
+/// What most kinds can be selected by.
+const BY_NAME: &[Selectable] = &[METADATA_NAME];
+const BY_NAMESPACE_AND_NAME: &[Selectable] = &[METADATA_NAME, METADATA_NAMESPACE];
+
+/// The text of a field, empty where there is none.
+fn at<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn name_cell(object: &Value) -> Value {
+    at(object, "/metadata/name").into()
+}
+
+fn age_cell(object: &Value, now: Timestamp) -> Value {
+    since(object, "/metadata/creationTimestamp", now).into()
+}
+
+/// How long ago a time was, as `translateTimestampSince` says it.
+fn since(object: &Value, pointer: &str, now: Timestamp) -> String {
+    at(object, pointer)
+        .parse()
+        .map_or_else(|_| "<unknown>".to_owned(), |then| human_duration(then, now))
+}
+
+/// How many entries a list or a map has.
+fn entries(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.len(),
+        Value::Object(fields) => fields.len(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+fn row(cells: Vec<Value>) -> Row {
+    Row {
+        cells,
+        conditions: Vec::new(),
     }
 }

@@ -8,8 +8,9 @@ use k8s_openapi::{Metadata, Resource};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admitted, Amended, Column, Deletion, Draft, Kind, Row, Selectable, Subresource};
-use crate::admit::{self, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation};
+use super::rules::{check_identity, set_open_metadata};
+use super::{ALL_VERBS, Admitted, Amended, Draft, Kind, Row, Selectable, Subresource, column, selectable};
+use crate::admit::{self, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation, Findings};
 use crate::api::error::ApiError;
 use crate::api::table::human_duration;
 use crate::model::{Timestamp, Uid};
@@ -19,31 +20,25 @@ pub static POD: Kind = Kind {
     group: Pod::GROUP,
     version: Pod::VERSION,
     kind: Pod::KIND,
+    stored_as: Pod::KIND,
     plural: Pod::URL_PATH_SEGMENT,
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    verbs: &[
-        "create",
-        "delete",
-        "deletecollection",
-        "get",
-        "list",
-        "patch",
-        "update",
-        "watch",
-    ],
+    verbs: ALL_VERBS,
     subresources: &[
         Subresource {
             name: "log",
             kind: ("", "v1", "Pod"),
             verbs: &["get"],
+            amend: None,
         },
         Subresource {
             name: "status",
             kind: ("", "v1", "Pod"),
             verbs: &["get"],
+            amend: None,
         },
     ],
     columns: &[
@@ -101,40 +96,20 @@ pub static POD: Kind = Kind {
         selectable("spec.schedulerName"),
         selectable("spec.serviceAccountName"),
         Selectable {
-            path: "spec.hostNetwork",
             absent: "false",
+            ..selectable("spec.hostNetwork")
         },
         selectable("status.phase"),
         selectable("status.podIP"),
         selectable("status.nominatedNodeName"),
     ],
-    deletion: Deletion::Graceful,
     row,
     read,
     admit: admit_pod,
     amend,
+    view: None,
     schema: |generator| generator.subschema_for::<Pod>(),
 };
-
-const fn column(
-    name: &'static str,
-    cell_type: &'static str,
-    format: &'static str,
-    description: &'static str,
-    priority: u8,
-) -> Column {
-    Column {
-        name,
-        cell_type,
-        format,
-        description,
-        priority,
-    }
-}
-
-const fn selectable(path: &'static str) -> Selectable {
-    Selectable { path, absent: "" }
-}
 
 fn invalid(name: Option<&str>, faults: Vec<Fault>) -> ApiError {
     ApiError::Invalid {
@@ -189,41 +164,18 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     Ok(Admitted {
         name,
         object,
+        status: None,
         generated: asked_name.is_none(),
         warnings,
     })
 }
-
-/// What of `metadata` a client may change; everything else in it is podd's.
-const OPEN_METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 /// A changed pod is admitted anew as a whole; of the admitted one, `metadata`'s open fields are taken over. Its spec must
 /// be what it was.
 fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> Result<Amended, ApiError> {
     let meta = |field: &str| current["metadata"][field].as_str().unwrap_or("");
     let (name, namespace) = (meta("name"), meta("namespace"));
-    for (field, what) in [("name", "name"), ("namespace", "namespace")] {
-        let given = proposed["metadata"][field].as_str().unwrap_or("");
-        if !given.is_empty() && given != meta(field) {
-            return Err(ApiError::bad_request(format!(
-                "the {what} of the object ({given}) does not match the {what} on the URL ({})",
-                meta(field)
-            )));
-        }
-    }
-    if let Some(uid) = proposed["metadata"]["uid"]
-        .as_str()
-        .filter(|u| !u.is_empty() && *u != meta("uid"))
-    {
-        return Err(ApiError::Conflict {
-            kind: &POD,
-            name: name.to_owned(),
-            why: format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                meta("uid")
-            ),
-        });
-    }
+    check_identity(&POD, current, &proposed)?;
     if let Some(object) = proposed.as_object_mut() {
         object.remove("status");
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -254,6 +206,10 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
         namespace,
         name_suffix: "",
     };
+    let before = Pod::deserialize(current).map_err(|e| ApiError::internal("the stored pod cannot be read", e))?;
+    let mut findings = Findings::default();
+    admit::metadata_change(before.metadata(), decoded.object.metadata(), &mut findings);
+    findings.finish().map_err(|faults| invalid(Some(name), faults))?;
     let admitted = admit::pod(decoded.object, &context).map_err(|faults| invalid(Some(name), faults))?;
     warnings.extend(admitted.warnings);
     let admitted = written(&admitted.pod)?;
@@ -266,14 +222,7 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
         return Err(invalid(Some(name), vec![fault]));
     }
     let mut object = current.clone();
-    for field in OPEN_METADATA {
-        let value = &admitted["metadata"][field];
-        if value.is_null() {
-            object["metadata"].as_object_mut().and_then(|m| m.remove(field));
-        } else {
-            object["metadata"][field] = value.clone();
-        }
-    }
+    set_open_metadata(&mut object, &admitted);
     Ok(Amended { object, warnings })
 }
 
