@@ -13,8 +13,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("admit", &["model"]),
     ("reconcile", &["model"]),
+    ("schedule", &[]),
     // Shares with the decision what is done, finished and due, so that the two cannot disagree.
-    ("status", &["model", "reconcile"]),
+    ("status", &["model", "reconcile", "schedule"]),
     // Effects.
     ("linux", &[]),
     // Its formats outlive an upgrade of the agent: not even `model`.
@@ -24,16 +25,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("volume", &["model", "linux"]),
     ("image", &["model", "linux", "store"]),
     ("runtime", &["model", "linux", "shim", "image", "network", "volume"]),
-    // Drivers.
+    // Drivers, and what they tell.
+    ("event", &["model", "store"]),
     (
         "controller",
-        &["model", "admit", "reconcile", "status", "store", "runtime"],
+        &["model", "admit", "reconcile", "status", "store", "runtime", "event"],
     ),
+    ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
     (
         "api",
-        &["model", "admit", "status", "linux", "store", "image", "runtime"],
+        &[
+            "model", "admit", "schedule", "status", "linux", "store", "image", "runtime",
+        ],
     ),
     // The top sees everything.
     ("telemetry", EVERYTHING),
@@ -46,6 +51,7 @@ const EVERYTHING: &[&str] = &[
     "model",
     "admit",
     "reconcile",
+    "schedule",
     "status",
     "linux",
     "shim",
@@ -54,7 +60,9 @@ const EVERYTHING: &[&str] = &[
     "volume",
     "image",
     "runtime",
+    "event",
     "controller",
+    "node",
     "api",
     "telemetry",
     "config",

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ const ATTEMPTS: u32 = 16;
 /// `metav1.DeleteOptions`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Options {
+pub(crate) struct Options {
     grace_period_seconds: Option<i64>,
     preconditions: Option<Preconditions>,
     propagation_policy: Option<String>,
@@ -64,7 +65,41 @@ impl Options {
         serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("DeleteOptions cannot be read: {e}")))
     }
 
-    fn check(&self) -> Result<(), ApiError> {
+    /// Those in the body of an eviction; `dry_run` is the query's.
+    pub(crate) fn of(options: DeleteOptions, dry_run: bool) -> Self {
+        let DeleteOptions {
+            api_version: _,
+            dry_run: dry_run_said,
+            grace_period_seconds,
+            ignore_store_read_error_with_cluster_breaking_potential: _,
+            kind: _,
+            orphan_dependents: _,
+            preconditions,
+            propagation_policy,
+        } = options;
+        Self {
+            grace_period_seconds,
+            preconditions: preconditions.map(|wanted| Preconditions {
+                uid: wanted.uid,
+                resource_version: wanted.resource_version,
+            }),
+            propagation_policy,
+            dry_run: if dry_run {
+                Some(vec!["All".to_owned()])
+            } else {
+                dry_run_said
+            },
+        }
+    }
+
+    /// The preconditions were met, and the object was changed on the way to its deletion.
+    pub(crate) fn follow(&mut self, object: &StoredObject) {
+        if let Some(version) = self.preconditions.as_mut().and_then(|p| p.resource_version.as_mut()) {
+            *version = object.resource_version.to_string();
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
         let unsupported = |field: &str, value: &str, known: &str| {
             let detail = format!("Unsupported value: \"{value}\": supported values: {known}");
             invalid_option("DeleteOptions", field, FaultReason::NotSupported, detail)
@@ -84,11 +119,11 @@ impl Options {
         }
     }
 
-    fn is_dry_run(&self) -> bool {
+    pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run.as_ref().is_some_and(|d| !d.is_empty())
     }
 
-    fn check_preconditions(&self, kind: &'static Kind, object: &StoredObject) -> Result<(), ApiError> {
+    pub(crate) fn check_preconditions(&self, kind: &'static Kind, object: &StoredObject) -> Result<(), ApiError> {
         let Some(wanted) = &self.preconditions else {
             return Ok(());
         };
@@ -163,12 +198,12 @@ pub(crate) async fn collection(
     answer.list(&json!({ "resourceVersion": version.to_string() }), deleted.iter())
 }
 
-enum Deleted {
+pub(crate) enum Deleted {
     Marked(Value),
     Gone(StoredObject),
 }
 
-async fn one(
+pub(crate) async fn one(
     state: &Api,
     kind: &'static Kind,
     mut object: StoredObject,
@@ -228,7 +263,9 @@ fn mark(object: &Value, asked: Option<i64>, now: Timestamp) -> Option<Value> {
         let until: Timestamp = until.parse().ok()?;
         (grace, until.checked_sub(SignedDuration::from_secs(before)).ok()?)
     } else {
-        let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+            // Nothing runs of a pod that has no node.
+            || object["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
         let of_spec = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
         (
             if ended {
@@ -272,7 +309,7 @@ mod tests {
     }
 
     fn pod() -> Value {
-        json!({"metadata": {"name": "p", "generation": 1}, "spec": {"terminationGracePeriodSeconds": 20}, "status": {"phase": "Running"}})
+        json!({"metadata": {"name": "p", "generation": 1}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 20}, "status": {"phase": "Running"}})
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::answer::Answer;
 use super::error::ApiError;
+use super::heartbeat::beaten;
 use super::kinds::Kind;
 use super::negotiate;
 use super::params::{Head, invalid_option};
@@ -40,7 +41,7 @@ pub(crate) async fn stored(
     namespace: &str,
     name: &str,
 ) -> Result<StoredObject, ApiError> {
-    state
+    let mut object = state
         .store
         .get(kind.kind, namespace, name)
         .await
@@ -48,7 +49,9 @@ pub(crate) async fn stored(
         .ok_or_else(|| ApiError::NotFound {
             kind,
             name: name.to_owned(),
-        })
+        })?;
+    object.json = beaten(kind.kind, &state.node_name, object.json, state.now());
+    Ok(object)
 }
 
 pub(crate) async fn get(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
@@ -202,7 +205,8 @@ async fn gather(
                         next,
                     });
                 }
-                objects.push(Arc::clone(&object.json));
+                let json = Arc::clone(&object.json);
+                objects.push(beaten(kind.kind, &state.node_name, json, state.now()));
             }
             after = Some((object.namespace.as_ref().to_owned(), object.name.as_ref().to_owned()));
         }

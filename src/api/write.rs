@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Api;
 use super::body;
 use super::error::ApiError;
-use super::kinds::{Draft, Kind};
+use super::kinds::{Amended, Draft, Kind};
 use super::params::Head;
 use super::read;
 use crate::admit::{Decoded, Encoding, FieldValidation};
@@ -37,6 +37,11 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
         body::check_depth(&bytes)?;
     }
     let namespace = head.namespace();
+    let node = state
+        .node
+        .node()
+        .await
+        .map_err(|error| ApiError::from_store(error, kind, ""))?;
     let mut attempt = 1;
     loop {
         let uid = Uid(Uuid::new_v4().to_string());
@@ -46,7 +51,7 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             encoding,
             validation,
             namespace,
-            node_name: &state.node_name,
+            node: &node,
             now: state.now(),
             uid: uid.clone(),
             suffix: &suffix,
@@ -91,24 +96,56 @@ fn name_suffix(random: Uuid) -> String {
         .collect()
 }
 
-/// Store a changed object over the version it was made from.
-async fn store_over(
-    state: &Api,
-    kind: &'static Kind,
-    current: &StoredObject,
-    desired: Value,
-) -> Result<StoredObject, StoreError> {
-    let (namespace, name) = (&current.namespace, &current.name);
-    state
-        .store
-        .update(
-            kind.kind,
-            namespace,
-            name,
-            current.resource_version,
-            without_status(desired),
-        )
-        .await
+/// Makes of a stored object and of what a client proposes instead what is to be stored, the whole object.
+pub(crate) type AmendStatus = fn(&Api, &Value, Value) -> Result<Value, ApiError>;
+
+/// What of an object a request is about: the path says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Half {
+    Desired,
+    /// The `status` subresource.
+    Status(AmendStatus),
+}
+
+impl Half {
+    fn amend(
+        self,
+        state: &Api,
+        kind: &'static Kind,
+        current: &Value,
+        proposed: Value,
+        validation: FieldValidation,
+    ) -> Result<Amended, ApiError> {
+        match self {
+            Self::Desired => (kind.amend)(current, proposed, validation),
+            Self::Status(amend) => Ok(Amended {
+                object: amend(state, current, proposed)?,
+                warnings: Vec::new(),
+            }),
+        }
+    }
+
+    /// Store a changed object over the version it was made from.
+    async fn store(
+        self,
+        state: &Api,
+        kind: &'static Kind,
+        current: &StoredObject,
+        mut object: Value,
+    ) -> Result<StoredObject, StoreError> {
+        let (namespace, name, version) = (&current.namespace, &current.name, current.resource_version);
+        let store = &state.store;
+        match self {
+            Self::Desired => {
+                let desired = without_status(object);
+                store.update(kind.kind, namespace, name, version, desired).await
+            }
+            Self::Status(_) => {
+                let status = object["status"].take();
+                store.update_status(kind.kind, namespace, name, version, status).await
+            }
+        }
+    }
 }
 
 /// What the store takes as desired: the object without what the store itself adds.
@@ -138,6 +175,16 @@ fn parse(bytes: &Bytes) -> Result<Value, ApiError> {
 }
 
 pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
+    replace_half(state, kind, head, body, Half::Desired).await
+}
+
+pub(crate) async fn replace_half(
+    state: &Api,
+    kind: &'static Kind,
+    head: &Head,
+    body: Body,
+    half: Half,
+) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("UpdateOptions")?;
     let validation = head.params.field_validation("UpdateOptions")?;
@@ -157,13 +204,13 @@ pub(crate) async fn replace(state: &Api, kind: &'static Kind, head: &Head, body:
     loop {
         let current = read::stored(state, kind, head.namespace(), head.name()?).await?;
         check_version(kind, &proposed, &current)?;
-        let amended = (kind.amend)(&current.json, proposed.clone(), FieldValidation::Ignore)?;
+        let amended = half.amend(state, kind, &current.json, proposed.clone(), FieldValidation::Ignore)?;
         warnings.extend(amended.warnings);
         warnings.dedup();
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &warnings);
         }
-        match store_over(state, kind, &current, amended.object).await {
+        match half.store(state, kind, &current, amended.object).await {
             Ok(stored) => return answer.object(StatusCode::OK, &stored.json, &warnings),
             Err(StoreError::Conflict { .. }) if unconditional && attempt < CONFLICT_ATTEMPTS => attempt += 1,
             Err(error) => return Err(ApiError::from_store(error, kind, &current.name)),
@@ -250,6 +297,16 @@ fn is_plain(patch: &Value) -> bool {
 }
 
 pub(crate) async fn patch(state: &Api, kind: &'static Kind, head: &Head, body: Body) -> Result<Response, ApiError> {
+    patch_half(state, kind, head, body, Half::Desired).await
+}
+
+pub(crate) async fn patch_half(
+    state: &Api,
+    kind: &'static Kind,
+    head: &Head,
+    body: Body,
+    half: Half,
+) -> Result<Response, ApiError> {
     let answer = read::answer(state, kind, head)?;
     let dry_run = head.params.dry_run("PatchOptions")?;
     let validation: FieldValidation = head.params.field_validation("PatchOptions")?;
@@ -261,11 +318,11 @@ pub(crate) async fn patch(state: &Api, kind: &'static Kind, head: &Head, body: B
         let mut proposed = current.json.as_ref().clone();
         patch.apply(&mut proposed)?;
         check_version(kind, &proposed, &current)?;
-        let amended = (kind.amend)(&current.json, proposed, validation)?;
+        let amended = half.amend(state, kind, &current.json, proposed, validation)?;
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &amended.warnings);
         }
-        match store_over(state, kind, &current, amended.object).await {
+        match half.store(state, kind, &current, amended.object).await {
             Ok(stored) => return answer.object(StatusCode::OK, &stored.json, &amended.warnings),
             Err(StoreError::Conflict { .. }) if attempt < CONFLICT_ATTEMPTS => attempt += 1,
             Err(error) => return Err(ApiError::from_store(error, kind, &current.name)),

@@ -7,7 +7,7 @@
 //!
 //! | table | what is in it | written by | why it is stored |
 //! | --- | --- | --- | --- |
-//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
+//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API; status, and the end of a pod: the controller; a Node, its Lease and Events: whoever tells of them | it is what people asked for; nobody else knows it |
 //! | `change` | the newest changes of objects, each with the object after and before | the writer, with the change itself | a watch that was cut goes on where it was, also after the agent was restarted; its key is the global resource version, never used twice |
 //! | `history` | for each kind the newest version dropped from `change` | the writer, when it drops | a watch from before it is told so (410), never left with a gap |
 //! | `pod` | first seen, torn down | the controller | `status.startTime`; that nothing is left to be torn down |
@@ -55,7 +55,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::model::{Observed, Uid};
 use history::History;
-use object::Key;
+use object::{Half, Key};
 use observed::Difference;
 use writer::{Failure, Reply, Request, Writer};
 
@@ -108,7 +108,9 @@ pub enum ChangeType {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// What somebody wants: a desired half, or a status that a client wrote.
     Desired,
+    /// What podd itself saw.
     Status,
 }
 
@@ -180,7 +182,8 @@ impl Store {
 
     // ---- objects: written by the API alone ----
 
-    /// Make an object. `desired` has no status and no resourceVersion (they are taken out); its metadata.uid is `uid`.
+    /// Make an object; its metadata.uid is `uid`. A status in it is the one it begins with; a resourceVersion in it is
+    /// taken out.
     pub async fn create(
         &self,
         kind: &str,
@@ -232,11 +235,49 @@ impl Store {
         expected: u64,
         desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
+        self.replace(kind, namespace, name, expected, Half::Desired(desired))
+            .await
+    }
+
+    /// [`Store::update`] of the status alone: for what clients write into it. What podd itself sees goes through
+    /// [`Store::set_status`], which does not wake the controller.
+    pub async fn update_status(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        status: serde_json::Value,
+    ) -> Result<StoredObject, StoreError> {
+        self.replace(kind, namespace, name, expected, Half::Status(status))
+            .await
+    }
+
+    /// [`Store::update`] of both halves at once: the object with its status.
+    pub async fn update_whole(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        object: serde_json::Value,
+    ) -> Result<StoredObject, StoreError> {
+        self.replace(kind, namespace, name, expected, Half::Both(object)).await
+    }
+
+    async fn replace(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        half: Half,
+    ) -> Result<StoredObject, StoreError> {
         let key = Key::new(kind, namespace, name);
         self.write(|reply| Request::Update {
             key,
             expected,
-            desired,
+            half,
             reply,
         })
         .await
@@ -304,8 +345,34 @@ impl Store {
     /// Replace the status; false (and nothing written, no new resource version) when it is equal to the one stored.
     /// `NotFound`, with the uid for a name, when the pod is gone.
     pub async fn set_status(&self, uid: &Uid, status: serde_json::Value) -> Result<bool, StoreError> {
+        self.write_status(uid, None, status).await
+    }
+
+    /// [`Store::set_status`] if the object still has resource version `expected`; else `Conflict`. Whoever keeps parts
+    /// of the status before must not overwrite what was written to them meanwhile.
+    pub async fn set_status_over(
+        &self,
+        uid: &Uid,
+        expected: u64,
+        status: serde_json::Value,
+    ) -> Result<bool, StoreError> {
+        self.write_status(uid, Some(expected), status).await
+    }
+
+    async fn write_status(
+        &self,
+        uid: &Uid,
+        expected: Option<u64>,
+        status: serde_json::Value,
+    ) -> Result<bool, StoreError> {
         let uid = uid.clone();
-        self.write(|reply| Request::SetStatus { uid, status, reply }).await
+        self.write(|reply| Request::SetStatus {
+            uid,
+            expected,
+            status,
+            reply,
+        })
+        .await
     }
 
     /// Remove the pod's object and every row about it, its address too. Not there: nothing happens.

@@ -158,17 +158,17 @@ fn whole(mut desired: Map<String, Value>, status: Option<Value>, version: u64) -
     Value::Object(desired)
 }
 
-/// The half that is stored as desired: what the store itself fills in is taken out, should it be there.
-fn desired_half(key: &Key, desired: Value) -> Result<Map<String, Value>, StoreError> {
-    let Some(mut desired) = with_metadata(desired) else {
+/// The half that is stored as desired, without what the store itself fills in, and the status, should it be there.
+fn halves(key: &Key, object: Value) -> Result<(Map<String, Value>, Option<Value>), StoreError> {
+    let Some(mut desired) = with_metadata(object) else {
         let (kind, namespace, name) = key.owned();
         return Err(StoreError::NotAnObject { kind, namespace, name });
     };
-    desired.remove("status");
+    let status = desired.remove("status");
     if let Some(Value::Object(metadata)) = desired.get_mut("metadata") {
         metadata.remove("resourceVersion");
     }
-    Ok(desired)
+    Ok((desired, status))
 }
 
 /// What stands for an object that was removed and could not be read: enough for a watch to forget it.
@@ -189,14 +189,15 @@ pub(super) async fn create(
     transaction: &mut Transaction<'_>,
     key: Key,
     uid: Uid,
-    desired: Value,
+    object: Value,
 ) -> Result<StoredObject, StoreError> {
-    let desired = desired_half(&key, desired)?;
+    let (desired, status) = halves(&key, object)?;
+    let status_text = status.as_ref().map(Value::to_string);
     let version = transaction.next_version();
     let (kind, namespace, name, uid_text) = (&*key.kind, &*key.namespace, &*key.name, uid.as_str());
     let (row_version, text) = (to_i64(OBJECT, "resource_version", version)?, object_text(&desired));
     let made = sqlx::query!(
-        "INSERT INTO object (kind, namespace, name, uid, resource_version, desired) VALUES (?, ?, ?, ?, ?, ?)
+        "INSERT INTO object (kind, namespace, name, uid, resource_version, desired, status) VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (kind, namespace, name) DO NOTHING",
         kind,
         namespace,
@@ -204,6 +205,7 @@ pub(super) async fn create(
         uid_text,
         row_version,
         text,
+        status_text,
     )
     .execute(&mut *transaction.connection)
     .await
@@ -217,20 +219,37 @@ pub(super) async fn create(
         uid,
         version,
         desired,
-        status: None,
+        status,
     });
     transaction
         .record(ChangeType::Added, Origin::Desired, object, None)
         .await
 }
 
+/// What an update replaces; the other half stays.
+#[derive(Debug)]
+pub(super) enum Half {
+    /// Of a whole object. A status in it is passed over.
+    Desired(Value),
+    Status(Value),
+    /// A whole object with its status.
+    Both(Value),
+}
+
 pub(super) async fn update(
     transaction: &mut Transaction<'_>,
     key: &Key,
     expected: u64,
-    desired: Value,
+    half: Half,
 ) -> Result<StoredObject, StoreError> {
-    let desired = desired_half(key, desired)?;
+    let (desired, status) = match half {
+        Half::Desired(object) => (Some(halves(key, object)?.0), None),
+        Half::Status(status) => (None, Some(status)),
+        Half::Both(object) => {
+            let (desired, status) = halves(key, object)?;
+            (Some(desired), status)
+        }
+    };
     let mut stored = Stored::try_from(
         by_name(transaction.connection, key)
             .await?
@@ -239,21 +258,28 @@ pub(super) async fn update(
     if stored.version != expected {
         return Err(key.conflict(expected, stored.version));
     }
-    if stored.desired == desired {
+    let desired = desired.filter(|desired| stored.desired != *desired);
+    let status = status.filter(|status| stored.status.as_ref() != Some(status));
+    if desired.is_none() && status.is_none() {
         return Ok(stored.into());
     }
     let previous = stored.whole();
-    stored.desired = desired;
+    // A half that stays is not written again.
+    let text = desired.as_ref().map(object_text);
+    let status_text = status.as_ref().map(Value::to_string);
+    stored.desired = desired.unwrap_or(stored.desired);
+    stored.status = status.or(stored.status);
     stored.version = transaction.next_version();
-    let (version, text, uid) = (
+    let (version, uid) = (
         to_i64(OBJECT, "resource_version", stored.version)?,
-        object_text(&stored.desired),
         stored.uid.as_str(),
     );
     sqlx::query!(
-        "UPDATE object SET resource_version = ?, desired = ? WHERE uid = ?",
+        "UPDATE object SET resource_version = ?, desired = coalesce(?, desired), status = coalesce(?, status)
+         WHERE uid = ?",
         version,
         text,
+        status_text,
         uid
     )
     .execute(&mut *transaction.connection)
@@ -268,6 +294,7 @@ pub(super) async fn update(
 pub(super) async fn set_status(
     transaction: &mut Transaction<'_>,
     uid: &Uid,
+    expected: Option<u64>,
     status: Value,
 ) -> Result<bool, StoreError> {
     let row = by_uid(transaction.connection, uid)
@@ -278,6 +305,11 @@ pub(super) async fn set_status(
             name: uid.to_string(),
         })?;
     let mut stored = Stored::try_from(row)?;
+    if let Some(expected) = expected
+        && stored.version != expected
+    {
+        return Err(stored.key.conflict(expected, stored.version));
+    }
     if stored.status.as_ref() == Some(&status) {
         return Ok(false);
     }

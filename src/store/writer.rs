@@ -53,7 +53,7 @@ pub(super) enum Request {
     Update {
         key: object::Key,
         expected: u64,
-        desired: Value,
+        half: object::Half,
         reply: Reply<StoredObject>,
     },
     Delete {
@@ -63,6 +63,7 @@ pub(super) enum Request {
     },
     SetStatus {
         uid: Uid,
+        expected: Option<u64>,
         status: Value,
         reply: Reply<bool>,
     },
@@ -345,13 +346,16 @@ impl Request {
             Self::Update {
                 key,
                 expected,
-                desired,
+                half,
                 reply,
-            } => answer(reply, object::update(transaction, &key, expected, desired).await),
+            } => answer(reply, object::update(transaction, &key, expected, half).await),
             Self::Delete { key, expected, reply } => answer(reply, object::delete(transaction, &key, expected).await),
-            Self::SetStatus { uid, status, reply } => {
-                answer(reply, object::set_status(transaction, &uid, status).await)
-            }
+            Self::SetStatus {
+                uid,
+                expected,
+                status,
+                reply,
+            } => answer(reply, object::set_status(transaction, &uid, expected, status).await),
             Self::SaveObserved { uid, difference, reply } => {
                 answer(reply, observed::save(transaction.connection, &uid, *difference).await)
             }

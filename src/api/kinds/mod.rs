@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::{Timestamp, Uid};
+use crate::schedule::NodeView;
 
 /// Every kind served.
 pub static KINDS: &[&Kind] = &[&pod::POD];
@@ -101,7 +102,8 @@ pub struct Draft<'a> {
     pub validation: FieldValidation,
     /// Of the path; empty for kinds without one.
     pub namespace: &'a str,
-    pub node_name: &'a str,
+    /// Where a pod may be bound to.
+    pub node: &'a NodeView,
     pub now: Timestamp,
     /// The new object's.
     pub uid: Uid,
@@ -113,7 +115,7 @@ pub struct Draft<'a> {
 #[derive(Debug)]
 pub struct Admitted {
     pub name: String,
-    /// Whole, without status and resource version.
+    /// Whole, without resource version; a status in it is the one that it begins with, never one that a client sent.
     pub object: Value,
     /// Its name was made up, so another one may be tried should it be taken.
     pub generated: bool,
