@@ -28,9 +28,12 @@ pub(crate) fn beaten(kind: &str, node_name: &str, object: Arc<Value>, now: Times
     match kind {
         "Node" => {
             let mut object = Arc::unwrap_or_clone(object);
-            for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+            let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+            for condition in conditions.into_iter().flatten() {
                 let is_own = CONDITIONS.iter().any(|own| condition["type"] == *own);
-                if is_own && let Some(at) = beat(&condition["lastHeartbeatTime"], now, STATUS_EVERY) {
+                if is_own
+                    && let Some(at) = beat(&condition["lastHeartbeatTime"], now, STATUS_EVERY)
+                {
                     condition["lastHeartbeatTime"] = at.to_string().into();
                 }
             }
@@ -38,8 +41,8 @@ pub(crate) fn beaten(kind: &str, node_name: &str, object: Arc<Value>, now: Times
         }
         "Lease" if object["metadata"]["namespace"] == "kube-node-lease" => {
             let mut object = Arc::unwrap_or_clone(object);
-            let spec = &mut object["spec"];
-            if spec["holderIdentity"] == node_name
+            if let Some(spec) = object.get_mut("spec")
+                && spec["holderIdentity"] == node_name
                 && let Some(at) = beat(&spec["renewTime"], now, LEASE_EVERY)
             {
                 spec["renewTime"] = format!("{at:.6}").into();

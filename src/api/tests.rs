@@ -3,6 +3,7 @@
 mod guarding;
 mod logs;
 mod objects;
+mod placement;
 mod watches;
 
 use axum::Router;

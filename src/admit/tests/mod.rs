@@ -4,6 +4,7 @@
 mod decoding;
 mod manifests;
 mod model;
+mod placement;
 mod properties;
 mod rules;
 

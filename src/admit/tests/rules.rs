@@ -1071,7 +1071,7 @@ fn a_thoroughly_bad_manifest() {
         "metadata": {"name": "Bad Name", "namespace": "elsewhere", "labels": {"-": "!"}},
         "spec": {
             "restartPolicy": "Whenever", "terminationGracePeriodSeconds": -30, "dnsPolicy": "None",
-            "hostname": "a.b", "nodeName": "mars", "hostPID": true, "initContainers": [{"name": "i"}],
+            "hostname": "a.b", "nodeName": "MARS", "hostPID": true, "initContainers": [{"name": "i"}],
             "hostAliases": [{"ip": "localhost"}],
             "securityContext": {"runAsUser": -1, "fsGroup": 1},
             "volumes": [{"name": "a"}, {"name": "a", "secret": {}}, {"hostPath": {"path": "../x", "type": "Dir"}}],
