@@ -31,8 +31,8 @@ use crate::model::{
 };
 use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, restart_due};
 use crate::schedule::Placement;
-pub use conditions::{DISRUPTION_TARGET, OWN_CONDITIONS, set_condition, set_placement};
 use conditions::conditions;
+pub use conditions::{DISRUPTION_TARGET, OWN_CONDITIONS, set_condition, set_placement};
 
 /// What a pod's status says of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -162,11 +162,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 other_than(priority_class_name.as_ref(), &[]),
                 Warned(NO_PRIORITIES),
             ),
-            (
-                "readinessGates",
-                filled(readiness_gates.as_ref()),
-                Honoured,
-            ),
+            ("readinessGates", filled(readiness_gates.as_ref()), Honoured),
             (
                 "resourceClaims",
                 filled(resource_claims.as_ref()),
@@ -183,16 +179,8 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 other_than(runtime_class_name.as_ref(), &[]),
                 Refused("runtime classes"),
             ),
-            (
-                "schedulerName",
-                scheduler_name.is_some(),
-                Honoured,
-            ),
-            (
-                "schedulingGates",
-                filled(scheduling_gates.as_ref()),
-                Honoured,
-            ),
+            ("schedulerName", scheduler_name.is_some(), Honoured),
+            ("schedulingGates", filled(scheduling_gates.as_ref()), Honoured),
             (
                 "schedulingGroup",
                 scheduling_group.is_some(),

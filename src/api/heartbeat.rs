@@ -31,9 +31,7 @@ pub(crate) fn beaten(kind: &str, node_name: &str, object: Arc<Value>, now: Times
             let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
             for condition in conditions.into_iter().flatten() {
                 let is_own = CONDITIONS.iter().any(|own| condition["type"] == *own);
-                if is_own
-                    && let Some(at) = beat(&condition["lastHeartbeatTime"], now, STATUS_EVERY)
-                {
+                if is_own && let Some(at) = beat(&condition["lastHeartbeatTime"], now, STATUS_EVERY) {
                     condition["lastHeartbeatTime"] = at.to_string().into();
                 }
             }
@@ -98,16 +96,30 @@ mod tests {
                 {"type": "Somebodys", "lastHeartbeatTime": "2026-01-01T00:00:00Z"},
             ]}})
         };
-        let read = beaten("Node", "n", Arc::new(node("2026-01-01T00:00:00Z")), at("2026-01-01T00:14:00Z"));
+        let read = beaten(
+            "Node",
+            "n",
+            Arc::new(node("2026-01-01T00:00:00Z")),
+            at("2026-01-01T00:14:00Z"),
+        );
         assert_eq!(*read, node("2026-01-01T00:10:00Z"));
     }
 
     #[test]
     fn nothing_else_is_touched() {
         for (kind, object) in [
-            ("Node", json!({"metadata": {"name": "other"}, "status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": "2020-01-01T00:00:00Z"}]}})),
-            ("Lease", json!({"metadata": {"name": "n", "namespace": "mine"}, "spec": {"holderIdentity": "n", "renewTime": "2020-01-01T00:00:00.000000Z"}})),
-            ("Lease", json!({"metadata": {"name": "n", "namespace": "kube-node-lease"}, "spec": {"holderIdentity": "me", "renewTime": "2020-01-01T00:00:00.000000Z"}})),
+            (
+                "Node",
+                json!({"metadata": {"name": "other"}, "status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": "2020-01-01T00:00:00Z"}]}}),
+            ),
+            (
+                "Lease",
+                json!({"metadata": {"name": "n", "namespace": "mine"}, "spec": {"holderIdentity": "n", "renewTime": "2020-01-01T00:00:00.000000Z"}}),
+            ),
+            (
+                "Lease",
+                json!({"metadata": {"name": "n", "namespace": "kube-node-lease"}, "spec": {"holderIdentity": "me", "renewTime": "2020-01-01T00:00:00.000000Z"}}),
+            ),
             ("Pod", json!({"metadata": {"name": "n"}})),
             ("Node", json!({"metadata": {"name": "n"}})),
         ] {

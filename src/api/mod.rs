@@ -214,7 +214,11 @@ fn routes(kind: &'static Kind) -> Router<Api> {
         .route(&path, in_collection);
     if kind.subresources.iter().any(|s| s.name == "status") {
         let is_pods = kind.kind == kinds::pod::POD.kind;
-        let status = if is_pods { object.merge(pods::status_routes()) } else { object };
+        let status = if is_pods {
+            object.merge(pods::status_routes())
+        } else {
+            object
+        };
         router = router.route(&format!("{path}/{{name}}/status"), status);
     }
     if kind.namespaced {

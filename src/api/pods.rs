@@ -114,7 +114,11 @@ async fn bind(state: &Api, head: &Head, name: Option<&str>, body: Body) -> Resul
             return Ok(success(StatusCode::CREATED));
         }
         let (namespace, version) = (&current.namespace, current.resource_version);
-        match state.store.update_whole(POD.kind, namespace, name, version, bound).await {
+        match state
+            .store
+            .update_whole(POD.kind, namespace, name, version, bound)
+            .await
+        {
             Ok(_) => return Ok(success(StatusCode::CREATED)),
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(ApiError::from_store(error, &POD, name)),
@@ -185,7 +189,10 @@ fn bound(pod: &StoredObject, binding: &Binding, now: Timestamp) -> Result<Value,
     if let Some(node) = object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
         return refuse(format!("pod {name} is already assigned to node \"{node}\""));
     }
-    if object["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+    if object["spec"]["schedulingGates"]
+        .as_array()
+        .is_some_and(|gates| !gates.is_empty())
+    {
         return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let mut status = status_of(object)?;
@@ -255,7 +262,11 @@ async fn tell_disruption(state: &Api, mut pod: StoredObject) -> Result<StoredObj
         set_condition(&mut status, condition);
         let (namespace, name, version) = (&pod.namespace, &pod.name, pod.resource_version);
         let status = write_status(&status)?;
-        match state.store.update_status(POD.kind, namespace, name, version, status).await {
+        match state
+            .store
+            .update_status(POD.kind, namespace, name, version, status)
+            .await
+        {
             Ok(stored) => return Ok(stored),
             Err(StoreError::Conflict { .. }) => {
                 let fresh = read::stored(state, &POD, namespace, name).await?;
@@ -314,14 +325,10 @@ fn amend_status(state: &Api, current: &Value, proposed: Value) -> Result<Value, 
 /// The handlers of `status`, beside its GET.
 pub(crate) fn status_routes() -> MethodRouter<Api> {
     MethodRouter::new()
-        .put(
-            |State(state): State<Api>, head: Head, request: Request| async move {
-                write::replace_half(&state, &POD, &head, request.into_body(), STATUS).await
-            },
-        )
-        .patch(
-            |State(state): State<Api>, head: Head, request: Request| async move {
-                write::patch_half(&state, &POD, &head, request.into_body(), STATUS).await
-            },
-        )
+        .put(|State(state): State<Api>, head: Head, request: Request| async move {
+            write::replace_half(&state, &POD, &head, request.into_body(), STATUS).await
+        })
+        .patch(|State(state): State<Api>, head: Head, request: Request| async move {
+            write::patch_half(&state, &POD, &head, request.into_body(), STATUS).await
+        })
 }

@@ -60,7 +60,11 @@ impl Telling<'_> {
                 format!("Failed to create pod sandbox: {error}"),
             ),
             FailedStep::Teardown => {
-                self.of_pod(Severity::Warning, "FailedKillPod", format!("error killing pod: {error}"));
+                self.of_pod(
+                    Severity::Warning,
+                    "FailedKillPod",
+                    format!("error killing pod: {error}"),
+                );
             }
             FailedStep::Container(name) => self.container_failed(name, error),
         }
@@ -151,7 +155,8 @@ impl Telling<'_> {
                         uid,
                         ..
                     } = self.pod;
-                    let message = format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
+                    let message =
+                        format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
                     self.of_container(name, Severity::Warning, "BackOff", message);
                 }
                 Some("ImagePullBackOff") => {

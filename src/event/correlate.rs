@@ -94,21 +94,18 @@ impl Correlator {
             like.subject = whole.clone();
             like.message = None;
         }
-        let seen = match self.seen.get(&like) {
-            Some(seen) => {
-                seen.count = seen.count.saturating_add(1);
-                seen.clone()
-            }
-            None => {
-                let seen = Seen {
-                    name: self.name(&note),
-                    uid,
-                    first: note.at,
-                    count: 1,
-                };
-                self.seen.put(like, seen.clone());
-                seen
-            }
+        let seen = if let Some(seen) = self.seen.get(&like) {
+            seen.count = seen.count.saturating_add(1);
+            seen.clone()
+        } else {
+            let seen = Seen {
+                name: self.name(&note),
+                uid,
+                first: note.at,
+                count: 1,
+            };
+            self.seen.put(like, seen.clone());
+            seen
         };
         if !self.has_room(&note, whole) {
             return None;

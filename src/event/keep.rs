@@ -219,7 +219,11 @@ impl Keeper {
         if entry.count > 1 {
             let known = match self.shelf.version(key) {
                 Some(version) => Some(version),
-                None => self.store.get(EVENT, namespace, name).await?.map(|o| o.resource_version),
+                None => self
+                    .store
+                    .get(EVENT, namespace, name)
+                    .await?
+                    .map(|o| o.resource_version),
             };
             if let Some(version) = known {
                 return match self.store.update(EVENT, namespace, name, version, event).await {

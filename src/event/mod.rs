@@ -142,7 +142,10 @@ impl Recorder {
         let (recorder, keeper) = Self::new(store, "node-1", clock);
         let (forever, stop) = tokio::sync::watch::channel(false);
         tokio::spawn(async move {
-            keeper.with(shelf::Bounds::default(), std::time::Duration::ZERO).run(stop).await;
+            keeper
+                .with(shelf::Bounds::default(), std::time::Duration::ZERO)
+                .run(stop)
+                .await;
             drop(forever);
         });
         recorder

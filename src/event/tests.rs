@@ -54,9 +54,23 @@ fn the_same_again_counts_and_keeps_its_name() {
         note(pod("b"), "Pulled", "m", 0),
         note(pod("a"), "Created", "m", 0),
         note(pod("a"), "Pulled", "n", 0),
-        note(Subject { field_path: Some("spec.containers{c}".to_owned()), ..pod("a") }, "Pulled", "m", 0),
-        Note { severity: Severity::Warning, ..note(pod("a"), "Pulled", "m", 0) },
-        Note { source: Source::Scheduler, ..note(pod("a"), "Pulled", "m", 0) },
+        note(
+            Subject {
+                field_path: Some("spec.containers{c}".to_owned()),
+                ..pod("a")
+            },
+            "Pulled",
+            "m",
+            0,
+        ),
+        Note {
+            severity: Severity::Warning,
+            ..note(pod("a"), "Pulled", "m", 0)
+        },
+        Note {
+            source: Source::Scheduler,
+            ..note(pod("a"), "Pulled", "m", 0)
+        },
     ] {
         let entry = observe(&mut correlator, other).unwrap();
         assert_eq!(entry.count, 1, "{entry:?}");
@@ -64,7 +78,12 @@ fn the_same_again_counts_and_keeps_its_name() {
     }
     // Once it is gone from the store it begins anew.
     correlator.forget(&first.name);
-    assert_eq!(observe(&mut correlator, note(pod("a"), "Pulled", "m", 10)).unwrap().count, 1);
+    assert_eq!(
+        observe(&mut correlator, note(pod("a"), "Pulled", "m", 10))
+            .unwrap()
+            .count,
+        1
+    );
 }
 
 #[test]
@@ -106,7 +125,9 @@ fn what_is_remembered_is_bounded() {
     }
     // The newest are still known, the oldest are not.
     let count = |correlator: &mut Correlator, n: i32| {
-        observe(correlator, note(pod(&format!("p{n}")), "Started", "m", 1)).unwrap().count
+        observe(correlator, note(pod(&format!("p{n}")), "Started", "m", 1))
+            .unwrap()
+            .count
     };
     assert_eq!(count(&mut correlator, 19_999), 2);
     assert_eq!(count(&mut correlator, 0), 1);
@@ -138,7 +159,7 @@ fn the_oldest_go_first_from_a_shelf_that_is_full() {
         shelf.put(key(namespace, name), at(seconds), 1);
     }
     assert!(!shelf.is_too_full("x"));
-    shelf.put(key("x", "newest", ), at(4), 2);
+    shelf.put(key("x", "newest"), at(4), 2);
     assert!(shelf.is_too_full("x"));
     assert_eq!(shelf.too_many(), [key("x", "old")]);
     // One that happens again is young again; what is told late does not make it old.
@@ -178,7 +199,13 @@ async fn what_is_told_is_stored_as_kubernetes_stores_it() {
         field_path: Some("spec.containers{main}".to_owned()),
         ..pod("web")
     };
-    recorder.tell(Source::Kubelet, subject.clone(), Severity::Normal, "Started", "Started container main");
+    recorder.tell(
+        Source::Kubelet,
+        subject.clone(),
+        Severity::Normal,
+        "Started",
+        "Started container main",
+    );
     let (change, event) = next(&mut changes).await;
     assert_eq!(change, ChangeType::Added);
     let name = event["metadata"]["name"].as_str().unwrap();
@@ -194,7 +221,13 @@ async fn what_is_told_is_stored_as_kubernetes_stores_it() {
         "reportingComponent": "kubelet", "reportingInstance": "node-1",
     });
     assert_eq!(event, expected);
-    recorder.tell(Source::Kubelet, subject, Severity::Normal, "Started", "Started container main");
+    recorder.tell(
+        Source::Kubelet,
+        subject,
+        Severity::Normal,
+        "Started",
+        "Started container main",
+    );
     let (change, again) = next(&mut changes).await;
     assert_eq!(change, ChangeType::Modified);
     expected["count"] = 2.into();
@@ -207,7 +240,13 @@ async fn what_is_told_of_the_node_lies_in_the_default_namespace() {
     let (store, _dir) = store().await;
     let mut changes = store.subscribe();
     let recorder = Recorder::hasty(store, now);
-    recorder.tell(Source::Kubelet, Subject::node("node-1"), Severity::Normal, "Starting", "Starting podd.");
+    recorder.tell(
+        Source::Kubelet,
+        Subject::node("node-1"),
+        Severity::Normal,
+        "Starting",
+        "Starting podd.",
+    );
     let (_, event) = next(&mut changes).await;
     assert_eq!(event["metadata"]["namespace"], "default");
     assert_eq!(
@@ -247,7 +286,10 @@ async fn events_older_than_an_hour_are_removed_whoever_wrote_them() {
         ("young", "lastTimestamp", "2025-12-31T23:30:00Z"),
     ] {
         let event = event(name, field, at);
-        store.create(EVENT, "x", name, &Uid(name.to_owned()), event).await.unwrap();
+        store
+            .create(EVENT, "x", name, &Uid(name.to_owned()), event)
+            .await
+            .unwrap();
     }
     let mut changes = store.subscribe();
     let _recorder = Recorder::hasty(store.clone(), now);
@@ -271,7 +313,11 @@ async fn a_namespace_keeps_so_many_events_and_no_more() {
     stop.send_replace(true);
     keeper.run(stopped).await;
     let page = store.list(EVENT, None, None, None).await.unwrap();
-    let reasons: Vec<&str> = page.objects.iter().filter_map(|event| event.json["reason"].as_str()).collect();
+    let reasons: Vec<&str> = page
+        .objects
+        .iter()
+        .filter_map(|event| event.json["reason"].as_str())
+        .collect();
     assert_eq!(reasons, ["C", "D", "E", "F"]);
 }
 
@@ -282,11 +328,17 @@ async fn a_namespace_that_is_going_gets_no_more_events() {
     let mut going = namespace("going");
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     for (name, object) in [("default", namespace("default")), ("going", going)] {
-        store.create("Namespace", "", name, &Uid(name.to_owned()), object).await.unwrap();
+        store
+            .create("Namespace", "", name, &Uid(name.to_owned()), object)
+            .await
+            .unwrap();
     }
     let (recorder, keeper) = Recorder::new(store.clone(), "node-1", now);
     for namespace in ["default", "going", "gone"] {
-        let subject = Subject { namespace: namespace.to_owned(), ..pod("a") };
+        let subject = Subject {
+            namespace: namespace.to_owned(),
+            ..pod("a")
+        };
         recorder.tell(Source::Kubelet, subject, Severity::Normal, "Killing", "m");
     }
     let (stop, stopped) = watch::channel(false);

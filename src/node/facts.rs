@@ -96,7 +96,13 @@ mod tests {
 
     #[test]
     fn processors_are_counted_from_ranges() {
-        for (online, count) in [("0\n", Some(1)), ("0-3", Some(4)), ("0-1,4,6-7\n", Some(5)), ("", None), ("x", None)] {
+        for (online, count) in [
+            ("0\n", Some(1)),
+            ("0-3", Some(4)),
+            ("0-1,4,6-7\n", Some(5)),
+            ("", None),
+            ("x", None),
+        ] {
             assert_eq!(cpus(online), count, "{online:?}");
         }
     }

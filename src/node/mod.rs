@@ -96,6 +96,7 @@ impl NodeKeeper {
     /// Write Node and Lease, before anything asks for them.
     pub async fn register(&self) -> Result<(), NodeError> {
         self.tell(Severity::Normal, "Starting", "Starting podd.".to_owned());
+        self.remove_old_names().await?;
         let boot_id = |node: &Node| Some(node.status.as_ref()?.node_info.as_ref()?.boot_id.clone());
         let before = self.write_node(None).await?;
         let before = before.as_ref().and_then(boot_id);
@@ -105,6 +106,27 @@ impl NodeKeeper {
                 self.identity.name, self.facts.boot_id
             );
             self.tell(Severity::Warning, "Rebooted", message);
+        }
+        Ok(())
+    }
+
+    /// There is one node: what it was called before is not another one.
+    async fn remove_old_names(&self) -> Result<(), NodeError> {
+        for old in self.store.list(NODE, None, None, None).await?.objects {
+            let runtime = &old.json["status"]["nodeInfo"]["containerRuntimeVersion"];
+            let is_own = runtime
+                .as_str()
+                .is_some_and(|runtime| runtime.starts_with(object::RUNTIME));
+            if !is_own || *old.name == *self.identity.name {
+                continue;
+            }
+            tracing::info!(old = %old.name, new = %self.identity.name, "the node has another name now");
+            self.store.delete(NODE, "", &old.name, old.resource_version).await?;
+            if let Some(lease) = self.store.get(LEASE, LEASES, &old.name).await? {
+                self.store
+                    .delete(LEASE, LEASES, &old.name, lease.resource_version)
+                    .await?;
+            }
         }
         Ok(())
     }

@@ -22,6 +22,9 @@ const PODS: u64 = 110;
 /// How long a node whose Lease is not renewed counts as alive (`nodeLeaseDurationSeconds`).
 const LEASE_SECONDS: i32 = 40;
 
+/// What `containerRuntimeVersion` begins with.
+pub(super) const RUNTIME: &str = "podd://";
+
 /// The taint that a cordon puts on a node.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
@@ -32,7 +35,11 @@ const HEALTHY: [(&str, &str, &str); 3] = [
         "KubeletHasSufficientMemory",
         "kubelet has sufficient memory available",
     ),
-    ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    (
+        "DiskPressure",
+        "KubeletHasNoDiskPressure",
+        "kubelet has no disk pressure",
+    ),
     (
         "PIDPressure",
         "KubeletHasSufficientPID",
@@ -90,7 +97,7 @@ pub(super) fn node(
     *node_info = Some(NodeSystemInfo {
         architecture: schedule::architecture().to_owned(),
         boot_id: facts.boot_id.clone(),
-        container_runtime_version: format!("podd://{}", env!("CARGO_PKG_VERSION")),
+        container_runtime_version: format!("{RUNTIME}{}", env!("CARGO_PKG_VERSION")),
         kernel_version: facts.kernel.clone(),
         kube_proxy_version: String::new(),
         kubelet_version: identity.version.clone(),
@@ -195,10 +202,7 @@ fn resources(facts: &Facts) -> BTreeMap<String, Quantity> {
         ("pods".to_owned(), PODS.to_string()),
     ]);
     for (size, bytes) in &facts.huge_pages {
-        resources.insert(
-            format!("hugepages-{}", quantity::bytes(*size)),
-            quantity::bytes(*bytes),
-        );
+        resources.insert(format!("hugepages-{}", quantity::bytes(*size)), quantity::bytes(*bytes));
     }
     let quantities = resources.into_iter().map(|(name, amount)| (name, Quantity(amount)));
     quantities.collect()

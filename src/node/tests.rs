@@ -188,7 +188,11 @@ impl Running {
             let node = self.node().await;
             let mut wanted = (*node.json).clone();
             edit(&mut wanted);
-            match self.store.update(NODE, "", "node-1", node.resource_version, wanted).await {
+            match self
+                .store
+                .update(NODE, "", "node-1", node.resource_version, wanted)
+                .await
+            {
                 Err(StoreError::Conflict { .. }) => {}
                 done => {
                     done.unwrap();
@@ -216,7 +220,10 @@ impl Running {
             object["spec"]["nodeName"] = "node-1".into();
         }
         object["status"] = serde_json::to_value(status::initial(now(), &model, &placement)).unwrap();
-        self.store.create("Pod", "default", name, &uid(name), object).await.unwrap()
+        self.store
+            .create("Pod", "default", name, &uid(name), object)
+            .await
+            .unwrap()
     }
 
     /// Wait until the store's object of this kind satisfies.
@@ -242,10 +249,16 @@ impl Running {
 }
 
 fn scheduled(pod: &Value) -> (&str, &str) {
-    let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let conditions = pod["status"]["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let told = conditions.iter().find(|told| told["type"] == "PodScheduled");
     told.map_or(("", ""), |told| {
-        (told["status"].as_str().unwrap(), told["message"].as_str().unwrap_or_default())
+        (
+            told["status"].as_str().unwrap(),
+            told["message"].as_str().unwrap_or_default(),
+        )
     })
 }
 
@@ -274,8 +287,34 @@ async fn node_and_lease_are_there_before_the_agent_is_ready() {
     running.end().await;
     let version = store.get(NODE, "", "node-1").await.unwrap().unwrap().resource_version;
     keeper(&store).register().await.unwrap();
-    assert_eq!(store.get(NODE, "", "node-1").await.unwrap().unwrap().resource_version, version);
+    assert_eq!(
+        store.get(NODE, "", "node-1").await.unwrap().unwrap().resource_version,
+        version
+    );
     drop(dir);
+}
+
+#[tokio::test]
+async fn a_node_with_a_new_name_is_the_same_node() {
+    let running = start().await;
+    let renamed = NodeKeeper {
+        identity: Identity {
+            name: "node-2".to_owned(),
+            ..identity()
+        },
+        ..keeper(&running.store)
+    };
+    let Running { store, stop, task, .. } = &running;
+    stop.send_replace(true);
+    while !task.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    renamed.register().await.unwrap();
+    for kind in [NODE, LEASE] {
+        let page = store.list(kind, None, None, None).await.unwrap();
+        let names: Vec<&str> = page.objects.iter().map(|object| &*object.name).collect();
+        assert_eq!(names, ["node-2"], "{kind}");
+    }
 }
 
 #[tokio::test]
@@ -314,9 +353,14 @@ async fn a_pod_waits_for_its_label_and_is_bound_once_the_node_has_it() {
                preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     assert_eq!(scheduled(&pod.json), ("False", why));
     let event = running.event("FailedScheduling").await;
-    assert_eq!((event["message"].as_str(), event["type"].as_str()), (Some(why), Some("Warning")));
+    assert_eq!(
+        (event["message"].as_str(), event["type"].as_str()),
+        (Some(why), Some("Warning"))
+    );
 
-    running.edit(|node| node["metadata"]["labels"]["disk"] = "ssd".into()).await;
+    running
+        .edit(|node| node["metadata"]["labels"]["disk"] = "ssd".into())
+        .await;
     let bound = running.until("Pod", |pod| pod["spec"]["nodeName"] == "node-1").await;
     assert_eq!(scheduled(&bound), ("True", ""));
     running.event("Scheduled").await;
@@ -329,10 +373,16 @@ async fn a_cordon_holds_pods_back_until_it_is_taken_away() {
     running.edit(|node| node["spec"]["unschedulable"] = true.into()).await;
     running.event("NodeNotSchedulable").await;
     running
-        .until(NODE, |node| node["spec"]["taints"][0]["key"] == "node.kubernetes.io/unschedulable")
+        .until(NODE, |node| {
+            node["spec"]["taints"][0]["key"] == "node.kubernetes.io/unschedulable"
+        })
         .await;
     let pod = running.create("web", json!({})).await;
-    assert!(scheduled(&pod.json).1.contains("1 node(s) were unschedulable."), "{}", pod.json);
+    assert!(
+        scheduled(&pod.json).1.contains("1 node(s) were unschedulable."),
+        "{}",
+        pod.json
+    );
     // What names its node itself is not held back, nor is what is there already touched.
     running.create("mine", json!({"nodeName": "node-1"})).await;
     running
@@ -341,7 +391,9 @@ async fn a_cordon_holds_pods_back_until_it_is_taken_away() {
         })
         .await;
     running
-        .until("Pod", |pod| pod["metadata"]["name"] == "web" && pod["spec"]["nodeName"] == "node-1")
+        .until("Pod", |pod| {
+            pod["metadata"]["name"] == "web" && pod["spec"]["nodeName"] == "node-1"
+        })
         .await;
     assert!(running.node().await.json["spec"]["taints"].is_null());
     running.event("NodeSchedulable").await;
@@ -356,7 +408,9 @@ async fn the_reason_why_a_pod_waits_follows_the_node() {
         .edit(|node| node["spec"]["taints"] = json!([{"key": "k", "value": "v", "effect": "NoExecute"}]))
         .await;
     running
-        .until("Pod", |pod| scheduled(pod).1.contains("1 node(s) had untolerated taint {k: v}."))
+        .until("Pod", |pod| {
+            scheduled(pod).1.contains("1 node(s) had untolerated taint {k: v}.")
+        })
         .await;
     running.end().await;
 }
@@ -364,16 +418,27 @@ async fn the_reason_why_a_pod_waits_follows_the_node() {
 #[tokio::test]
 async fn gated_pods_foreign_schedulers_and_other_nodes_are_let_be() {
     let running = start().await;
-    let gated = running.create("gated", json!({"schedulingGates": [{"name": "wait"}]})).await;
-    assert_eq!(scheduled(&gated.json).1, "Scheduling is blocked due to non-empty scheduling gates");
+    let gated = running
+        .create("gated", json!({"schedulingGates": [{"name": "wait"}]}))
+        .await;
+    assert_eq!(
+        scheduled(&gated.json).1,
+        "Scheduling is blocked due to non-empty scheduling gates"
+    );
     let theirs = running.create("theirs", json!({"schedulerName": "theirs"})).await;
     let elsewhere = running.create("elsewhere", json!({"nodeName": "mars"})).await;
     // The gate is taken away, as a client does it.
     let mut open = (*gated.json).clone();
     open["spec"].as_object_mut().unwrap().remove("schedulingGates");
-    running.store.update("Pod", "default", "gated", gated.resource_version, open).await.unwrap();
     running
-        .until("Pod", |pod| pod["metadata"]["name"] == "gated" && pod["spec"]["nodeName"] == "node-1")
+        .store
+        .update("Pod", "default", "gated", gated.resource_version, open)
+        .await
+        .unwrap();
+    running
+        .until("Pod", |pod| {
+            pod["metadata"]["name"] == "gated" && pod["spec"]["nodeName"] == "node-1"
+        })
         .await;
     for (name, before) in [("theirs", theirs), ("elsewhere", elsewhere)] {
         let after = running.store.get("Pod", "default", name).await.unwrap().unwrap();
@@ -386,7 +451,11 @@ async fn gated_pods_foreign_schedulers_and_other_nodes_are_let_be() {
 async fn a_node_that_is_deleted_comes_back() {
     let running = start().await;
     let node = running.node().await;
-    running.store.delete(NODE, "", "node-1", node.resource_version).await.unwrap();
+    running
+        .store
+        .delete(NODE, "", "node-1", node.resource_version)
+        .await
+        .unwrap();
     let back = running.until(NODE, |_| true).await;
     assert_ne!(back["metadata"]["uid"], node.json["metadata"]["uid"]);
     running.end().await;
@@ -402,7 +471,10 @@ async fn pods_that_waited_while_the_agent_was_away_are_looked_at() {
     running.task.await.unwrap();
     let mut labelled = (*dir.json).clone();
     labelled["metadata"]["labels"]["disk"] = "ssd".into();
-    store.update(NODE, "", "node-1", dir.resource_version, labelled).await.unwrap();
+    store
+        .update(NODE, "", "node-1", dir.resource_version, labelled)
+        .await
+        .unwrap();
     let mut changes = store.subscribe();
     let (stop, stopped) = watch::channel(false);
     let (_ready, readiness) = watch::channel(false);

@@ -51,8 +51,14 @@ fn holds(requirement: &NodeSelectorRequirement, found: Option<&str>) -> bool {
         "NotIn" => !found.is_some_and(is_one),
         "Exists" => found.is_some(),
         "DoesNotExist" => found.is_none(),
-        "Gt" => found.and_then(number).zip(bound).is_some_and(|(found, bound)| found > bound),
-        "Lt" => found.and_then(number).zip(bound).is_some_and(|(found, bound)| found < bound),
+        "Gt" => found
+            .and_then(number)
+            .zip(bound)
+            .is_some_and(|(found, bound)| found > bound),
+        "Lt" => found
+            .and_then(number)
+            .zip(bound)
+            .is_some_and(|(found, bound)| found < bound),
         // Admission lets no other through.
         _ => false,
     }

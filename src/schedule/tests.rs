@@ -33,7 +33,10 @@ fn a_pod_is_placed_by_its_name_its_scheduler_and_its_gates_first() {
         (json!({"nodeName": "elsewhere"}), Placement::Bound),
         (json!({"schedulerName": "mine"}), Placement::Foreign),
         (json!({"schedulingGates": [{"name": "wait"}]}), Placement::Gated),
-        (json!({"schedulingGates": [{"name": "wait"}], "schedulerName": "mine"}), Placement::Gated),
+        (
+            json!({"schedulingGates": [{"name": "wait"}], "schedulerName": "mine"}),
+            Placement::Gated,
+        ),
     ] {
         assert_eq!(placed(&pod, &json!({})), expected, "{pod}");
     }
@@ -59,9 +62,7 @@ fn node_selectors_want_every_pair() {
 
 #[test]
 fn required_affinity_wants_one_whole_term() {
-    let expression = |key: &str, operator: &str, values: Value| {
-        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-    };
+    let expression = |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     for (terms, fits) in [
         (json!([expression("disk", "In", json!(["hdd", "ssd"]))]), true),
         (json!([expression("disk", "NotIn", json!(["ssd"]))]), false),
@@ -74,13 +75,25 @@ fn required_affinity_wants_one_whole_term() {
         (json!([expression("disk", "Lt", json!(["9"]))]), false),
         (json!([expression("gpu", "Gt", json!(["4"]))]), false),
         // Terms are alternatives, the parts of one are not.
-        (json!([expression("gpu", "Exists", json!([])), expression("disk", "Exists", json!([]))]), true),
+        (
+            json!([
+                expression("gpu", "Exists", json!([])),
+                expression("disk", "Exists", json!([]))
+            ]),
+            true,
+        ),
         (
             json!([{"matchExpressions": [{"key": "disk", "operator": "Exists"}, {"key": "gpu", "operator": "Exists"}]}]),
             false,
         ),
-        (json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}]), true),
-        (json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}]}]), false),
+        (
+            json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}]),
+            true,
+        ),
+        (
+            json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}]}]),
+            false,
+        ),
         // What says nothing matches nothing.
         (json!([{}]), false),
         (json!([]), false),
@@ -100,15 +113,27 @@ fn taints_keep_away_what_does_not_tolerate_them() {
         (json!([]), "NoExecute", false),
         (json!([]), "PreferNoSchedule", true),
         (json!([{"key": "k", "value": "v"}]), "NoSchedule", true),
-        (json!([{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]), "NoSchedule", true),
+        (
+            json!([{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]),
+            "NoSchedule",
+            true,
+        ),
         (json!([{"key": "k", "value": "other"}]), "NoSchedule", false),
-        (json!([{"key": "k", "value": "v", "effect": "NoExecute"}]), "NoSchedule", false),
+        (
+            json!([{"key": "k", "value": "v", "effect": "NoExecute"}]),
+            "NoSchedule",
+            false,
+        ),
         (json!([{"key": "k", "operator": "Exists"}]), "NoExecute", true),
         (json!([{"operator": "Exists"}]), "NoExecute", true),
         (json!([{"key": "other", "operator": "Exists"}]), "NoExecute", false),
     ] {
         let found = placed(&json!({"tolerations": tolerations}), &taint(effect));
-        let expected = if fits { Placement::Fits } else { refused("node(s) had untolerated taint {k: v}") };
+        let expected = if fits {
+            Placement::Fits
+        } else {
+            refused("node(s) had untolerated taint {k: v}")
+        };
         assert_eq!(found, expected, "{tolerations} {effect}");
     }
     assert_eq!(

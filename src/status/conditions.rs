@@ -118,7 +118,12 @@ pub(super) fn conditions(
             observed_generation: Some(desired.generation),
         }
     })
-    .chain(before.iter().filter(|known| !OWN_CONDITIONS.contains(&known.type_.as_str())).cloned())
+    .chain(
+        before
+            .iter()
+            .filter(|known| !OWN_CONDITIONS.contains(&known.type_.as_str()))
+            .cloned(),
+    )
     .collect()
 }
 
@@ -132,7 +137,9 @@ fn pod_ready(desired: &PodSpec, containers: Verdict, before: &[PodCondition]) ->
         .readiness_gates
         .iter()
         .filter_map(|gate| match before.iter().find(|known| known.type_ == *gate) {
-            None => Some(format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")),
+            None => Some(format!(
+                "corresponding condition of pod readiness gate \"{gate}\" does not exist."
+            )),
             Some(known) if known.status == "True" => None,
             Some(known) => Some(format!(
                 "the status of pod readiness gate \"{gate}\" is not \"True\", but {}",

@@ -391,7 +391,11 @@ fn what_others_say_of_a_pod_is_kept() {
     let pod = pod(RestartPolicy::Always, &["a"]);
     let observed = ready(vec![attempt("a", 0, running(3))]);
     let mut before = of(5, &pod, &observed);
-    before.conditions.as_mut().unwrap().push(foreign("example.com/theirs", "False"));
+    before
+        .conditions
+        .as_mut()
+        .unwrap()
+        .push(foreign("example.com/theirs", "False"));
     let after = status(at(6), &node(), &pod, &observed, Some(&before));
     assert_eq!(after, before);
 }
@@ -440,7 +444,11 @@ fn a_new_pod_is_pending_and_says_what_its_scheduler_says() {
                 message,
                 ..
             } = told;
-            format!("{type_}={status} {} {}", reason.unwrap_or_default(), message.unwrap_or_default())
+            format!(
+                "{type_}={status} {} {}",
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            )
         });
         told.collect::<Vec<_>>().join("; ")
     };
@@ -451,7 +459,10 @@ fn a_new_pod_is_pending_and_says_what_its_scheduler_says() {
         of(Placement::Gated),
         "PodScheduled=False SchedulingGated Scheduling is blocked due to non-empty scheduling gates"
     );
-    assert_eq!(of(Placement::Unschedulable("why".to_owned())), "PodScheduled=False Unschedulable why");
+    assert_eq!(
+        of(Placement::Unschedulable("why".to_owned())),
+        "PodScheduled=False Unschedulable why"
+    );
 }
 
 #[test]

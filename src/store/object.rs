@@ -270,10 +270,7 @@ pub(super) async fn update(
     stored.desired = desired.unwrap_or(stored.desired);
     stored.status = status.or(stored.status);
     stored.version = transaction.next_version();
-    let (version, uid) = (
-        to_i64(OBJECT, "resource_version", stored.version)?,
-        stored.uid.as_str(),
-    );
+    let (version, uid) = (to_i64(OBJECT, "resource_version", stored.version)?, stored.uid.as_str());
     sqlx::query!(
         "UPDATE object SET resource_version = ?, desired = coalesce(?, desired), status = coalesce(?, status)
          WHERE uid = ?",

@@ -142,14 +142,20 @@ fn names(page: &Page) -> Vec<&str> {
 async fn halves_are_written_alone_or_together_over_the_version_they_were_made_from() {
     let (store, _scratch) = fresh().await;
     let mut object = pod(&uid(1), "a", "one");
-    store.create("Pod", "default", "a", &uid(1), object.clone()).await.unwrap();
+    store
+        .create("Pod", "default", "a", &uid(1), object.clone())
+        .await
+        .unwrap();
     let mut changes = store.subscribe();
 
     let told = store
         .update_status("Pod", "default", "a", 2, json!({ "phase": "Pending" }))
         .await
         .unwrap();
-    assert_eq!((told.resource_version, &told.json["status"]["phase"]), (3, &json!("Pending")));
+    assert_eq!(
+        (told.resource_version, &told.json["status"]["phase"]),
+        (3, &json!("Pending"))
+    );
     assert_eq!(told.json["spec"], object["spec"]);
     // A client's word is news to the controller, unlike its own.
     assert_eq!(changes.recv().await.unwrap().origin, Origin::Desired);
@@ -168,10 +174,35 @@ async fn halves_are_written_alone_or_together_over_the_version_they_were_made_fr
     assert_eq!(got.json, both.json);
 
     let late = store.update_status("Pod", "default", "a", 3, json!({})).await;
-    assert!(matches!(late, Err(StoreError::Conflict { expected: 3, found: 4, .. })), "{late:?}");
+    assert!(
+        matches!(
+            late,
+            Err(StoreError::Conflict {
+                expected: 3,
+                found: 4,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
     let late = store.set_status_over(&uid(1), 3, json!({})).await;
-    assert!(matches!(late, Err(StoreError::Conflict { expected: 3, found: 4, .. })), "{late:?}");
-    assert!(store.set_status_over(&uid(1), 4, json!({ "phase": "Failed" })).await.unwrap());
+    assert!(
+        matches!(
+            late,
+            Err(StoreError::Conflict {
+                expected: 3,
+                found: 4,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
+    assert!(
+        store
+            .set_status_over(&uid(1), 4, json!({ "phase": "Failed" }))
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test]

@@ -155,14 +155,18 @@ fn new_pods_stay_five_minutes_on_a_node_that_fails() {
         crate::admit::complete(&mut pod);
         serde_json::to_value(pod.spec.expect("a spec").tolerations).expect("JSON")
     };
-    let usual = |key: &str| {
-        json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
-    };
-    assert_eq!(completed(json!(null)), json!([usual("not-ready"), usual("unreachable")]));
+    let usual = |key: &str| json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+    assert_eq!(
+        completed(json!(null)),
+        json!([usual("not-ready"), usual("unreachable")])
+    );
     let mine = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5});
     assert_eq!(completed(json!([mine])), json!([mine, usual("unreachable")]));
     let all = json!([{"operator": "Exists"}]);
     assert_eq!(completed(all.clone()), all);
     let other = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"});
-    assert_eq!(completed(json!([other])), json!([other, usual("not-ready"), usual("unreachable")]));
+    assert_eq!(
+        completed(json!([other])),
+        json!([other, usual("not-ready"), usual("unreachable")])
+    );
 }

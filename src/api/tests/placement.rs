@@ -76,7 +76,12 @@ async fn a_pod_that_does_not_fit_says_why() {
             json!({}),
             "node(s) were unschedulable",
         ),
-        (json!({"taints": taint}), None, json!({}), "node(s) had untolerated taint {k: v}"),
+        (
+            json!({"taints": taint}),
+            None,
+            json!({}),
+            "node(s) had untolerated taint {k: v}",
+        ),
         (
             json!({}),
             Some(("disk", "hdd")),
@@ -109,26 +114,35 @@ async fn a_pod_that_does_not_fit_says_why() {
     }
     // A change of the node holds for the very next request.
     server.node(json!({}), Some(("disk", "ssd"))).await;
-    let made = server.create_with("web", &json!({"nodeSelector": {"disk": "ssd"}})).await;
+    let made = server
+        .create_with("web", &json!({"nodeSelector": {"disk": "ssd"}}))
+        .await;
     assert_eq!(made["spec"]["nodeName"], "node-1");
 }
 
 #[tokio::test]
 async fn gates_are_taken_away_and_never_added() {
     let server = Server::start().await;
-    let gated = server.create_with("web", &json!({"schedulingGates": [{"name": "a"}, {"name": "b"}]})).await;
+    let gated = server
+        .create_with("web", &json!({"schedulingGates": [{"name": "a"}, {"name": "b"}]}))
+        .await;
     assert_eq!(gated["status"]["conditions"][0]["reason"], "SchedulingGated");
     let path = format!("{PODS}/web");
-    let patch = async |gates: Value| {
-        let patch = json!({"spec": {"schedulingGates": gates}}).to_string();
-        server.call("PATCH", &path, "application/merge-patch+json", patch).await
+    let set = async |gates: Value| {
+        let body = json!({"spec": {"schedulingGates": gates}}).to_string();
+        server.call("PATCH", &path, "application/merge-patch+json", body).await
     };
-    let added = patch(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}])).await;
+    let added = set(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}])).await;
     assert_eq!(added.code, StatusCode::UNPROCESSABLE_ENTITY, "{}", added.text);
-    let fewer = patch(json!([{"name": "b"}])).await;
-    assert_eq!(fewer.json()["spec"]["schedulingGates"], json!([{"name": "b"}]), "{}", fewer.text);
+    let fewer = set(json!([{"name": "b"}])).await;
+    assert_eq!(
+        fewer.json()["spec"]["schedulingGates"],
+        json!([{"name": "b"}]),
+        "{}",
+        fewer.text
+    );
     assert_eq!(fewer.json()["metadata"]["generation"], 2);
-    let none = patch(Value::Null).await.json();
+    let none = set(Value::Null).await.json();
     assert_eq!(none["spec"]["schedulingGates"], json!([]));
 }
 
@@ -141,7 +155,11 @@ async fn another_scheduler_binds_its_pods_itself() {
     let path = format!("{PODS}/web/binding");
 
     for (body, code, why) in [
-        (binding("other", &to_node("node-1")), 400, "name in URL does not match name in Binding object: \"other\""),
+        (
+            binding("other", &to_node("node-1")),
+            400,
+            "name in URL does not match name in Binding object: \"other\"",
+        ),
         (
             binding("web", &json!({"kind": "Node"})),
             422,
@@ -156,7 +174,9 @@ async fn another_scheduler_binds_its_pods_itself() {
         let refused = server.post(&path, &body).await;
         assert_eq!((refused.code.as_u16(), refused.message().as_str()), (code, why));
     }
-    let dry = server.post(&format!("{path}?dryRun=All"), &binding("web", &to_node("node-1"))).await;
+    let dry = server
+        .post(&format!("{path}?dryRun=All"), &binding("web", &to_node("node-1")))
+        .await;
     assert_eq!(dry.code, StatusCode::CREATED);
     assert_eq!(server.pod("web").await["spec"]["nodeName"], Value::Null);
 
@@ -182,25 +202,47 @@ async fn another_scheduler_binds_its_pods_itself() {
     );
     // The older path, where the body names the pod.
     server.create_with("two", &json!({"schedulerName": "mine"})).await;
-    let answer = server.post("/api/v1/namespaces/default/bindings", &binding("two", &to_node("mars"))).await;
+    let answer = server
+        .post("/api/v1/namespaces/default/bindings", &binding("two", &to_node("mars")))
+        .await;
     assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.text);
     assert_eq!(server.pod("two").await["spec"]["nodeName"], "mars");
-    let missing = server.post("/api/v1/namespaces/default/bindings", &binding("none", &to_node("x"))).await;
+    let missing = server
+        .post("/api/v1/namespaces/default/bindings", &binding("none", &to_node("x")))
+        .await;
     assert_eq!(missing.code, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
 async fn a_gated_or_ending_pod_is_not_bound() {
     let server = Server::start().await;
-    server.create_with("gated", &json!({"schedulerName": "mine", "schedulingGates": [{"name": "a"}]})).await;
-    let refused = server.post(&format!("{PODS}/gated/binding"), &binding("gated", &to_node("n"))).await;
+    server
+        .create_with(
+            "gated",
+            &json!({"schedulerName": "mine", "schedulingGates": [{"name": "a"}]}),
+        )
+        .await;
+    let refused = server
+        .post(&format!("{PODS}/gated/binding"), &binding("gated", &to_node("n")))
+        .await;
     assert_eq!(refused.code, StatusCode::CONFLICT);
     server.create_with("ending", &json!({"schedulerName": "mine"})).await;
-    let deleted = server.call("DELETE", &format!("{PODS}/ending"), "application/json", "").await.json();
+    let deleted = server
+        .call("DELETE", &format!("{PODS}/ending"), "application/json", "")
+        .await
+        .json();
     // Nothing runs of it that could need a grace.
     assert_eq!(deleted["metadata"]["deletionGracePeriodSeconds"], 0);
-    let refused = server.post(&format!("{PODS}/ending/binding"), &binding("ending", &to_node("n"))).await;
-    assert!(refused.message().contains("is being deleted, cannot be assigned to a host"), "{}", refused.text);
+    let refused = server
+        .post(&format!("{PODS}/ending/binding"), &binding("ending", &to_node("n")))
+        .await;
+    assert!(
+        refused
+            .message()
+            .contains("is being deleted, cannot be assigned to a host"),
+        "{}",
+        refused.text
+    );
 }
 
 #[tokio::test]
@@ -244,9 +286,15 @@ async fn an_eviction_is_a_delete_that_says_why() {
     let told = &pod["status"]["conditions"][1];
     assert_eq!(
         (told["type"].as_str(), told["reason"].as_str(), told["message"].as_str()),
-        (Some("DisruptionTarget"), Some("EvictionByEvictionAPI"), Some("Eviction API: evicting"))
+        (
+            Some("DisruptionTarget"),
+            Some("EvictionByEvictionAPI"),
+            Some("Eviction API: evicting")
+        )
     );
-    let gone = server.post(&format!("{PODS}/none/eviction"), &json!({"metadata": {"name": "none"}})).await;
+    let gone = server
+        .post(&format!("{PODS}/none/eviction"), &json!({"metadata": {"name": "none"}}))
+        .await;
     assert_eq!(gone.code, StatusCode::NOT_FOUND);
 }
 
@@ -260,25 +308,34 @@ async fn clients_write_conditions_of_their_own_and_no_others() {
     proposed["status"] = json!({"phase": "Failed", "podIP": "1.2.3.4", "conditions": [
         {"type": "PodScheduled", "status": "False"}, theirs]});
     proposed["spec"]["containers"][0]["image"] = "other".into();
-    let answer = server.call("PUT", &path, "application/json", proposed.to_string()).await;
+    let answer = server
+        .call("PUT", &path, "application/json", proposed.to_string())
+        .await;
     assert_eq!(answer.code, StatusCode::OK, "{}", answer.text);
     let pod = answer.json();
     assert_eq!(pod["status"]["phase"], "Pending");
     assert_eq!(pod["status"]["podIP"], Value::Null);
-    assert_eq!(pod["status"]["conditions"], json!([made["status"]["conditions"][0], theirs]));
+    assert_eq!(
+        pod["status"]["conditions"],
+        json!([made["status"]["conditions"][0], theirs])
+    );
     assert_eq!(pod["spec"], made["spec"]);
     // The controller is to hear of it: a readiness gate may have opened.
     let changes = server.store.changes("Pod", 0, 10).await.unwrap();
     assert_eq!(changes.last().unwrap().origin, crate::store::Origin::Desired);
 
-    let stale = server.call("PUT", &path, "application/json", proposed.to_string()).await;
+    let stale = server
+        .call("PUT", &path, "application/json", proposed.to_string())
+        .await;
     assert_eq!(stale.code, StatusCode::CONFLICT);
-    let patch = json!([{"op": "remove", "path": "/status/conditions/1"}]).to_string();
-    let patched = server.call("PATCH", &path, "application/json-patch+json", patch).await;
+    let body = json!([{"op": "remove", "path": "/status/conditions/1"}]).to_string();
+    let patched = server.call("PATCH", &path, "application/json-patch+json", body).await;
     assert_eq!(patched.json()["status"], made["status"], "{}", patched.text);
-    let many: Vec<Value> = (0..65).map(|n| json!({"type": format!("t{n}"), "status": "True"})).collect();
-    let patch = json!({"status": {"conditions": many}}).to_string();
-    let refused = server.call("PATCH", &path, "application/merge-patch+json", patch).await;
+    let many: Vec<Value> = (0..65)
+        .map(|n| json!({"type": format!("t{n}"), "status": "True"}))
+        .collect();
+    let body = json!({"status": {"conditions": many}}).to_string();
+    let refused = server.call("PATCH", &path, "application/merge-patch+json", body).await;
     assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
@@ -286,9 +343,12 @@ async fn clients_write_conditions_of_their_own_and_no_others() {
 async fn the_status_of_a_pod_elsewhere_is_written_by_whoever_runs_it() {
     let server = Server::start().await;
     server.create_with("web", &json!({"nodeName": "mars"})).await;
-    let patch = json!({"status": {"phase": "Running", "podIP": "10.1.1.1"}}).to_string();
+    let body = json!({"status": {"phase": "Running", "podIP": "10.1.1.1"}}).to_string();
     let path = format!("{PODS}/web/status");
-    let pod = server.call("PATCH", &path, "application/merge-patch+json", patch).await.json();
+    let pod = server
+        .call("PATCH", &path, "application/merge-patch+json", body)
+        .await
+        .json();
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(pod["status"]["podIP"], "10.1.1.1");
 }
@@ -302,7 +362,9 @@ async fn what_cannot_be_done_yet_is_refused_by_name() {
         ("GET", "ephemeralcontainers", "ephemeral containers"),
         ("PATCH", "resize", "resizing the containers of a pod"),
     ] {
-        let answer = server.call(method, &format!("{PODS}/web/{path}"), "application/json", "{}").await;
+        let answer = server
+            .call(method, &format!("{PODS}/web/{path}"), "application/json", "{}")
+            .await;
         assert_eq!(answer.code, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(answer.message(), format!("podd does not support {what} yet"));
         assert_eq!(answer.json()["reason"], "MethodNotAllowed");
@@ -314,7 +376,9 @@ async fn a_manifest_may_be_sent_again_as_it_was() {
     let server = Server::start().await;
     let manifest = pod("web", &json!({"a": "1"}));
     server.post(PODS, &manifest).await;
-    let again = server.call("PUT", &format!("{PODS}/web"), "application/json", manifest.to_string()).await;
+    let again = server
+        .call("PUT", &format!("{PODS}/web"), "application/json", manifest.to_string())
+        .await;
     assert_eq!(again.code, StatusCode::OK, "{}", again.text);
     assert_eq!(again.json()["spec"]["nodeName"], "node-1");
 }
