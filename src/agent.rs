@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::event::Recorder;
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
@@ -25,6 +26,7 @@ use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{privilege, process};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
+use crate::node::{Facts, Identity, NodeKeeper};
 use crate::reconcile::Limits;
 use crate::runtime::{Machine, Parts, Settings, Shims};
 use crate::status::NodeFacts;
@@ -97,6 +99,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
+    let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
+    let node = NodeKeeper {
+        store: store.clone(),
+        recorder: recorder.clone(),
+        identity: Identity {
+            name: config.node_name.clone(),
+            host_ips: vec![IpAddr::V4(host_ip)],
+            pod_cidr: config.pod_cidr.clone(),
+            version: api::git_version(),
+        },
+        facts: Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?,
+        clock,
+    };
+    node.register().await.context("cannot write the node")?;
     let controller = Controller {
         store: store.clone(),
         runtime: Arc::new(machine),
@@ -109,6 +125,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
+        recorder,
         clock,
     };
 
@@ -145,6 +162,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
+    let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
+    // What is told while everything else ends is written too.
+    let (told, all_told) = watch::channel(false);
+    let events = tokio::spawn(events.run(all_told));
     let https = tokio::spawn(api::serve_tls(
         tcp,
         pki.server_config()?,
@@ -174,6 +195,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
     garbage.await.context("the garbage collection panicked")?;
+    node.await.context("the keeper of the node panicked")?;
+    told.send_replace(true);
+    events.await.context("the keeper of events panicked")?;
     https.await.context("the HTTPS listener panicked")?;
     http.await.context("the socket listener panicked")?;
     let _ = std::fs::remove_file(&config.socket);

@@ -34,12 +34,14 @@
 //! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
 //! | drivers | [`controller`] | the loop and its queue |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
+//! | | [`node`] | the node's object and Lease; pods that wait to be bound |
+//! | | [`event`] | what happened, told for people and kept for an hour |
 //! | effects | [`runtime`] | what can be done to the machine for a pod |
 //! | | [`image`], [`network`], [`volume`] | content store; bridge and addresses; what a pod mounts |
 //! | | [`store`] | all the SQL |
 //! | | [`shim`] | the other process: protocol, journal, reaper, output |
 //! | | [`linux`] | all of `nix` and `unsafe` |
-//! | pure core | [`admit`], [`reconcile`], [`status`], [`model`] | refusals, the decision, the report, the words |
+//! | pure core | [`admit`], [`schedule`], [`reconcile`], [`status`], [`model`] | refusals, placement, the decision, the report, the words |
 //!
 //! Wire types are k8s-openapi's, model types podd's own, stored rows a third kind; each is turned into the next by
 //! exhaustive destructuring, so that a new field breaks the build.
@@ -50,13 +52,16 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod controller;
+pub mod event;
 pub mod garbage;
 pub mod image;
 pub mod linux;
 pub mod model;
 pub mod network;
+pub mod node;
 pub mod reconcile;
 pub mod runtime;
+pub mod schedule;
 pub mod shim;
 pub mod status;
 pub mod store;

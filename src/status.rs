@@ -9,7 +9,8 @@
 //! Words and order of rules: Kubernetes `pkg/kubelet/kubelet_pods.go` (`getPhase`, `convertToAPIContainerStatuses`),
 //! `pkg/kubelet/status/generate.go` (conditions), `pkg/kubelet/status/status_manager.go` (`TerminatePod`).
 
-mod quantity;
+mod conditions;
+pub mod quantity;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodCondition, PodIP, PodStatus, ResourceRequirements,
+    PodIP, PodStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -29,6 +30,9 @@ use crate::model::{
     QosClass, Resources, RestartPolicy, SandboxState, Timestamp,
 };
 use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, restart_due};
+use crate::schedule::Placement;
+use conditions::conditions;
+pub use conditions::{DISRUPTION_TARGET, OWN_CONDITIONS, set_condition, set_placement};
 
 /// What a pod's status says of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +73,17 @@ pub fn status(
         start_time: observed.started_at.map(wire_time),
         ..PodStatus::default()
     }
+}
+
+/// The status that a pod begins with: nothing has run, and a scheduler may have said something of it.
+pub fn initial(now: Timestamp, desired: &PodSpec, placement: &Placement) -> PodStatus {
+    let mut status = PodStatus {
+        phase: Some(Phase::Pending.as_str().to_owned()),
+        qos_class: Some(qos_class(desired.qos_class()).to_owned()),
+        ..PodStatus::default()
+    };
+    set_placement(now, &mut status, desired.generation, placement);
+    status
 }
 
 /// Nothing of the pod runs or will run again, and its sandbox is gone: what is said now is final.
@@ -335,109 +350,6 @@ fn container_id(desired: &PodSpec, attempt: &Attempt) -> String {
         "podd://{}",
         desired.uid.container_id(&attempt.container, attempt.attempt)
     )
-}
-
-/// A condition without its times.
-struct Verdict {
-    holds: bool,
-    reason: Option<&'static str>,
-    message: Option<String>,
-}
-
-impl Verdict {
-    const fn of(holds: bool) -> Self {
-        Self {
-            holds,
-            reason: None,
-            message: None,
-        }
-    }
-}
-
-/// All conditions, in the order in which a kubelet writes them.
-fn conditions(
-    now: Timestamp,
-    desired: &PodSpec,
-    observed: &Observed,
-    phase: Phase,
-    containers: &[ContainerStatus],
-    previous: Option<&PodStatus>,
-) -> Vec<PodCondition> {
-    let before = previous
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    let initialized = Verdict {
-        reason: (phase == Phase::Succeeded).then_some("PodCompleted"),
-        ..Verdict::of(true)
-    };
-    [
-        ("PodReadyToStartContainers", sandbox_condition(observed)),
-        ("Initialized", initialized),
-        // Without readiness gates a pod is ready exactly when its containers are, for the same reason.
-        ("Ready", containers_ready(phase, containers)),
-        ("ContainersReady", containers_ready(phase, containers)),
-        ("PodScheduled", Verdict::of(true)),
-    ]
-    .into_iter()
-    .map(|(type_, verdict)| {
-        let status = if verdict.holds { "True" } else { "False" };
-        let same = before
-            .iter()
-            .find(|condition| condition.type_ == type_ && condition.status == status);
-        PodCondition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: verdict.reason.map(str::to_owned),
-            message: verdict.message,
-            last_probe_time: None,
-            last_transition_time: same
-                .and_then(|condition| condition.last_transition_time.clone())
-                .or_else(|| Some(wire_time(now))),
-            observed_generation: Some(desired.generation),
-        }
-    })
-    .collect()
-}
-
-/// Kubernetes `status/generate.go GeneratePodReadyToStartContainersCondition`. A kubelet says why it fails in an event;
-/// here it is said in the condition too.
-fn sandbox_condition(observed: &Observed) -> Verdict {
-    if is_sandbox_ready(observed) {
-        return Verdict::of(true);
-    }
-    let failure = observed.failure(&FailedStep::Sandbox);
-    Verdict {
-        holds: false,
-        reason: failure.map(|failure| failure.reason.as_str()),
-        message: failure.map(|failure| failure.message.clone()),
-    }
-}
-
-/// Kubernetes `status/generate.go GenerateContainersReadyCondition`.
-fn containers_ready(phase: Phase, containers: &[ContainerStatus]) -> Verdict {
-    let of_end = |reason| Verdict {
-        reason: Some(reason),
-        ..Verdict::of(false)
-    };
-    match phase {
-        Phase::Succeeded => return of_end("PodCompleted"),
-        Phase::Failed => return of_end("PodFailed"),
-        Phase::Pending | Phase::Running => {}
-    }
-    let unready: Vec<&str> = containers
-        .iter()
-        .filter(|c| !c.ready)
-        .map(|c| c.name.as_str())
-        .collect();
-    if unready.is_empty() {
-        return Verdict::of(true);
-    }
-    // Go prints a slice of strings as `[a b]`.
-    let message = format!("containers with unready status: [{}]", unready.join(" "));
-    Verdict {
-        message: Some(message),
-        ..of_end("ContainersNotReady")
-    }
 }
 
 /// The pod's addresses: said once the first sandbox is ready, and kept after the pod's end.

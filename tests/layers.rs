@@ -13,8 +13,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("admit", &["model"]),
     ("reconcile", &["model"]),
+    ("schedule", &[]),
     // Shares with the decision what is done, finished and due, so that the two cannot disagree.
-    ("status", &["model", "reconcile"]),
+    ("status", &["model", "reconcile", "schedule"]),
     // Effects.
     ("linux", &[]),
     // Its formats outlive an upgrade of the agent: not even `model`.
@@ -24,17 +25,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("volume", &["model", "linux"]),
     ("image", &["model", "linux", "store"]),
     ("runtime", &["model", "linux", "shim", "image", "network", "volume"]),
-    // Drivers.
+    // Drivers, and what they tell.
+    ("event", &["model", "store"]),
     (
         "controller",
-        &["model", "admit", "reconcile", "status", "store", "runtime"],
+        &["model", "admit", "reconcile", "status", "store", "runtime", "event"],
     ),
     ("garbage", &["model", "admit", "store"]),
+    ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
     (
         "api",
-        &["model", "admit", "status", "linux", "store", "image", "runtime"],
+        &[
+            "model", "admit", "schedule", "status", "linux", "store", "image", "runtime",
+        ],
     ),
     // The top sees everything.
     ("telemetry", EVERYTHING),
@@ -47,6 +52,7 @@ const EVERYTHING: &[&str] = &[
     "model",
     "admit",
     "reconcile",
+    "schedule",
     "status",
     "linux",
     "shim",
@@ -55,8 +61,10 @@ const EVERYTHING: &[&str] = &[
     "volume",
     "image",
     "runtime",
+    "event",
     "controller",
     "garbage",
+    "node",
     "api",
     "telemetry",
     "config",

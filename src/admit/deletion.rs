@@ -163,7 +163,9 @@ fn mark(object: &Value, asked: Option<i64>, now: Timestamp) -> Option<Value> {
         let until: Timestamp = until.parse().ok()?;
         (grace, until.checked_sub(SignedDuration::from_secs(before)).ok()?)
     } else {
-        let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+            // Nothing runs of a pod that has no node.
+            || object["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
         let of_spec = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
         (
             if ended {
@@ -216,7 +218,7 @@ mod tests {
     }
 
     fn pod() -> Value {
-        json!({"metadata": {"name": "p", "generation": 1}, "spec": {"terminationGracePeriodSeconds": 20}, "status": {"phase": "Running"}})
+        json!({"metadata": {"name": "p", "generation": 1}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 20}, "status": {"phase": "Running"}})
     }
 
     #[test]

@@ -109,8 +109,8 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 active_deadline_seconds.is_some(),
                 Refused("a deadline for pods"),
             ),
-            // Its required terms are refused by `affinity` below; preferences have one node to choose from.
-            ("affinity", given(affinity.as_ref()), Harmless),
+            // What it requires of its neighbours is refused by `affinity` below; preferences have one node to choose from.
+            ("affinity", given(affinity.as_ref()), Honoured),
             (
                 "automountServiceAccountToken",
                 *automount_service_account_token == Some(true),
@@ -162,11 +162,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 other_than(priority_class_name.as_ref(), &[]),
                 Warned(NO_PRIORITIES),
             ),
-            (
-                "readinessGates",
-                filled(readiness_gates.as_ref()),
-                Refused("readiness gates"),
-            ),
+            ("readinessGates", filled(readiness_gates.as_ref()), Honoured),
             (
                 "resourceClaims",
                 filled(resource_claims.as_ref()),
@@ -183,16 +179,8 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 other_than(runtime_class_name.as_ref(), &[]),
                 Refused("runtime classes"),
             ),
-            (
-                "schedulerName",
-                other_than(scheduler_name.as_ref(), &["default-scheduler"]),
-                Warned("podd runs every pod on its one node at once: no scheduler is asked"),
-            ),
-            (
-                "schedulingGates",
-                filled(scheduling_gates.as_ref()),
-                Refused("scheduling gates"),
-            ),
+            ("schedulerName", scheduler_name.is_some(), Honoured),
+            ("schedulingGates", filled(scheduling_gates.as_ref()), Honoured),
             (
                 "schedulingGroup",
                 scheduling_group.is_some(),
@@ -221,8 +209,8 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 termination_grace_period_seconds.is_some(),
                 Honoured,
             ),
-            // The one node bears no taints, and on one node nothing can be spread.
-            ("tolerations", filled(tolerations.as_ref()), Harmless),
+            ("tolerations", filled(tolerations.as_ref()), Honoured),
+            // On one node nothing can be spread.
             (
                 "topologySpreadConstraints",
                 filled(topology_spread_constraints.as_ref()),
@@ -236,24 +224,20 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     affinity_terms(affinity.as_ref(), &at.child("affinity"), findings);
 }
 
-/// What a pod requires of its node or of its neighbours would decide whether it runs at all.
+/// What a pod requires of its neighbours would decide whether it runs at all.
 fn affinity_terms(affinity: Option<&Affinity>, at: &Path, findings: &mut Findings) {
     let Some(Affinity {
-        node_affinity,
+        // Honoured; its rules stand in `placement.rs`.
+        node_affinity: _,
         pod_affinity,
         pod_anti_affinity,
     }) = affinity
     else {
         return;
     };
-    let of_node = node_affinity.as_ref();
     let to_pods = pod_affinity.as_ref();
     let from_pods = pod_anti_affinity.as_ref();
     for (child, set) in [
-        (
-            "nodeAffinity",
-            of_node.is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some()),
-        ),
         (
             "podAffinity",
             to_pods.is_some_and(|a| filled(a.required_during_scheduling_ignored_during_execution.as_ref())),
@@ -264,7 +248,7 @@ fn affinity_terms(affinity: Option<&Affinity>, at: &Path, findings: &mut Finding
         ),
     ] {
         apply(
-            &[(REQUIRED, set, Refused("required affinities"))],
+            &[(REQUIRED, set, Refused("required affinities to pods"))],
             &at.child(child),
             findings,
         );

@@ -22,6 +22,7 @@ mod fields;
 mod metadata;
 pub mod names;
 pub mod patch;
+mod placement;
 mod protobuf;
 mod quantity;
 mod schema;
@@ -51,8 +52,6 @@ use crate::model::{Timestamp, Uid};
 /// What an admission knows beyond the object itself.
 #[derive(Debug, Clone)]
 pub struct AdmitContext<'a> {
-    /// The name of this machine's node: the only one a pod may be bound to.
-    pub node_name: &'a str,
     /// Becomes `metadata.creationTimestamp`, cut to whole seconds as the wire has it.
     pub now: Timestamp,
     /// The uid the pod gets.
@@ -66,10 +65,15 @@ pub struct AdmitContext<'a> {
 /// A pod that may be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    /// Defaults filled in; uid, creationTimestamp, generation, name, namespace and nodeName set; no status.
+    /// Defaults filled in; uid, creationTimestamp, generation, name and namespace set; no status.
     pub pod: Pod,
     /// What the client should know, one sentence each (HTTP `Warning` headers).
     pub warnings: Vec<String>,
+}
+
+/// What a new pod gets beyond the defaults: the tolerations of Kubernetes' admission plugin `DefaultTolerationSeconds`.
+pub fn complete(pod: &mut Pod) {
+    placement::default_tolerations(pod.spec.get_or_insert_default());
 }
 
 /// Fills in the defaults and checks every field.
@@ -89,10 +93,7 @@ pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
     let metadata = metadata::admit_pod(metadata, ctx, &mut findings);
     let mut spec = spec.unwrap_or_default();
     defaults::apply(&mut spec);
-    if spec.node_name.as_deref().unwrap_or_default().is_empty() {
-        spec.node_name = Some(ctx.node_name.to_owned());
-    }
-    spec::check(&spec, &Path::root("spec"), ctx.node_name, &mut findings);
+    spec::check(&spec, &Path::root("spec"), &mut findings);
     let warnings = findings.finish()?;
     Ok(Admitted {
         pod: Pod {
@@ -115,7 +116,6 @@ pub fn check_template(template: &PodTemplateSpec, at: &Path, findings: &mut Find
         metadata::check_labels(metadata, &at.child("metadata"), findings);
     }
     if let Some(spec) = &template.spec {
-        let node = spec.node_name.as_deref().unwrap_or_default();
-        spec::check(spec, &at.child("spec"), node, findings);
+        spec::check(spec, &at.child("spec"), findings);
     }
 }

@@ -1,13 +1,13 @@
 //! The rules of a pod's own fields (`pkg/apis/core/validation/validation.go`: `ValidatePodSpec`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
 
 use super::expansion::Expander;
 use super::fault::{Findings, Path};
-use super::{container, fields, names, security, volume};
+use super::{container, fields, names, placement, security, volume};
 
 /// The longest grace podd takes, in seconds (68 years): with it no date leaves the calendar.
 const MAX_GRACE: i64 = i32::MAX as i64;
@@ -19,7 +19,7 @@ const HOST_NAME_MAX: usize = 64;
 const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// Checks a spec whose defaults are filled in.
-pub(super) fn check(spec: &PodSpec, at: &Path, node_name: &str, findings: &mut Findings) {
+pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     fields::pod_spec(spec, at, findings);
     let host_network = spec.host_network == Some(true);
 
@@ -65,7 +65,8 @@ pub(super) fn check(spec: &PodSpec, at: &Path, node_name: &str, findings: &mut F
     if let Some(context) = &spec.security_context {
         security::check_pod(context, &at.child("securityContext"), findings);
     }
-    check_placement(spec, node_name, at, findings);
+    placement::check(spec, at, findings);
+    check_os(spec, at, findings);
     let policies = &["Never", "PreemptLowerPriority"];
     one_of(
         spec.preemption_policy.as_deref(),
@@ -183,42 +184,13 @@ fn check_host_alias(alias: &HostAlias, at: &Path, findings: &mut Findings) {
     }
 }
 
-/// There is one node: a pod that wants another one would wait for ever.
-fn check_placement(spec: &PodSpec, node_name: &str, at: &Path, findings: &mut Findings) {
-    if let Some(wanted) = spec.node_name.as_deref().filter(|wanted| *wanted != node_name) {
-        findings.invalid(
-            &at.child("nodeName"),
-            wanted,
-            &format!("podd is one machine, and its node is {node_name:?}"),
-        );
-    }
-    let labels = BTreeMap::from([
-        ("kubernetes.io/hostname", node_name),
-        ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", architecture()),
-    ]);
-    for (key, value) in spec.node_selector.iter().flatten() {
-        if labels.get(key.as_str()).copied() != Some(value.as_str()) {
-            let detail = format!("the node {node_name:?} has no such label: the pod would never run");
-            findings.invalid(&at.child("nodeSelector").key(key), value, &detail);
-        }
-    }
+/// podd runs Linux alone.
+fn check_os(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     if let Some(os) = &spec.os {
         let at = at.child("os").child("name");
         if os.name.is_empty() {
             findings.required(&at, "");
         }
         one_of(Some(&os.name), &["linux"], &at, findings);
-    }
-}
-
-/// This machine's architecture in Go's words, as `kubernetes.io/arch` has it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
     }
 }

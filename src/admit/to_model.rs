@@ -92,6 +92,12 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
             .flatten()
             .map(host_alias)
             .collect::<Result<_, _>>()?,
+        readiness_gates: spec
+            .readiness_gates
+            .iter()
+            .flatten()
+            .map(|gate| gate.condition_type.clone())
+            .collect(),
         dns: dns(spec)?,
         security: pod_security(spec.security_context.as_ref())?,
         volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_, _>>()?,

@@ -6,6 +6,7 @@
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ const ATTEMPTS: u32 = 16;
 /// `metav1.DeleteOptions`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Options {
+pub(crate) struct Options {
     grace_period_seconds: Option<i64>,
     preconditions: Option<Preconditions>,
     propagation_policy: Option<String>,
@@ -68,7 +69,43 @@ impl Options {
         Ok(options)
     }
 
-    fn check(&self) -> Result<(), ApiError> {
+    /// Those in the body of an eviction; `dry_run` is the query's.
+    pub(crate) fn of(options: DeleteOptions, dry_run: bool) -> Self {
+        let DeleteOptions {
+            api_version: _,
+            dry_run: dry_run_said,
+            grace_period_seconds,
+            ignore_store_read_error_with_cluster_breaking_potential: _,
+            kind: _,
+            orphan_dependents,
+            preconditions,
+            propagation_policy,
+        } = options;
+        Self {
+            grace_period_seconds,
+            preconditions: preconditions.map(|wanted| Preconditions {
+                uid: wanted.uid,
+                resource_version: wanted.resource_version,
+            }),
+            propagation_policy,
+            orphan_dependents,
+            dry_run: if dry_run {
+                Some(vec!["All".to_owned()])
+            } else {
+                dry_run_said
+            },
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The preconditions were met, and the object was changed on the way to its deletion.
+    pub(crate) fn follow(&mut self, object: &StoredObject) {
+        if let Some(version) = self.preconditions.as_mut().and_then(|p| p.resource_version.as_mut()) {
+            *version = object.resource_version.to_string();
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
         let unsupported = |field: &str, value: &str, known: &str| {
             let detail = format!("Unsupported value: \"{value}\": supported values: {known}");
             invalid_option("DeleteOptions", field, FaultReason::NotSupported, detail)
@@ -108,11 +145,11 @@ impl Options {
         }
     }
 
-    fn is_dry_run(&self) -> bool {
+    pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run.as_ref().is_some_and(|d| !d.is_empty())
     }
 
-    fn check_preconditions(&self, kind: &'static Kind, object: &StoredObject) -> Result<(), ApiError> {
+    pub(crate) fn check_preconditions(&self, kind: &'static Kind, object: &StoredObject) -> Result<(), ApiError> {
         let Some(wanted) = &self.preconditions else {
             return Ok(());
         };
@@ -196,12 +233,12 @@ pub(crate) async fn collection(
     answer.list(&json!({ "resourceVersion": version.to_string() }), deleted.iter())
 }
 
-enum Deleted {
+pub(crate) enum Deleted {
     Marked(Value),
     Gone(StoredObject),
 }
 
-async fn one(
+pub(crate) async fn one(
     state: &Api,
     kind: &'static Kind,
     mut object: StoredObject,

@@ -68,6 +68,12 @@ fn named_groups() -> Vec<&'static str> {
     found
 }
 
+/// `gitVersion` of `/version`; also what the node says of itself.
+pub fn git_version() -> String {
+    let (major, minor) = KUBERNETES;
+    format!("v{major}.{minor}.0+podd.{}", env!("CARGO_PKG_VERSION"))
+}
+
 async fn version() -> Response {
     let (major, minor) = KUBERNETES;
     let platform = format!("{}/{}", std::env::consts::OS, go_architecture());
@@ -80,7 +86,7 @@ async fn version() -> Response {
             "emulationMinor": minor,
             "minCompatibilityMajor": major,
             "minCompatibilityMinor": minor,
-            "gitVersion": format!("v{major}.{minor}.0+podd.{}", env!("CARGO_PKG_VERSION")),
+            "gitVersion": git_version(),
             "gitCommit": "",
             "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z",

@@ -39,6 +39,9 @@ pub enum ApiError {
     NoSuchPath,
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
+    /// A path of Kubernetes that podd knows and cannot serve yet.
+    #[error("podd does not support {what} yet")]
+    NotSupported { what: &'static str },
     #[error("only the following media types are accepted: {accepted}")]
     NotAcceptable { accepted: &'static str },
     #[error("{} \"{name}\" already exists", kind.resource())]
@@ -144,7 +147,7 @@ impl ApiError {
             Self::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
             Self::Forbidden { .. } | Self::ForbiddenObject { .. } => ("Forbidden", StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NoSuchPath => ("NotFound", StatusCode::NOT_FOUND),
-            Self::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::MethodNotAllowed | Self::NotSupported { .. } => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
             Self::Conflict { .. } => ("Conflict", StatusCode::CONFLICT),
@@ -207,6 +210,7 @@ impl ApiError {
             | Self::Unauthorized
             | Self::Forbidden { .. }
             | Self::MethodNotAllowed
+            | Self::NotSupported { .. }
             | Self::NotAcceptable { .. }
             | Self::Expired { .. }
             | Self::ExpiredContinue { .. }

@@ -7,7 +7,8 @@
 //! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: who asks, from
 //! where, and how many at once.
 //!
-//! **Invariants:** this room never calls the runtime and never writes a status. Every refusal is a Kubernetes `Status`
+//! **Invariants:** this room never calls the runtime, and writes of a status only what it begins with and what clients
+//! are allowed to. Every refusal is a Kubernetes `Status`
 //! ([`error`]). No request, however large, slow or deep, holds more than a fixed amount of memory.
 
 mod answer;
@@ -16,13 +17,16 @@ mod delete;
 mod discovery;
 pub mod error;
 mod guard;
+mod heartbeat;
 pub mod images;
 pub mod kinds;
 mod log;
 mod negotiate;
+mod node_watch;
 pub mod openapi;
 mod params;
 mod patch;
+mod pods;
 mod read;
 mod selector;
 mod serve;
@@ -44,6 +48,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, patch, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+pub use discovery::git_version;
 pub use error::ApiError;
 pub use serve::{serve_tls, serve_unix};
 
@@ -51,6 +56,7 @@ use crate::linux::inotify::Inotify;
 use crate::model::Timestamp;
 use crate::store::Store;
 use kinds::{Amend, KINDS, Kind};
+use node_watch::NodeWatch;
 use params::Head;
 
 /// How much and how long the API lets anyone have.
@@ -90,7 +96,7 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub struct ApiState {
     pub store: Store,
-    /// The node every pod is on.
+    /// The node that pods are bound to.
     pub node_name: String,
     /// `LOG_DIR`: the files of `/log` are beneath it.
     pub log_dir: PathBuf,
@@ -105,6 +111,7 @@ pub struct ApiState {
 pub(crate) struct Api {
     store: Store,
     node_name: Arc<str>,
+    node: Arc<NodeWatch>,
     log_dir: Arc<Path>,
     ready: watch::Receiver<bool>,
     clock: fn() -> Timestamp,
@@ -123,9 +130,11 @@ impl Api {
             ready,
             clock,
         } = state;
+        let node_name: Arc<str> = node_name.into();
         Self {
+            node: Arc::new(NodeWatch::new(store.clone(), Arc::clone(&node_name))),
             store,
-            node_name: node_name.into(),
+            node_name,
             log_dir: log_dir.into(),
             ready,
             clock,
@@ -163,6 +172,7 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
     }
     router
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
+        .merge(pods::router())
         .fallback(|| async { ApiError::NoSuchPath })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .with_state(Api::new(state, limits))

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::answer::Answer;
 use super::error::ApiError;
+use super::heartbeat::beaten;
 use super::kinds::Kind;
 use super::negotiate;
 use super::params::{Head, Params, invalid_option};
@@ -42,7 +43,7 @@ pub(crate) async fn stored(
     namespace: &str,
     name: &str,
 ) -> Result<StoredObject, ApiError> {
-    state
+    let mut object = state
         .store
         .get(kind.stored_as, namespace, name)
         .await
@@ -50,7 +51,9 @@ pub(crate) async fn stored(
         .ok_or_else(|| ApiError::NotFound {
             kind,
             name: name.to_owned(),
-        })
+        })?;
+    object.json = beaten(kind.kind, &state.node_name, object.json, state.now());
+    Ok(object)
 }
 
 pub(crate) async fn get(state: &Api, kind: &'static Kind, head: &Head) -> Result<Response, ApiError> {
@@ -167,7 +170,12 @@ pub(crate) async fn list(state: &Api, kind: &'static Kind, head: &Head) -> Resul
             let after = (next.ns.as_str(), next.name.as_str());
             let left = state
                 .store
-                .count_at(kind.stored_as, head.namespace.as_deref(), after, gathered.resource_version)
+                .count_at(
+                    kind.stored_as,
+                    head.namespace.as_deref(),
+                    after,
+                    gathered.resource_version,
+                )
                 .await
                 .map_err(|e| ApiError::from_store(e, kind, ""))?;
             metadata["remainingItemCount"] = left.into();
@@ -216,7 +224,12 @@ async fn gather(
         let from = after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str()));
         let page = match version {
             None => state.store.list(kind.stored_as, namespace, from, chunk).await,
-            Some(version) => state.store.list_at(kind.stored_as, namespace, from, chunk, version).await,
+            Some(version) => {
+                state
+                    .store
+                    .list_at(kind.stored_as, namespace, from, chunk, version)
+                    .await
+            }
         }
         .map_err(|e| ApiError::from_store(e, kind, ""))?;
         let version = *version.get_or_insert(page.resource_version);
@@ -239,7 +252,8 @@ async fn gather(
                         next,
                     });
                 }
-                objects.push(Arc::clone(&object.json));
+                let json = Arc::clone(&object.json);
+                objects.push(beaten(kind.kind, &state.node_name, json, state.now()));
             }
             after = Some((object.namespace.as_ref().to_owned(), object.name.as_ref().to_owned()));
         }

@@ -4,6 +4,7 @@ mod guarding;
 mod kinds;
 mod logs;
 mod objects;
+mod placement;
 mod watches;
 mod wire;
 

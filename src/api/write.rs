@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Api;
 use super::body;
 use super::error::ApiError;
-use super::kinds::{Amend, Draft, Kind, NAMESPACE};
+use super::kinds::{Amended, Draft, Kind, NAMESPACE};
 use super::params::Head;
 use super::patch::Patch;
 use super::read;
@@ -38,6 +38,11 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
         body::check_depth(&bytes)?;
     }
     let namespace = head.namespace();
+    let node = state
+        .node
+        .node()
+        .await
+        .map_err(|error| ApiError::from_store(error, kind, ""))?;
     let mut attempt = 1;
     loop {
         let uid = Uid(Uuid::new_v4().to_string());
@@ -47,7 +52,7 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             encoding,
             validation,
             namespace,
-            node_name: &state.node_name,
+            node: &node,
             now: state.now(),
             uid: uid.clone(),
             suffix: &suffix,
@@ -169,7 +174,7 @@ fn check_version(kind: &'static Kind, proposed: &Value, current: &StoredObject) 
 pub(crate) async fn replace(
     state: &Api,
     kind: &'static Kind,
-    amend: Amend,
+    amend: impl Fn(&Value, Value, FieldValidation) -> Result<Amended, ApiError>,
     head: &Head,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -210,7 +215,7 @@ pub(crate) async fn replace(
 pub(crate) async fn patch(
     state: &Api,
     kind: &'static Kind,
-    amend: Amend,
+    amend: impl Fn(&Value, Value, FieldValidation) -> Result<Amended, ApiError>,
     head: &Head,
     body: Body,
 ) -> Result<Response, ApiError> {

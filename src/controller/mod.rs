@@ -1,13 +1,14 @@
 //! The loop: for each pod that something happened to, observe, record, decide, act, look again.
 //!
 //! Goes in: hints (a pod was written, a journal grew, a timer is due). Comes out: steps carried out by the runtime,
-//! records and statuses in the store.
+//! records and statuses in the store, and events. Pods of no node or of another one are let be.
 //!
 //! **Invariant:** nothing is decided here and nothing is remembered here: `reconcile` decides, from what the store has.
 //! A pod is looked at by one task at a time. When observing or storing fails, nothing is planned.
 
 mod pass;
 mod queue;
+mod telling;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
+use crate::event::Recorder;
 use crate::model::{Timestamp, Uid};
 use crate::reconcile::Limits;
 use crate::runtime::Runtime;
@@ -44,6 +46,8 @@ pub struct Controller<R> {
     pub boot_id: String,
     /// First and last address for pods.
     pub pool: (std::net::Ipv4Addr, std::net::Ipv4Addr),
+    /// Where what happens is told, for people.
+    pub recorder: Recorder,
     /// The time, for records.
     pub clock: fn() -> Timestamp,
 }

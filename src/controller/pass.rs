@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
+use super::telling::Telling;
 use super::{Controller, POD};
 use crate::admit::{self, ModelError};
 use crate::model::{
@@ -89,9 +90,11 @@ impl<R: Runtime> Pass<R> {
             store.observed(&self.uid),
             self.controller.runtime.observe(&self.uid)
         );
-        let stored = stored?;
+        let (stored, snapshot) = (stored?, snapshot?);
+        // What was once taken in hand stays podd's, whatever the node is called by now.
+        let in_hand = stored != Observed::default() || !snapshot.sandboxes.is_empty();
         let mut record = Record {
-            observed: self.recorded(&stored, &snapshot?),
+            observed: self.recorded(&stored, &snapshot),
             stored,
         };
         for _ in 0..ROUNDS {
@@ -99,8 +102,15 @@ impl<R: Runtime> Pass<R> {
                 return self.remove_orphan().await;
             };
             let (pod, previous) = wire(&found)?;
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            if !in_hand && node != Some(self.controller.node.name.as_str()) {
+                return self.leave(&pod).await;
+            }
             let desired = admit::to_model(&pod)?;
-            match self.round(&desired, previous, &mut record).await? {
+            match self
+                .round(&desired, previous, found.resource_version, &mut record)
+                .await?
+            {
                 Round::Again => {}
                 Round::Wait(wake_at) => return Ok(wake_at),
                 Round::Forgotten => return Ok(None),
@@ -115,17 +125,25 @@ impl<R: Runtime> Pass<R> {
         &self,
         desired: &PodSpec,
         previous: Option<PodStatus>,
+        version: u64,
         record: &mut Record,
     ) -> Result<Round, PassError> {
-        let store = &self.controller.store;
         let now = self.now();
+        let telling = self.telling(desired);
         let plan = reconcile(now, desired, &record.observed, &self.controller.limits);
         let told = status(now, &self.controller.node, desired, &record.observed, previous.as_ref());
+        telling.waits(previous.as_ref(), &told);
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
             self.save(record).await?;
-            store.set_status(&self.uid, told).await?;
-            return Ok(Round::Wait(plan.wake_at));
+            return Ok(if self.report(version, told).await? {
+                Round::Wait(plan.wake_at)
+            } else {
+                Round::Again
+            });
+        }
+        for step in &plan.steps {
+            telling.step(step, &record.observed);
         }
         let starts = self.resolve(desired, &mut record.observed, &plan.steps).await;
         let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
@@ -136,7 +154,8 @@ impl<R: Runtime> Pass<R> {
             let saved = self.save(record).await;
             word.send_replace(Some(saved.is_ok()));
             saved?;
-            store.set_status(&self.uid, told).await.map_err(PassError::Store)
+            // One that came too late is told anew in the next round.
+            self.report(version, told).await
         };
         let acts = plan
             .steps
@@ -147,11 +166,42 @@ impl<R: Runtime> Pass<R> {
             .map(|start| self.start(desired, start, address, recorded.clone()));
         let (saved, acts, starts) = tokio::join!(saved_and_told, join_all(acts), join_all(starts));
         saved?;
-        self.settle(acts.into_iter().chain(starts), record).await
+        self.settle(desired, acts.into_iter().chain(starts), record).await
+    }
+
+    /// Write the status over the version it was made from. False: somebody wrote meanwhile, perhaps a condition that
+    /// must not be lost.
+    async fn report(&self, version: u64, told: serde_json::Value) -> Result<bool, PassError> {
+        match self.controller.store.set_status_over(&self.uid, version, told).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A pod that is bound to no node, or to another one: nothing of it is here. Nobody else removes it once its end is
+    /// asked for.
+    async fn leave(&self, pod: &Pod) -> Result<Option<Timestamp>, PassError> {
+        if pod.metadata.deletion_timestamp.is_some() {
+            self.controller.store.forget_pod(&self.uid).await?;
+        }
+        Ok(None)
+    }
+
+    fn telling<'a>(&'a self, pod: &'a PodSpec) -> Telling<'a> {
+        Telling {
+            recorder: &self.controller.recorder,
+            pod,
+        }
     }
 
     /// Look at what came of the steps.
-    async fn settle(&self, outcomes: impl Iterator<Item = Outcome>, record: &mut Record) -> Result<Round, PassError> {
+    async fn settle(
+        &self,
+        desired: &PodSpec,
+        outcomes: impl Iterator<Item = Outcome>,
+        record: &mut Record,
+    ) -> Result<Round, PassError> {
         let runtime = &self.controller.runtime;
         record.observed = self.recorded(&record.observed, &runtime.observe(&self.uid).await?);
         let mut round = Round::Again;
@@ -159,12 +209,12 @@ impl<R: Runtime> Pass<R> {
             let observed = &mut record.observed;
             match outcome {
                 Outcome::Observable => {}
-                Outcome::Failed(step, error) => self.fail(observed, step, &error),
+                Outcome::Failed(step, error) => self.fail(desired, observed, step, &error),
                 Outcome::NotExecuted(container, attempt, error) => {
                     // Without its word in the journal it would be tried again at once, for ever.
                     let unheard = |a: &Attempt| a.container == container && a.attempt == attempt && a.is_live();
                     if observed.attempts.iter().any(unheard) {
-                        self.fail(observed, FailedStep::Container(container), &error);
+                        self.fail(desired, observed, FailedStep::Container(container), &error);
                     }
                 }
                 Outcome::SandboxReady(attempt) => {
@@ -176,7 +226,7 @@ impl<R: Runtime> Pass<R> {
                     record.observed = match runtime.remove_sandbox(&self.uid, attempt).await {
                         Ok(()) => reconcile::sandbox_stopped(self.now(), &record.observed, attempt),
                         Err(error) => {
-                            self.fail(&mut record.observed, FailedStep::Teardown, &error);
+                            self.fail(desired, &mut record.observed, FailedStep::Teardown, &error);
                             continue;
                         }
                     };
@@ -201,7 +251,8 @@ impl<R: Runtime> Pass<R> {
         reconcile::record(self.now(), &self.controller.boot_id, known, snapshot)
     }
 
-    fn fail(&self, observed: &mut Observed, step: FailedStep, error: &StepError) {
+    fn fail(&self, desired: &PodSpec, observed: &mut Observed, step: FailedStep, error: &StepError) {
+        self.telling(desired).failed(&step, error);
         tracing::warn!(?step, reason = error.reason.as_str(), error = %error.message, "a step failed");
         *observed = reconcile::failed(self.now(), observed, step, error.reason, error.message.clone());
     }
@@ -229,7 +280,10 @@ impl<R: Runtime> Pass<R> {
                     sandbox: *sandbox,
                     image,
                 }),
-                Err(error) => self.fail(observed, FailedStep::Container(container.name.clone()), &error),
+                Err(error) => {
+                    let step = FailedStep::Container(container.name.clone());
+                    self.fail(desired, observed, step, &error);
+                }
             }
         }
         starts
@@ -258,7 +312,7 @@ impl<R: Runtime> Pass<R> {
                                     reason: FailureReason::CreatePodSandboxError,
                                     message: error.to_string(),
                                 };
-                                self.fail(observed, FailedStep::Sandbox, &error);
+                                self.fail(desired, observed, FailedStep::Sandbox, &error);
                                 continue;
                             }
                             Err(error) => return Err(error.into()),
@@ -307,6 +361,7 @@ impl<R: Runtime> Pass<R> {
             .await
         {
             Ok(()) => {
+                self.telling(desired).started(container);
                 tracing::info!(pod.name = %desired.name, container = %container.name, attempt, "container started");
                 if let Some(old) = attempt.checked_sub(2) {
                     // What `lastState` and `logs --previous` need of the attempt before is not in its root file system.
@@ -321,6 +376,7 @@ impl<R: Runtime> Pass<R> {
             }
             // The journal says so of the attempt itself (StartError): its back-off is the container's.
             Err(error) if error.reason == FailureReason::RunContainerError => {
+                self.telling(desired).not_executed(container, &error);
                 tracing::warn!(pod.name = %desired.name, container = %container.name, attempt, error = %error.message, "container could not be executed");
                 Outcome::NotExecuted(container.name.clone(), attempt, error)
             }

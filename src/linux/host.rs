@@ -1,6 +1,7 @@
 //! What this machine is called and has, and signals by number and by name.
 
 use std::io;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill as nix_kill};
@@ -30,6 +31,12 @@ pub fn memory_total() -> io::Result<u64> {
         })
         .map(|kilobytes| kilobytes * 1024)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal"))
+}
+
+/// Bytes of the file system that `path` is on.
+pub fn disk_size(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
 /// Send a signal to a process that is known, by a lock it holds, to be the one that is meant. Gone already: done.
@@ -88,6 +95,7 @@ mod tests {
     #[test]
     fn this_machine_has_memory_and_a_name() {
         assert!(memory_total().unwrap() > 1 << 20);
+        assert!(disk_size(Path::new("/")).unwrap() > 1 << 20);
         assert!(!name().unwrap().is_empty());
     }
 }

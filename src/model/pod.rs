@@ -57,6 +57,8 @@ pub struct PodSpec {
     /// `spec.subdomain`, if any.
     pub subdomain: Option<String>,
     pub host_aliases: Vec<HostAlias>,
+    /// Conditions, told by others, without which the pod is not ready.
+    pub readiness_gates: Vec<String>,
     pub dns: DnsSpec,
     pub security: PodSecurity,
     pub volumes: Vec<Volume>,

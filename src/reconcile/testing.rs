@@ -64,6 +64,7 @@ pub(crate) fn pod(policy: RestartPolicy, containers: &[&str]) -> PodSpec {
         hostname: "web".to_owned(),
         subdomain: None,
         host_aliases: Vec::new(),
+        readiness_gates: Vec::new(),
         dns: DnsSpec {
             policy: DnsPolicy::Default,
             nameservers: Vec::new(),

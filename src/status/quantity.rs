@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Thousandths of a core: `100m`, `2`.
-pub(super) fn cpu(milli: u64) -> String {
+pub fn cpu(milli: u64) -> String {
     if milli.is_multiple_of(1000) {
         (milli / 1000).to_string()
     } else {
@@ -12,7 +12,7 @@ pub(super) fn cpu(milli: u64) -> String {
 }
 
 /// Bytes with the greatest unit that divides them: `64Mi`, `100M`, `1000k`, `123`. Binary units first.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 8] = [
         (1 << 40, "Ti"),
         (1 << 30, "Gi"),
@@ -28,7 +28,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A duration as Go prints it, in whole seconds: `10s`, `1m20s`, `5m0s`.
-pub(super) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 {

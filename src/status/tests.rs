@@ -1,5 +1,6 @@
 //! Tables and snapshots of statuses, and what must hold for any record.
 
+use k8s_openapi::api::core::v1::PodCondition;
 use proptest::prelude::*;
 
 use super::*;
@@ -375,6 +376,93 @@ fn conditions_keep_their_time_while_they_hold() {
             .all(|condition| condition.observed_generation == Some(2))
     );
     assert_eq!(third.observed_generation, Some(2));
+}
+
+fn foreign(type_: &str, status: &str) -> PodCondition {
+    PodCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        ..PodCondition::default()
+    }
+}
+
+#[test]
+fn what_others_say_of_a_pod_is_kept() {
+    let pod = pod(RestartPolicy::Always, &["a"]);
+    let observed = ready(vec![attempt("a", 0, running(3))]);
+    let mut before = of(5, &pod, &observed);
+    before
+        .conditions
+        .as_mut()
+        .unwrap()
+        .push(foreign("example.com/theirs", "False"));
+    let after = status(at(6), &node(), &pod, &observed, Some(&before));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn readiness_gates_hold_a_pod_back() {
+    let mut pod = pod(RestartPolicy::Always, &["a"]);
+    pod.readiness_gates = vec!["example.com/a".to_owned(), "example.com/b".to_owned()];
+    let observed = ready(vec![attempt("a", 0, running(3))]);
+    let with = |told: &[(&str, &str)]| {
+        let previous = PodStatus {
+            conditions: Some(told.iter().map(|(type_, status)| foreign(type_, status)).collect()),
+            ..PodStatus::default()
+        };
+        status(at(5), &node(), &pod, &observed, Some(&previous))
+    };
+    let held = with(&[("example.com/b", "False")]);
+    let ready = condition(&held, "Ready");
+    assert_eq!(ready.status, "False");
+    assert_eq!(ready.reason.as_deref(), Some("ReadinessGatesNotReady"));
+    assert_eq!(
+        ready.message.as_deref(),
+        Some(
+            "corresponding condition of pod readiness gate \"example.com/a\" does not exist., \
+             the status of pod readiness gate \"example.com/b\" is not \"True\", but False"
+        )
+    );
+    assert_eq!(condition(&held, "ContainersReady").status, "True");
+    let open = with(&[("example.com/a", "True"), ("example.com/b", "True")]);
+    assert_eq!(condition(&open, "Ready").status, "True");
+}
+
+#[test]
+fn a_new_pod_is_pending_and_says_what_its_scheduler_says() {
+    let pod = pod(RestartPolicy::Always, &["a"]);
+    let of = |placement: Placement| {
+        let status = initial(at(1), &pod, &placement);
+        assert_eq!(phase_of(&status), "Pending");
+        assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+        let conditions = status.conditions.unwrap_or_default();
+        let told = conditions.into_iter().map(|told| {
+            let PodCondition {
+                type_,
+                status,
+                reason,
+                message,
+                ..
+            } = told;
+            format!(
+                "{type_}={status} {} {}",
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            )
+        });
+        told.collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(of(Placement::Bound), "");
+    assert_eq!(of(Placement::Foreign), "");
+    assert_eq!(of(Placement::Fits), "PodScheduled=True  ");
+    assert_eq!(
+        of(Placement::Gated),
+        "PodScheduled=False SchedulingGated Scheduling is blocked due to non-empty scheduling gates"
+    );
+    assert_eq!(
+        of(Placement::Unschedulable("why".to_owned())),
+        "PodScheduled=False Unschedulable why"
+    );
 }
 
 #[test]

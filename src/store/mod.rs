@@ -7,7 +7,7 @@
 //!
 //! | table | what is in it | written by | why it is stored |
 //! | --- | --- | --- | --- |
-//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API, and garbage collection in its manner; status, and the end of a pod: the controller | it is what people asked for; nobody else knows it |
+//! | `object` | each object of the API: desired half and status, both JSON, and its resource version | desired: the API, and garbage collection in its manner; status, and the end of a pod: the controller; a Node, its Lease and Events: whoever tells of them | it is what people asked for; nobody else knows it |
 //! | `change` | the newest changes of objects, each with the object after and before | the writer, with the change itself | a watch that was cut goes on where it was, also after the agent was restarted; its key is the global resource version, never used twice |
 //! | `owner` | the owner references of each object | the writer, with the object | dependants are found without reading every object |
 //! | `history` | for each kind the newest version dropped from `change` | the writer, when it drops | a watch from before it is told so (410), never left with a gap |
@@ -161,7 +161,9 @@ pub enum ChangeType {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// What somebody wants: a desired half, or a status that a client wrote.
     Desired,
+    /// What podd itself saw.
     Status,
 }
 
@@ -235,7 +237,8 @@ impl Store {
 
     // ---- objects: written by the API, and by garbage collection ----
 
-    /// Make an object. `desired` has no status and no resourceVersion (they are taken out); its metadata.uid is `uid`.
+    /// Make an object; its metadata.uid is `uid`. A status in it is the one it begins with; a resourceVersion in it is
+    /// taken out.
     pub async fn create(
         &self,
         kind: &str,
@@ -245,7 +248,7 @@ impl Store {
         desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
         let (key, uid) = (Key::new(kind, namespace, name), uid.clone());
-        let halves = Halves { desired, status: None };
+        let halves = Halves::whole(desired);
         self.write(|reply| Request::Create {
             key,
             uid,
@@ -268,7 +271,7 @@ impl Store {
         status: Option<serde_json::Value>,
     ) -> Result<StoredObject, StoreError> {
         let (key, uid) = (Key::new(kind, namespace, name), uid.clone());
-        let halves = Halves { desired, status };
+        let halves = Halves::both(desired, status);
         self.write(|reply| Request::Create {
             key,
             uid,
@@ -345,7 +348,35 @@ impl Store {
         expected: u64,
         desired: serde_json::Value,
     ) -> Result<StoredObject, StoreError> {
-        self.update_halves(kind, namespace, name, expected, desired, None).await
+        self.change(kind, namespace, name, expected, Halves::desired(desired))
+            .await
+    }
+
+    /// [`Store::update`] of the status alone: for what clients write into it. What podd itself sees goes through
+    /// [`Store::set_status`], which does not wake the controller.
+    pub async fn update_status(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        status: serde_json::Value,
+    ) -> Result<StoredObject, StoreError> {
+        self.change(kind, namespace, name, expected, Halves::status(status))
+            .await
+    }
+
+    /// [`Store::update`] of both halves at once: the object with its status. Without one in it, that stays as it is.
+    pub async fn update_whole(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        object: serde_json::Value,
+    ) -> Result<StoredObject, StoreError> {
+        self.change(kind, namespace, name, expected, Halves::whole(object))
+            .await
     }
 
     /// [`Store::update`] of both halves at once; without a `status`, that stays as it is.
@@ -358,8 +389,19 @@ impl Store {
         desired: serde_json::Value,
         status: Option<serde_json::Value>,
     ) -> Result<StoredObject, StoreError> {
+        self.change(kind, namespace, name, expected, Halves::both(desired, status))
+            .await
+    }
+
+    async fn change(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        expected: u64,
+        halves: Halves,
+    ) -> Result<StoredObject, StoreError> {
         let key = Key::new(kind, namespace, name);
-        let halves = Halves { desired, status };
         self.write(|reply| Request::Update {
             key,
             expected,
@@ -463,8 +505,34 @@ impl Store {
     /// Replace the status; false (and nothing written, no new resource version) when it is equal to the one stored.
     /// `NotFound`, with the uid for a name, when the pod is gone.
     pub async fn set_status(&self, uid: &Uid, status: serde_json::Value) -> Result<bool, StoreError> {
+        self.write_status(uid, None, status).await
+    }
+
+    /// [`Store::set_status`] if the object still has resource version `expected`; else `Conflict`. Whoever keeps parts
+    /// of the status before must not overwrite what was written to them meanwhile.
+    pub async fn set_status_over(
+        &self,
+        uid: &Uid,
+        expected: u64,
+        status: serde_json::Value,
+    ) -> Result<bool, StoreError> {
+        self.write_status(uid, Some(expected), status).await
+    }
+
+    async fn write_status(
+        &self,
+        uid: &Uid,
+        expected: Option<u64>,
+        status: serde_json::Value,
+    ) -> Result<bool, StoreError> {
         let uid = uid.clone();
-        self.write(|reply| Request::SetStatus { uid, status, reply }).await
+        self.write(|reply| Request::SetStatus {
+            uid,
+            expected,
+            status,
+            reply,
+        })
+        .await
     }
 
     /// Remove the pod's object and every row about it, its address too. Not there: nothing happens. False, and nothing

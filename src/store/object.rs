@@ -167,9 +167,9 @@ fn whole(mut desired: Map<String, Value>, status: Option<Value>, version: u64) -
     Value::Object(desired)
 }
 
-/// The half that is stored as desired: what the store itself fills in is taken out, should it be there.
-fn desired_half(key: &Key, desired: Value) -> Result<Map<String, Value>, StoreError> {
-    let Some(mut desired) = with_metadata(desired) else {
+/// The half that is stored as desired, without what the store itself fills in.
+fn desired_half(key: &Key, object: Value) -> Result<Map<String, Value>, StoreError> {
+    let Some(mut desired) = with_metadata(object) else {
         let (kind, namespace, name) = key.owned();
         return Err(StoreError::NotAnObject { kind, namespace, name });
     };
@@ -194,11 +194,42 @@ fn tombstone(key: &Key, uid: &Uid) -> Map<String, Value> {
 
 // ---- writing, inside the writer's transaction ----
 
-/// What of an object is given to be written. Its `Debug` says nothing, since it may be a Secret.
+/// What of an object is given to be written: a half that is `None` stays as it is. Its `Debug` says nothing, since it
+/// may be a Secret.
 pub(super) struct Halves {
-    pub(super) desired: Value,
-    /// `None`: it stays as it is.
-    pub(super) status: Option<Value>,
+    desired: Option<Value>,
+    status: Option<Value>,
+}
+
+impl Halves {
+    /// Of a whole object. A status in it is passed over.
+    pub(super) fn desired(object: Value) -> Self {
+        Self::both(object, None)
+    }
+
+    /// The same with a status of its own.
+    pub(super) fn both(object: Value, status: Option<Value>) -> Self {
+        Self {
+            status,
+            ..Self::whole(object)
+        }
+    }
+
+    pub(super) fn status(status: Value) -> Self {
+        Self {
+            desired: None,
+            status: Some(status),
+        }
+    }
+
+    /// Of an object and, should it be there, the status in it.
+    pub(super) fn whole(mut object: Value) -> Self {
+        let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
+        Self {
+            desired: Some(object),
+            status,
+        }
+    }
 }
 
 impl fmt::Debug for Halves {
@@ -216,7 +247,7 @@ pub(super) async fn create(
     in_namespace: bool,
 ) -> Result<StoredObject, StoreError> {
     let Halves { desired, status } = halves;
-    let desired = desired_half(&key, desired)?;
+    let desired = desired_half(&key, desired.unwrap_or_default())?;
     if in_namespace && !key.namespace.is_empty() {
         check_namespace(transaction.connection, &key.namespace).await?;
     }
@@ -283,7 +314,7 @@ pub(super) async fn update(
     halves: Halves,
 ) -> Result<StoredObject, StoreError> {
     let Halves { desired, status } = halves;
-    let desired = desired_half(key, desired)?;
+    let desired = desired.map(|desired| desired_half(key, desired)).transpose()?;
     let mut stored = Stored::try_from(
         by_name(transaction.connection, key)
             .await?
@@ -292,34 +323,31 @@ pub(super) async fn update(
     if stored.version != expected {
         return Err(key.conflict(expected, stored.version));
     }
-    let status = status.or_else(|| stored.status.clone());
-    if stored.desired == desired && stored.status == status {
+    let desired = desired.filter(|desired| stored.desired != *desired);
+    let status = status.filter(|status| stored.status.as_ref() != Some(status));
+    if desired.is_none() && status.is_none() {
         return Ok(stored.into());
     }
-    let origin = if stored.desired == desired {
-        Origin::Status
-    } else {
-        Origin::Desired
-    };
     let previous = stored.whole();
-    owner::write(
-        transaction.connection,
-        &stored.uid,
-        &owner::owners(&stored.desired),
-        &owner::owners(&desired),
-    )
-    .await?;
-    stored.desired = desired;
-    stored.status = status;
+    if let Some(desired) = &desired {
+        owner::write(
+            transaction.connection,
+            &stored.uid,
+            &owner::owners(&stored.desired),
+            &owner::owners(desired),
+        )
+        .await?;
+    }
+    // A half that stays is not written again.
+    let text = desired.as_ref().map(object_text);
+    let status_text = status.as_ref().map(Value::to_string);
+    stored.desired = desired.unwrap_or(stored.desired);
+    stored.status = status.or(stored.status);
     stored.version = transaction.next_version();
-    let (version, text, status_text, uid) = (
-        to_i64(OBJECT, "resource_version", stored.version)?,
-        object_text(&stored.desired),
-        stored.status.as_ref().map(Value::to_string),
-        stored.uid.as_str(),
-    );
+    let (version, uid) = (to_i64(OBJECT, "resource_version", stored.version)?, stored.uid.as_str());
     sqlx::query!(
-        "UPDATE object SET resource_version = ?, desired = ?, status = ? WHERE uid = ?",
+        "UPDATE object SET resource_version = ?, desired = coalesce(?, desired), status = coalesce(?, status)
+         WHERE uid = ?",
         version,
         text,
         status_text,
@@ -329,7 +357,7 @@ pub(super) async fn update(
     .await
     .map_err(StoreError::database("update an object"))?;
     transaction
-        .record(ChangeType::Modified, origin, stored.into(), Some(previous))
+        .record(ChangeType::Modified, Origin::Desired, stored.into(), Some(previous))
         .await
 }
 
@@ -337,6 +365,7 @@ pub(super) async fn update(
 pub(super) async fn set_status(
     transaction: &mut Transaction<'_>,
     uid: &Uid,
+    expected: Option<u64>,
     status: Value,
 ) -> Result<bool, StoreError> {
     let row = by_uid(transaction.connection, uid)
@@ -347,6 +376,11 @@ pub(super) async fn set_status(
             name: uid.to_string(),
         })?;
     let mut stored = Stored::try_from(row)?;
+    if let Some(expected) = expected
+        && stored.version != expected
+    {
+        return Err(stored.key.conflict(expected, stored.version));
+    }
     if stored.status.as_ref() == Some(&status) {
         return Ok(false);
     }

@@ -141,20 +141,90 @@ fn names(page: &Page) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn halves_are_written_alone_or_together_over_the_version_they_were_made_from() {
+    let (store, _scratch) = fresh().await;
+    let mut object = pod(&uid(1), "a", "one");
+    store
+        .create("Pod", "default", "a", &uid(1), object.clone())
+        .await
+        .unwrap();
+    let mut changes = store.subscribe();
+
+    let told = store
+        .update_status("Pod", "default", "a", 2, json!({ "phase": "Pending" }))
+        .await
+        .unwrap();
+    assert_eq!(
+        (told.resource_version, &told.json["status"]["phase"]),
+        (3, &json!("Pending"))
+    );
+    assert_eq!(told.json["spec"], object["spec"]);
+    // A client's word is news to the controller, unlike its own.
+    assert_eq!(changes.recv().await.unwrap().origin, Origin::Desired);
+    let same = store
+        .update_status("Pod", "default", "a", 3, json!({ "phase": "Pending" }))
+        .await
+        .unwrap();
+    assert_eq!(same.resource_version, 3);
+
+    object["metadata"]["labels"] = json!({ "both": "yes" });
+    object["status"] = json!({ "phase": "Running" });
+    let both = store.update_whole("Pod", "default", "a", 3, object).await.unwrap();
+    assert_eq!(both.json["metadata"]["labels"]["both"], "yes");
+    assert_eq!(both.json["status"]["phase"], "Running");
+    let got = store.get("Pod", "default", "a").await.unwrap().unwrap();
+    assert_eq!(got.json, both.json);
+
+    let late = store.update_status("Pod", "default", "a", 3, json!({})).await;
+    assert!(
+        matches!(
+            late,
+            Err(StoreError::Conflict {
+                expected: 3,
+                found: 4,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
+    let late = store.set_status_over(&uid(1), 3, json!({})).await;
+    assert!(
+        matches!(
+            late,
+            Err(StoreError::Conflict {
+                expected: 3,
+                found: 4,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
+    assert!(
+        store
+            .set_status_over(&uid(1), 4, json!({ "phase": "Failed" }))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
 async fn what_the_store_fills_in_is_not_taken_from_the_caller() {
     let (store, _scratch) = fresh().await;
     let mut desired = pod(&uid(1), "a", "one");
-    desired["status"] = json!({ "phase": "Running" });
+    desired["status"] = json!({ "phase": "Pending" });
     desired["metadata"]["resourceVersion"] = json!("777");
     let made = store
         .create("Pod", "default", "a", &uid(1), desired.clone())
         .await
         .unwrap();
     assert_eq!(made.json["metadata"]["resourceVersion"], "2");
-    assert!(made.json.get("status").is_none());
-    // The same again is no change.
+    // What it begins with is its maker's to say.
+    assert_eq!(made.json["status"]["phase"], "Pending");
+    // The same again is no change; nor is another status in what is desired.
+    desired["status"] = json!({ "phase": "Running" });
     let same = store.update("Pod", "default", "a", 2, desired).await.unwrap();
     assert_eq!(same.resource_version, 2);
+    assert_eq!(same.json["status"]["phase"], "Pending");
 
     let error = store
         .create("Pod", "default", "b", &uid(2), json!("text"))

@@ -67,6 +67,7 @@ pub(super) enum Request {
     },
     SetStatus {
         uid: Uid,
+        expected: Option<u64>,
         status: Value,
         reply: Reply<bool>,
     },
@@ -394,9 +395,12 @@ impl Request {
                 reply,
             } => answer(reply, object::update(transaction, &key, expected, halves).await),
             Self::Delete { key, expected, reply } => answer(reply, object::delete(transaction, &key, expected).await),
-            Self::SetStatus { uid, status, reply } => {
-                answer(reply, object::set_status(transaction, &uid, status).await)
-            }
+            Self::SetStatus {
+                uid,
+                expected,
+                status,
+                reply,
+            } => answer(reply, object::set_status(transaction, &uid, expected, status).await),
             Self::SaveObserved {
                 uid,
                 difference,

@@ -102,7 +102,13 @@ fn looks_around(k: &Kubectl) {
         assert!(found, "{name} {short} {kind} in:\n{resources}");
     }
     let versions = k.ok(&["api-versions"]);
-    for version in ["v1", "apps/v1", "events.k8s.io/v1", "coordination.k8s.io/v1", "node.k8s.io/v1"] {
+    for version in [
+        "v1",
+        "apps/v1",
+        "events.k8s.io/v1",
+        "coordination.k8s.io/v1",
+        "node.k8s.io/v1",
+    ] {
         assert!(versions.lines().any(|line| line == version), "{version} in {versions}");
     }
 
@@ -152,7 +158,12 @@ fn makes_pods(k: &Kubectl) {
         "pod/one condition met\n"
     );
     assert_eq!(
-        k.ok(&["wait", "--for=jsonpath={.status.phase}=Running", "pod/one", "--timeout=60s"]),
+        k.ok(&[
+            "wait",
+            "--for=jsonpath={.status.phase}=Running",
+            "pod/one",
+            "--timeout=60s"
+        ]),
         "pod/one condition met\n"
     );
 
@@ -172,8 +183,18 @@ fn makes_pods(k: &Kubectl) {
     // Interactive, and gone afterwards.
     let said = k.ok_with(
         &[
-            "run", "hello", "--rm", "-i", "--restart=Never", "--image=busybox:test", "--image-pull-policy=Never",
-            "--command", "--", "sh", "-c", "read line; echo got $line",
+            "run",
+            "hello",
+            "--rm",
+            "-i",
+            "--restart=Never",
+            "--image=busybox:test",
+            "--image-pull-policy=Never",
+            "--command",
+            "--",
+            "sh",
+            "-c",
+            "read line; echo got $line",
         ],
         "a line\n",
     );
@@ -182,7 +203,12 @@ fn makes_pods(k: &Kubectl) {
 
     for (what, expected) in [
         (
-            &["configmap", "settings", "--from-literal=color=blue", "--from-literal=size=7"][..],
+            &[
+                "configmap",
+                "settings",
+                "--from-literal=color=blue",
+                "--from-literal=size=7",
+            ][..],
             "configmap/settings created\n",
         ),
         (
@@ -220,7 +246,10 @@ fn changes_things(k: &Kubectl) {
     k.file("t.json", &template(&["b"], json!({"x": "1"})));
     let said = k.say(&["diff", "-f", &file], "");
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.out.contains("-      name: a") || said.out.contains("-    - image"), "{said:?}");
+    assert!(
+        said.out.contains("-      name: a") || said.out.contains("-    - image"),
+        "{said:?}"
+    );
     assert_eq!(k.ok(&["apply", "-f", &file]), "podtemplate/t configured\n");
     let object = k.json(&["get", "podtemplate", "t"]);
     let names: Vec<&Value> = object["template"]["spec"]["containers"]
@@ -250,7 +279,10 @@ fn changes_things(k: &Kubectl) {
         edit("sed -i s/blue/green/", &["edit", "configmap", "settings"]),
         "configmap/settings edited\n"
     );
-    assert_eq!(k.ok(&["get", "cm", "settings", "-o", "jsonpath={.data.color}"]), "green");
+    assert_eq!(
+        k.ok(&["get", "cm", "settings", "-o", "jsonpath={.data.color}"]),
+        "green"
+    );
 
     let mut settings = k.json(&["get", "cm", "settings"]);
     settings["data"]["size"] = json!("8");
@@ -275,7 +307,10 @@ fn changes_things(k: &Kubectl) {
 
     assert_eq!(k.ok(&["label", "pod", "web", "tier=front"]), "pod/web labeled\n");
     assert_eq!(k.ok(&["label", "pod", "web", "tier-"]), "pod/web unlabeled\n");
-    assert_eq!(k.ok(&["annotate", "pod", "web", "note=hello world"]), "pod/web annotated\n");
+    assert_eq!(
+        k.ok(&["annotate", "pod", "web", "note=hello world"]),
+        "pod/web annotated\n"
+    );
     assert_eq!(
         k.ok(&["get", "pod", "web", "-o", "jsonpath={.metadata.annotations.note}"]),
         "hello world"
@@ -286,9 +321,8 @@ fn reads(k: &Kubectl) {
     k.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]);
     let table = k.ok(&["get", "pods"]);
     let mut lines = table.lines();
-    let words = |line: Option<&str>| -> Vec<String> {
-        line.unwrap_or("").split_whitespace().map(str::to_owned).collect()
-    };
+    let words =
+        |line: Option<&str>| -> Vec<String> { line.unwrap_or("").split_whitespace().map(str::to_owned).collect() };
     assert_eq!(words(lines.next()), ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
     assert_eq!(words(lines.next())[..4], ["one", "1/1", "Running", "0"]);
     assert_eq!(words(lines.next())[..4], ["web", "1/1", "Running", "0"]);
@@ -297,7 +331,10 @@ fn reads(k: &Kubectl) {
         words(wide.lines().next())[5..],
         ["IP", "NODE", "NOMINATED", "NODE", "READINESS", "GATES"]
     );
-    assert!(k.ok(&["get", "pods", "-A", "-l", "app in (web)"]).starts_with("NAMESPACE   NAME"));
+    assert!(
+        k.ok(&["get", "pods", "-A", "-l", "app in (web)"])
+            .starts_with("NAMESPACE   NAME")
+    );
     assert_eq!(k.ok(&["get", "pods", "-o", "name"]), "pod/one\npod/web\n");
     assert!(k.ok(&["get", "pod", "web", "-o", "yaml"]).contains("\n  name: web\n"));
     assert_eq!(
@@ -305,11 +342,22 @@ fn reads(k: &Kubectl) {
         "one web"
     );
     assert_eq!(
-        k.ok(&["get", "pods", "-o", "go-template={{range .items}}{{.metadata.name}} {{end}}"]),
+        k.ok(&[
+            "get",
+            "pods",
+            "-o",
+            "go-template={{range .items}}{{.metadata.name}} {{end}}"
+        ]),
         "one web "
     );
     assert_eq!(
-        k.ok(&["get", "pods", "--sort-by=.metadata.name", "-o", "custom-columns=N:.metadata.name"]),
+        k.ok(&[
+            "get",
+            "pods",
+            "--sort-by=.metadata.name",
+            "-o",
+            "custom-columns=N:.metadata.name"
+        ]),
         "N\none\nweb\n"
     );
     assert_eq!(k.ok(&["get", "pods", "--field-selector=status.phase!=Running"]), "");
@@ -371,11 +419,7 @@ fn reads(k: &Kubectl) {
 fn goes_inside(k: &Kubectl) {
     assert_eq!(k.ok(&["exec", "one", "--", "echo", "hi"]), "hi\n");
     let said = k.say(&["exec", "one", "--", "sh", "-c", "echo out; echo err >&2; exit 3"], "");
-    assert_eq!(
-        (said.code, said.out.as_str()),
-        (3, "out\n"),
-        "{said:?}"
-    );
+    assert_eq!((said.code, said.out.as_str()), (3, "out\n"), "{said:?}");
     assert!(
         said.err.starts_with("err\n") && said.err.contains("command terminated with exit code 3"),
         "{said:?}"
@@ -419,7 +463,10 @@ fn copies(k: &Kubectl) {
     let data = "x".repeat(100_000) + "\nend\n";
     let here = k.file("data.txt", &data);
     k.ok(&["cp", &here, "one:/tmp/data.txt"]);
-    assert_eq!(k.ok(&["exec", "one", "--", "tail", "-n", "1", "/tmp/data.txt"]), "end\n");
+    assert_eq!(
+        k.ok(&["exec", "one", "--", "tail", "-n", "1", "/tmp/data.txt"]),
+        "end\n"
+    );
     let back = k.dir.join("back.txt");
     k.ok(&["cp", "default/one:/tmp/data.txt", back.to_str().unwrap()]);
     assert_eq!(fs::read_to_string(back).unwrap(), data);
@@ -427,7 +474,10 @@ fn copies(k: &Kubectl) {
 
 fn reaches_ports(k: &Kubectl) {
     // On its localhost only.
-    let mut server = pod("server", "mkdir /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www");
+    let mut server = pod(
+        "server",
+        "mkdir /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www",
+    );
     server["spec"]["containers"][0]["ports"] = json!([{"containerPort": 8080}]);
     let file = k.file("server.json", &server.to_string());
     k.ok(&["create", "-f", &file]);
@@ -446,7 +496,10 @@ fn reaches_ports(k: &Kubectl) {
     }
     drop(forward);
 
-    let mut open = pod("open", "mkdir /www; echo open > /www/index.html; exec httpd -f -p 8080 -h /www");
+    let mut open = pod(
+        "open",
+        "mkdir /www; echo open > /www/index.html; exec httpd -f -p 8080 -h /www",
+    );
     open["spec"]["containers"][0]["ports"] = json!([{"containerPort": 8080}]);
     let file = k.file("open.json", &open.to_string());
     k.ok(&["create", "-f", &file]);
@@ -489,14 +542,22 @@ fn looks_after_the_node(k: &Kubectl) {
     let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..2], [node.as_str(), "Ready"], "{table}");
     let described = k.ok(&["describe", "node", &node]);
-    for part in ["Capacity:", "Allocatable:", "Non-terminated Pods:", "Allocated resources:", "Ready "] {
+    for part in [
+        "Capacity:",
+        "Allocatable:",
+        "Non-terminated Pods:",
+        "Allocated resources:",
+        "Ready ",
+    ] {
         assert!(described.contains(part), "{part} in {described}");
     }
     assert_eq!(k.ok(&["cordon", &node]), format!("node/{node} cordoned\n"));
     let file = k.file("late.json", &pod("late", "sleep 100000").to_string());
     k.ok(&["create", "-f", &file]);
     let message = "jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].message}";
-    k.until(&["get", "pod", "late", "-o", message], |text| text.contains("unschedulable"));
+    k.until(&["get", "pod", "late", "-o", message], |text| {
+        text.contains("unschedulable")
+    });
     assert_eq!(k.ok(&["uncordon", &node]), format!("node/{node} uncordoned\n"));
     k.ok(&["wait", "--for=condition=Ready", "pod/late", "--timeout=60s"]);
 
@@ -517,10 +578,26 @@ fn ends_things(k: &Kubectl) {
     let forced = k.ok(&["delete", "pod", "one", "--force", "--grace-period=0"]);
     assert!(forced.contains("pod \"one\" force deleted"), "{forced}");
     assert_eq!(k.ok(&["delete", "pods", "-l", "app=web"]), "pod \"web\" deleted\n");
-    assert_eq!(k.ok(&["delete", "configmap", "settings"]), "configmap \"settings\" deleted\n");
-    k.ok(&["run", "there", "-n", "other", "--image=busybox:test", "--command", "--", "sleep", "100000"]);
+    assert_eq!(
+        k.ok(&["delete", "configmap", "settings"]),
+        "configmap \"settings\" deleted\n"
+    );
+    k.ok(&[
+        "run",
+        "there",
+        "-n",
+        "other",
+        "--image=busybox:test",
+        "--command",
+        "--",
+        "sleep",
+        "100000",
+    ]);
     assert_eq!(k.ok(&["delete", "namespace", "other"]), "namespace \"other\" deleted\n");
     assert!(k.fails(&["get", "pod", "there", "-n", "other"]).contains("not found"));
     k.ok(&["delete", "pods", "--all"]);
-    assert_eq!(k.say(&["get", "pods"], "").err, "No resources found in default namespace.\n");
+    assert_eq!(
+        k.say(&["get", "pods"], "").err,
+        "No resources found in default namespace.\n"
+    );
 }

@@ -4,6 +4,7 @@
 mod decoding;
 mod manifests;
 mod model;
+mod placement;
 mod properties;
 mod rules;
 
@@ -17,7 +18,6 @@ pub(super) const UID: &str = "0b7ac2a1-6a5e-4f0e-9f5a-0d2f1f6f7a10";
 
 pub(super) fn context() -> AdmitContext<'static> {
     AdmitContext {
-        node_name: "node-1",
         now: "2026-01-02T03:04:05.678Z".parse::<Timestamp>().expect("a time"),
         uid: Uid(UID.to_owned()),
         namespace: "default",
@@ -27,6 +27,27 @@ pub(super) fn context() -> AdmitContext<'static> {
 
 /// A pod in which every honoured field is set.
 pub(super) fn full_pod() -> Value {
+    let mut pod = full_process();
+    let placed = json!({
+        "schedulerName": "mine", "schedulingGates": [{"name": "example.com/wait"}],
+        "readinessGates": [{"conditionType": "example.com/ready"}],
+        "tolerations": [
+            {"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute", "tolerationSeconds": 5},
+            {"operator": "Exists"},
+        ],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}],
+             "matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["other"]}]},
+        ]}}},
+    });
+    for (field, value) in placed.as_object().expect("an object") {
+        pod["spec"][field] = value.clone();
+    }
+    pod
+}
+
+/// The part of it that says what runs.
+fn full_process() -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",

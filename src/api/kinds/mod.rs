@@ -25,6 +25,7 @@ use super::error::ApiError;
 use super::table::human_duration;
 use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::{Timestamp, Uid};
+use crate::schedule::NodeView;
 
 pub(crate) use namespace::{NAMESPACE, check_mortal};
 
@@ -155,7 +156,8 @@ pub struct Draft<'a> {
     pub validation: FieldValidation,
     /// Of the path; empty for kinds without one.
     pub namespace: &'a str,
-    pub node_name: &'a str,
+    /// Where a pod may be bound to.
+    pub node: &'a NodeView,
     pub now: Timestamp,
     /// The new object's.
     pub uid: Uid,
@@ -176,7 +178,7 @@ impl fmt::Debug for Draft<'_> {
 /// An object that may be stored.
 pub struct Admitted {
     pub name: String,
-    /// Whole, without status and resource version.
+    /// Whole, without resource version; a status in it is the one that it begins with, never one that a client sent.
     pub object: Value,
     /// What its status begins with.
     pub status: Option<Value>,

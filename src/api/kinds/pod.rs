@@ -14,6 +14,8 @@ use crate::admit::{self, AdmitContext, Decoded, Encoding, Fault, FaultReason, Fi
 use crate::api::error::ApiError;
 use crate::api::table::human_duration;
 use crate::model::{Timestamp, Uid};
+use crate::schedule::{self, Placement};
+use crate::status;
 
 /// The pods of this node.
 pub static POD: Kind = Kind {
@@ -29,6 +31,18 @@ pub static POD: Kind = Kind {
     verbs: ALL_VERBS,
     subresources: &[
         Subresource {
+            name: "binding",
+            kind: ("", "v1", "Binding"),
+            verbs: &["create"],
+            amend: None,
+        },
+        Subresource {
+            name: "eviction",
+            kind: ("policy", "v1", "Eviction"),
+            verbs: &["create"],
+            amend: None,
+        },
+        Subresource {
             name: "log",
             kind: ("", "v1", "Pod"),
             verbs: &["get"],
@@ -37,7 +51,8 @@ pub static POD: Kind = Kind {
         Subresource {
             name: "status",
             kind: ("", "v1", "Pod"),
-            verbs: &["get"],
+            verbs: &["get", "patch", "update"],
+            // See `api/pods.rs`: what a client may write depends on whether the pod is here.
             amend: None,
         },
     ],
@@ -77,7 +92,7 @@ pub static POD: Kind = Kind {
             "Nominated Node",
             "string",
             "",
-            "Always none: nothing is scheduled here.",
+            "Always none: no pod is preempted for another.",
             1,
         ),
         column(
@@ -137,7 +152,8 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let decoded = admit::decode::<Pod>(draft.bytes, draft.encoding, draft.validation)
         .map_err(|e| ApiError::bad_request(e.to_string()))?;
     let mut warnings = decoded.warnings;
-    let pod = decoded.object;
+    let mut pod = decoded.object;
+    admit::complete(&mut pod);
     let asked = pod.metadata();
     if asked
         .namespace
@@ -151,7 +167,6 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let asked_name = asked.name.clone().filter(|n| !n.is_empty());
     let shown_name = asked_name.clone().or_else(|| asked.generate_name.clone());
     let context = AdmitContext {
-        node_name: draft.node_name,
         now: draft.now,
         uid: draft.uid.clone(),
         namespace: draft.namespace,
@@ -160,14 +175,27 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let admitted = admit::pod(pod, &context).map_err(|faults| invalid(shown_name.as_deref(), faults))?;
     warnings.extend(admitted.warnings);
     let name = admitted.pod.metadata.name.clone().unwrap_or_default();
-    let object = written(&admitted.pod)?;
+    let mut object = written(&begun(admitted.pod, draft)?)?;
+    let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
     Ok(Admitted {
         name,
         object,
-        status: None,
+        status,
         generated: asked_name.is_none(),
         warnings,
     })
+}
+
+/// The pod as it is first stored: bound where it may be, with the status that it begins with.
+fn begun(mut pod: Pod, draft: &Draft<'_>) -> Result<Pod, ApiError> {
+    let model = admit::to_model(&pod).map_err(|e| ApiError::internal("an admitted pod cannot be understood", e))?;
+    let spec = pod.spec.get_or_insert_default();
+    let placement = schedule::place(spec, draft.node);
+    if placement == Placement::Fits {
+        spec.node_name = Some(draft.node.name.clone());
+    }
+    pod.status = Some(status::initial(draft.now, &model, &placement));
+    Ok(pod)
 }
 
 /// A changed pod is admitted anew as a whole; of the admitted one, `metadata`'s open fields are taken over. Its spec must
@@ -176,6 +204,13 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
     let meta = |field: &str| current["metadata"][field].as_str().unwrap_or("");
     let (name, namespace) = (meta("name"), meta("namespace"));
     check_identity(&POD, current, &proposed)?;
+    // What a new pod gets beyond its manifest, it keeps where the manifest is sent again.
+    for field in ["nodeName", "tolerations"] {
+        let kept = &current["spec"][field];
+        if !kept.is_null() && proposed["spec"].is_object() && proposed["spec"][field].is_null() {
+            proposed["spec"][field] = kept.clone();
+        }
+    }
     if let Some(object) = proposed.as_object_mut() {
         object.remove("status");
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -200,7 +235,6 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
     let mut warnings = decoded.warnings;
     let created = meta("creationTimestamp").parse().unwrap_or(Timestamp::UNIX_EPOCH);
     let context = AdmitContext {
-        node_name: current["spec"]["nodeName"].as_str().unwrap_or(""),
         now: created,
         uid: Uid(meta("uid").to_owned()),
         namespace,
@@ -212,7 +246,8 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
     findings.finish().map_err(|faults| invalid(Some(name), faults))?;
     let admitted = admit::pod(decoded.object, &context).map_err(|faults| invalid(Some(name), faults))?;
     warnings.extend(admitted.warnings);
-    let admitted = written(&admitted.pod)?;
+    let mut admitted = written(&admitted.pod)?;
+    let gates = fewer_gates(&current["spec"], &mut admitted["spec"]);
     if admitted["spec"] != current["spec"] {
         let fault = Fault {
             field: "spec".to_owned(),
@@ -222,8 +257,25 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
         return Err(invalid(Some(name), vec![fault]));
     }
     let mut object = current.clone();
+    if let Some(gates) = gates {
+        object["spec"]["schedulingGates"] = gates;
+        let generation = current["metadata"]["generation"].as_i64().unwrap_or(1) + 1;
+        object["metadata"]["generation"] = generation.into();
+    }
     set_open_metadata(&mut object, &admitted);
     Ok(Amended { object, warnings })
+}
+
+/// Scheduling gates may be taken away, none be added (`ValidatePodUpdate`). Those that are left, where some were taken;
+/// `proposed` is then as if none had been.
+fn fewer_gates(current: &Value, proposed: &mut Value) -> Option<Value> {
+    let before = current["schedulingGates"].as_array()?;
+    let after = proposed["schedulingGates"].as_array().cloned().unwrap_or_default();
+    if after == *before || !after.iter().all(|gate| before.contains(gate)) {
+        return None;
+    }
+    proposed["schedulingGates"] = before.clone().into();
+    Some(after.into())
 }
 
 fn row(object: &Value, now: Timestamp) -> Row {

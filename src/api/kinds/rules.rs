@@ -129,7 +129,6 @@ pub(super) fn admit_new<T: Rules>(draft: &Draft<'_>) -> Result<Admitted, ApiErro
     let asked_name = asked.name.clone().filter(|n| !n.is_empty());
     let shown_name = asked_name.clone().or_else(|| asked.generate_name.clone());
     let context = AdmitContext {
-        node_name: draft.node_name,
         now: draft.now,
         uid: draft.uid.clone(),
         namespace: draft.namespace,

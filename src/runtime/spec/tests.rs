@@ -27,6 +27,7 @@ fn pod() -> PodSpec {
         hostname: "web".to_owned(),
         subdomain: None,
         host_aliases: Vec::new(),
+        readiness_gates: Vec::new(),
         dns: DnsSpec {
             policy: DnsPolicy::Default,
             nameservers: Vec::new(),

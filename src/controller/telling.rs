@@ -1,0 +1,172 @@
+//! What the controller does, told as events, in a kubelet's words.
+//!
+//! Goes in: steps and what came of them, and statuses that changed. Comes out: notes to the recorder, which never wait.
+//!
+//! Reasons: Kubernetes `pkg/kubelet/events/event.go`; messages: `kuberuntime_container.go`, `kuberuntime_manager.go`,
+//! `images/image_manager.go`, `kubelet.go`.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+
+use crate::event::{Recorder, Severity, Source, Subject};
+use crate::model::{AttemptState, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, Step};
+use crate::runtime::StepError;
+
+/// Tells of one pod.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Telling<'a> {
+    pub(super) recorder: &'a Recorder,
+    pub(super) pod: &'a PodSpec,
+}
+
+impl Telling<'_> {
+    fn of_pod(self, severity: Severity, reason: &'static str, message: String) {
+        let subject = Subject::pod(self.pod);
+        self.recorder.tell(Source::Kubelet, subject, severity, reason, message);
+    }
+
+    fn of_container(self, container: &str, severity: Severity, reason: &'static str, message: String) {
+        let subject = Subject::container(self.pod, container);
+        self.recorder.tell(Source::Kubelet, subject, severity, reason, message);
+    }
+
+    /// The image was there, and the container was made of it.
+    fn created(self, container: &ContainerSpec) {
+        let ContainerSpec { name, image, .. } = container;
+        let message = format!("Container image \"{image}\" already present on machine");
+        self.of_container(name, Severity::Normal, "Pulled", message);
+        self.of_container(name, Severity::Normal, "Created", format!("Created container: {name}"));
+    }
+
+    pub(super) fn started(self, container: &ContainerSpec) {
+        self.created(container);
+        let name = &container.name;
+        self.of_container(name, Severity::Normal, "Started", format!("Started container {name}"));
+    }
+
+    pub(super) fn not_executed(self, container: &ContainerSpec, error: &StepError) {
+        self.created(container);
+        self.of_container(&container.name, Severity::Warning, "Failed", format!("Error: {error}"));
+    }
+
+    /// A step that could not be carried out.
+    pub(super) fn failed(self, step: &FailedStep, error: &StepError) {
+        match step {
+            FailedStep::Sandbox if error.reason == FailureReason::FailedMount => {
+                self.of_pod(Severity::Warning, "FailedMount", error.message.clone());
+            }
+            FailedStep::Sandbox => self.of_pod(
+                Severity::Warning,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {error}"),
+            ),
+            FailedStep::Teardown => {
+                self.of_pod(
+                    Severity::Warning,
+                    "FailedKillPod",
+                    format!("error killing pod: {error}"),
+                );
+            }
+            FailedStep::Container(name) => self.container_failed(name, error),
+        }
+    }
+
+    fn container_failed(self, name: &str, error: &StepError) {
+        let image = self.pod.container(name).map_or("", |container| &container.image);
+        let warn = |reason, message| self.of_container(name, Severity::Warning, reason, message);
+        match error.reason {
+            FailureReason::ErrImageNeverPull => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                warn("ErrImageNeverPull", message);
+                warn("Failed", "Error: ErrImageNeverPull".to_owned());
+            }
+            FailureReason::InvalidImageName => {
+                let message = format!("Failed to apply default image tag \"{image}\": {error}");
+                warn("InspectFailed", message);
+                warn("Failed", "Error: InvalidImageName".to_owned());
+            }
+            FailureReason::ErrImagePull => {
+                warn("Failed", format!("Failed to pull image \"{image}\": {error}"));
+                warn("Failed", "Error: ErrImagePull".to_owned());
+            }
+            FailureReason::FailedMount => warn("FailedMount", error.message.clone()),
+            FailureReason::KillPodSandboxError => warn("FailedKillPod", format!("error killing pod: {error}")),
+            FailureReason::CreatePodSandboxError
+            | FailureReason::CreateContainerConfigError
+            | FailureReason::CreateContainerError
+            | FailureReason::RunContainerError => warn("Failed", format!("Error: {error}")),
+        }
+    }
+
+    /// What is about to be done, given what was known before it.
+    pub(super) fn step(self, step: &Step, observed: &Observed) {
+        match step {
+            Step::CreateSandbox { attempt } => {
+                if observed.sandbox.as_ref().is_some_and(|known| known.attempt < *attempt) {
+                    let message = "Pod sandbox changed, it will be killed and re-created.";
+                    self.of_pod(Severity::Normal, "SandboxChanged", message.to_owned());
+                }
+            }
+            Step::StopContainer { container, attempt } | Step::KillContainer { container, attempt } => {
+                let known = observed
+                    .attempts
+                    .iter()
+                    .find(|known| known.container == *container && known.attempt == *attempt);
+                // One that was signalled already was told of.
+                if known.is_some_and(|known| known.stop_signalled_at.is_none() && known.killed_at.is_none()) {
+                    self.killing(container);
+                }
+            }
+            Step::StopSandbox { attempt } => {
+                let running = observed.attempts.iter().filter(|known| {
+                    known.sandbox == *attempt
+                        && matches!(known.state, AttemptState::Running { .. })
+                        && known.stop_signalled_at.is_none()
+                        && known.killed_at.is_none()
+                });
+                for known in running {
+                    self.killing(&known.container);
+                }
+            }
+            Step::StartContainer { .. } | Step::TearDown | Step::Forget => {}
+        }
+    }
+
+    fn killing(self, container: &str) {
+        let message = format!("Stopping container {container}");
+        self.of_container(container, Severity::Normal, "Killing", message);
+    }
+
+    /// Containers that have begun to wait for another try.
+    pub(super) fn waits(self, previous: Option<&PodStatus>, told: &PodStatus) {
+        let containers = |status: &PodStatus| status.container_statuses.clone().unwrap_or_default();
+        let reason = |status: &ContainerStatus| status.state.as_ref()?.waiting.as_ref()?.reason.clone();
+        let before = previous.map(containers).unwrap_or_default();
+        for container in told.container_statuses.iter().flatten() {
+            let name = &container.name;
+            let now = reason(container);
+            if now == before.iter().find(|known| known.name == *name).and_then(reason) {
+                continue;
+            }
+            match now.as_deref() {
+                Some("CrashLoopBackOff") => {
+                    let PodSpec {
+                        name: pod,
+                        namespace,
+                        uid,
+                        ..
+                    } = self.pod;
+                    let message =
+                        format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
+                    self.of_container(name, Severity::Warning, "BackOff", message);
+                }
+                Some("ImagePullBackOff") => {
+                    let message = format!("Back-off pulling image \"{}\"", container.image);
+                    self.of_container(name, Severity::Normal, "BackOff", message);
+                    let message = "Error: ImagePullBackOff".to_owned();
+                    self.of_container(name, Severity::Warning, "Failed", message);
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+}

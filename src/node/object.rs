@@ -1,0 +1,249 @@
+//! The Node and its Lease as objects.
+//!
+//! Goes in: what the machine is, what is stored of both already. Comes out: what is to be stored. Pure.
+//!
+//! Reasons and messages: Kubernetes `pkg/kubelet/nodestatus/setters.go`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+
+use super::{Facts, Identity};
+use crate::model::{Timestamp, Uid};
+use crate::schedule;
+use crate::status::quantity;
+
+/// Pods that the node says it has room for: a kubelet's own number.
+const PODS: u64 = 110;
+
+/// How long a node whose Lease is not renewed counts as alive (`nodeLeaseDurationSeconds`).
+const LEASE_SECONDS: i32 = 40;
+
+/// What `containerRuntimeVersion` begins with.
+pub(super) const RUNTIME: &str = "podd://";
+
+/// The taint that a cordon puts on a node.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Conditions a kubelet tells besides `Ready`, while all is well. Nothing is measured yet: podd evicts no pod.
+const HEALTHY: [(&str, &str, &str); 3] = [
+    (
+        "MemoryPressure",
+        "KubeletHasSufficientMemory",
+        "kubelet has sufficient memory available",
+    ),
+    (
+        "DiskPressure",
+        "KubeletHasNoDiskPressure",
+        "kubelet has no disk pressure",
+    ),
+    (
+        "PIDPressure",
+        "KubeletHasSufficientPID",
+        "kubelet has sufficient PID available",
+    ),
+];
+
+/// The Node as it is to be: what users wrote on it stays, what the machine says is written anew.
+///
+/// `ready` is `None` where it is not to be told anew: a node that was ready stays so while the agent starts.
+pub(super) fn node(
+    now: Timestamp,
+    identity: &Identity,
+    facts: &Facts,
+    stored: Option<Node>,
+    uid: &Uid,
+    ready: Option<bool>,
+) -> Node {
+    let mut node = stored.unwrap_or_else(|| Node {
+        metadata: ObjectMeta {
+            name: Some(identity.name.clone()),
+            uid: Some(uid.0.clone()),
+            creation_timestamp: Some(wire_time(now)),
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    });
+    let labels = node.metadata.labels.get_or_insert_default();
+    labels.extend(schedule::own_labels(&identity.name));
+    let spec = node.spec.get_or_insert_default();
+    spec.pod_cidr = Some(identity.pod_cidr.clone());
+    spec.pod_cidrs = Some(vec![identity.pod_cidr.clone()]);
+    let status = node.status.get_or_insert_default();
+    let NodeStatus {
+        addresses,
+        allocatable,
+        capacity,
+        conditions,
+        node_info,
+        // Nobody's, or somebody else's.
+        config: _,
+        daemon_endpoints: _,
+        declared_features: _,
+        features: _,
+        images: _,
+        phase: _,
+        runtime_handlers: _,
+        volumes_attached: _,
+        volumes_in_use: _,
+    } = status;
+    *capacity = Some(resources(facts));
+    // Nothing is set aside for the machine itself.
+    *allocatable = Some(resources(facts));
+    *addresses = Some(self::addresses(identity));
+    *node_info = Some(NodeSystemInfo {
+        architecture: schedule::architecture().to_owned(),
+        boot_id: facts.boot_id.clone(),
+        container_runtime_version: format!("{RUNTIME}{}", env!("CARGO_PKG_VERSION")),
+        kernel_version: facts.kernel.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: identity.version.clone(),
+        machine_id: facts.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: facts.os_image.clone(),
+        swap: None,
+        system_uuid: facts.system_uuid.clone(),
+    });
+    let conditions = conditions.get_or_insert_default();
+    for (type_, reason, message) in HEALTHY {
+        set(conditions, now, type_, false, reason, message);
+    }
+    let knows_ready = conditions.iter().any(|condition| condition.type_ == "Ready");
+    match ready.or((!knows_ready).then_some(false)) {
+        Some(true) => set(
+            conditions,
+            now,
+            "Ready",
+            true,
+            "KubeletReady",
+            "podd is posting ready status",
+        ),
+        Some(false) => set(
+            conditions,
+            now,
+            "Ready",
+            false,
+            "KubeletNotReady",
+            "podd is starting and has not looked at every pod yet",
+        ),
+        None => {}
+    }
+    node
+}
+
+/// Whether the node is told to be ready.
+pub(super) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
+    conditions
+        .unwrap_or_default()
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The Lease that says that the node is alive. One that is stored keeps its times.
+pub(super) fn lease(now: Timestamp, identity: &Identity, node: &Uid, stored: Option<Lease>, uid: &Uid) -> Lease {
+    let mut lease = stored.unwrap_or_else(|| Lease {
+        metadata: ObjectMeta {
+            name: Some(identity.name.clone()),
+            namespace: Some(super::LEASES.to_owned()),
+            uid: Some(uid.0.clone()),
+            creation_timestamp: Some(wire_time(now)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            renew_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        }),
+    });
+    lease.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: identity.name.clone(),
+        uid: node.0.clone(),
+        ..OwnerReference::default()
+    }]);
+    let spec = lease.spec.get_or_insert_default();
+    spec.holder_identity = Some(identity.name.clone());
+    spec.lease_duration_seconds = Some(LEASE_SECONDS);
+    lease
+}
+
+/// Make the taint of a cordon agree with the cordon. False: it does already.
+pub(super) fn taint_cordon(now: Timestamp, node: &mut Node) -> bool {
+    let spec = node.spec.get_or_insert_default();
+    let is_cordon = |taint: &Taint| taint.key == UNSCHEDULABLE && taint.effect == "NoSchedule";
+    let wanted = spec.unschedulable == Some(true);
+    let tainted = spec.taints.iter().flatten().any(is_cordon);
+    match (wanted, tainted) {
+        (true, false) => spec.taints.get_or_insert_default().push(Taint {
+            effect: "NoSchedule".to_owned(),
+            key: UNSCHEDULABLE.to_owned(),
+            time_added: Some(wire_time(now)),
+            value: None,
+        }),
+        (false, true) => {
+            let kept = spec.taints.take().into_iter().flatten();
+            let kept: Vec<Taint> = kept.filter(|taint| !is_cordon(taint)).collect();
+            spec.taints = (!kept.is_empty()).then_some(kept);
+        }
+        (true, true) | (false, false) => return false,
+    }
+    true
+}
+
+fn resources(facts: &Facts) -> BTreeMap<String, Quantity> {
+    let mut resources = BTreeMap::from([
+        ("cpu".to_owned(), facts.cpus.to_string()),
+        ("memory".to_owned(), quantity::bytes(facts.memory)),
+        ("ephemeral-storage".to_owned(), quantity::bytes(facts.disk)),
+        ("pods".to_owned(), PODS.to_string()),
+    ]);
+    for (size, bytes) in &facts.huge_pages {
+        resources.insert(format!("hugepages-{}", quantity::bytes(*size)), quantity::bytes(*bytes));
+    }
+    let quantities = resources.into_iter().map(|(name, amount)| (name, Quantity(amount)));
+    quantities.collect()
+}
+
+fn addresses(identity: &Identity) -> Vec<NodeAddress> {
+    let of = |type_: &str, address: String| NodeAddress {
+        type_: type_.to_owned(),
+        address,
+    };
+    let ips = identity.host_ips.iter();
+    ips.map(|ip| of("InternalIP", ip.to_string()))
+        .chain([of("Hostname", identity.name.clone())])
+        .collect()
+}
+
+fn set(conditions: &mut Vec<NodeCondition>, now: Timestamp, type_: &str, holds: bool, reason: &str, message: &str) {
+    let status = if holds { "True" } else { "False" };
+    let told = |heartbeat, transition| NodeCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: heartbeat,
+        last_transition_time: transition,
+    };
+    let new = Some(wire_time(now));
+    match conditions.iter_mut().find(|known| known.type_ == type_) {
+        // Heartbeats are no reason to write: whoever reads the node gets them anew.
+        Some(known) if known.status == status => {
+            *known = told(
+                known.last_heartbeat_time.take().or_else(|| new.clone()),
+                known.last_transition_time.take().or(new),
+            );
+        }
+        Some(known) => *known = told(new.clone(), new),
+        None => conditions.push(told(new.clone(), new)),
+    }
+}
+
+/// Kubernetes' times have whole seconds on the wire.
+fn wire_time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}

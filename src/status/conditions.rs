@@ -1,0 +1,199 @@
+//! Conditions: podd's own, made anew each time, and those of others, which are kept.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+
+use super::{Phase, is_sandbox_ready, wire_time};
+use crate::model::{FailedStep, Observed, PodSpec, Timestamp};
+use crate::schedule::Placement;
+
+/// The conditions that podd tells of a pod on its node: nobody else's word counts for these.
+pub const OWN_CONDITIONS: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    SCHEDULED,
+];
+
+const SCHEDULED: &str = "PodScheduled";
+
+/// Told of a pod that is about to be taken away for a reason outside it.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
+/// Puts a condition in the place of the one of its type. Its time stays while its status does.
+pub fn set_condition(status: &mut PodStatus, mut condition: PodCondition) {
+    let conditions = status.conditions.get_or_insert_default();
+    match conditions.iter_mut().find(|known| known.type_ == condition.type_) {
+        Some(known) => {
+            if known.status == condition.status {
+                condition.last_transition_time = known.last_transition_time.take();
+            }
+            *known = condition;
+        }
+        None => conditions.push(condition),
+    }
+}
+
+/// Says in `PodScheduled` what became of a pod's placement; of one that asks no scheduler of podd's nothing is said.
+///
+/// Words: `pkg/scheduler/schedule_one.go`, `pkg/registry/core/pod/strategy.go` (`applySchedulingGatedCondition`).
+pub fn set_placement(now: Timestamp, status: &mut PodStatus, generation: i64, placement: &Placement) {
+    let (holds, reason, message) = match placement {
+        Placement::Bound | Placement::Foreign => return,
+        Placement::Fits => (true, None, None),
+        Placement::Gated => (
+            false,
+            Some("SchedulingGated"),
+            Some("Scheduling is blocked due to non-empty scheduling gates"),
+        ),
+        Placement::Unschedulable(message) => (false, Some("Unschedulable"), Some(message.as_str())),
+    };
+    let condition = PodCondition {
+        type_: SCHEDULED.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: reason.map(str::to_owned),
+        message: message.map(str::to_owned),
+        last_probe_time: None,
+        last_transition_time: Some(wire_time(now)),
+        observed_generation: Some(generation),
+    };
+    set_condition(status, condition);
+}
+
+/// A condition without its times.
+struct Verdict {
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Verdict {
+    const fn of(holds: bool) -> Self {
+        Self {
+            holds,
+            reason: None,
+            message: None,
+        }
+    }
+}
+
+/// All conditions: podd's own in the order in which a kubelet writes them, then those that others wrote.
+pub(super) fn conditions(
+    now: Timestamp,
+    desired: &PodSpec,
+    observed: &Observed,
+    phase: Phase,
+    containers: &[ContainerStatus],
+    previous: Option<&PodStatus>,
+) -> Vec<PodCondition> {
+    let before = previous
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let initialized = Verdict {
+        reason: (phase == Phase::Succeeded).then_some("PodCompleted"),
+        ..Verdict::of(true)
+    };
+    [
+        ("PodReadyToStartContainers", sandbox_condition(observed)),
+        ("Initialized", initialized),
+        ("Ready", pod_ready(desired, containers_ready(phase, containers), before)),
+        ("ContainersReady", containers_ready(phase, containers)),
+        (SCHEDULED, Verdict::of(true)),
+    ]
+    .into_iter()
+    .map(|(type_, verdict)| {
+        let status = if verdict.holds { "True" } else { "False" };
+        let same = before
+            .iter()
+            .find(|condition| condition.type_ == type_ && condition.status == status);
+        PodCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: verdict.reason.map(str::to_owned),
+            message: verdict.message,
+            last_probe_time: None,
+            last_transition_time: same
+                .and_then(|condition| condition.last_transition_time.clone())
+                .or_else(|| Some(wire_time(now))),
+            observed_generation: Some(desired.generation),
+        }
+    })
+    .chain(
+        before
+            .iter()
+            .filter(|known| !OWN_CONDITIONS.contains(&known.type_.as_str()))
+            .cloned(),
+    )
+    .collect()
+}
+
+/// Kubernetes `status/generate.go GeneratePodReadyCondition`: the containers are ready, and so say the conditions that
+/// the pod's readiness gates name.
+fn pod_ready(desired: &PodSpec, containers: Verdict, before: &[PodCondition]) -> Verdict {
+    if !containers.holds {
+        return containers;
+    }
+    let closed: Vec<String> = desired
+        .readiness_gates
+        .iter()
+        .filter_map(|gate| match before.iter().find(|known| known.type_ == *gate) {
+            None => Some(format!(
+                "corresponding condition of pod readiness gate \"{gate}\" does not exist."
+            )),
+            Some(known) if known.status == "True" => None,
+            Some(known) => Some(format!(
+                "the status of pod readiness gate \"{gate}\" is not \"True\", but {}",
+                known.status
+            )),
+        })
+        .collect();
+    if closed.is_empty() {
+        return containers;
+    }
+    Verdict {
+        holds: false,
+        reason: Some("ReadinessGatesNotReady"),
+        message: Some(closed.join(", ")),
+    }
+}
+
+/// Kubernetes `status/generate.go GeneratePodReadyToStartContainersCondition`. A kubelet says why it fails in an event;
+/// here it is said in the condition too.
+fn sandbox_condition(observed: &Observed) -> Verdict {
+    if is_sandbox_ready(observed) {
+        return Verdict::of(true);
+    }
+    let failure = observed.failure(&FailedStep::Sandbox);
+    Verdict {
+        holds: false,
+        reason: failure.map(|failure| failure.reason.as_str()),
+        message: failure.map(|failure| failure.message.clone()),
+    }
+}
+
+/// Kubernetes `status/generate.go GenerateContainersReadyCondition`.
+fn containers_ready(phase: Phase, containers: &[ContainerStatus]) -> Verdict {
+    let of_end = |reason| Verdict {
+        reason: Some(reason),
+        ..Verdict::of(false)
+    };
+    match phase {
+        Phase::Succeeded => return of_end("PodCompleted"),
+        Phase::Failed => return of_end("PodFailed"),
+        Phase::Pending | Phase::Running => {}
+    }
+    let unready: Vec<&str> = containers
+        .iter()
+        .filter(|c| !c.ready)
+        .map(|c| c.name.as_str())
+        .collect();
+    if unready.is_empty() {
+        return Verdict::of(true);
+    }
+    // Go prints a slice of strings as `[a b]`.
+    let message = format!("containers with unready status: [{}]", unready.join(" "));
+    Verdict {
+        message: Some(message),
+        ..of_end("ContainersNotReady")
+    }
+}
