@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::auth::attributes::Resource;
 use super::kinds::Kind;
 use crate::admit::Fault;
 use crate::store::StoreError;
@@ -21,8 +22,14 @@ pub enum ApiError {
     BadRequest { message: String },
     #[error("Unauthorized")]
     Unauthorized,
+    /// A credential that was shown and is not believed: why.
+    #[error("Unauthorized: {why}")]
+    NotBelieved { why: &'static str },
     #[error("{message}")]
     Forbidden { message: String },
+    /// An identity may not do this. The message is whole.
+    #[error("{message}")]
+    Denied { asked: Box<Resource>, message: String },
     /// An object of a known kind that is not there.
     #[error("{} \"{name}\" not found", kind.plural)]
     NotFound { kind: &'static Kind, name: String },
@@ -108,8 +115,8 @@ impl ApiError {
     pub fn reason_and_code(&self) -> (&'static str, StatusCode) {
         match self {
             Self::BadRequest { .. } => ("BadRequest", StatusCode::BAD_REQUEST),
-            Self::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
-            Self::Forbidden { .. } => ("Forbidden", StatusCode::FORBIDDEN),
+            Self::Unauthorized | Self::NotBelieved { .. } => ("Unauthorized", StatusCode::UNAUTHORIZED),
+            Self::Forbidden { .. } | Self::Denied { .. } => ("Forbidden", StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NoSuchPath => ("NotFound", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
@@ -139,6 +146,15 @@ impl ApiError {
             Self::NotFound { kind, name } | Self::AlreadyExists { kind, name } | Self::Conflict { kind, name, .. } => {
                 Some(object(kind.group, kind.plural, name))
             }
+            Self::Denied { asked, .. } => {
+                let mut details = json!({});
+                for (key, value) in [("name", &asked.name), ("group", &asked.group), ("kind", &asked.resource)] {
+                    if !value.is_empty() {
+                        details[key] = value.as_str().into();
+                    }
+                }
+                Some(details)
+            }
             Self::Invalid {
                 group,
                 kind,
@@ -161,6 +177,7 @@ impl ApiError {
             Self::NoSuchPath => Some(json!({})),
             Self::BadRequest { .. }
             | Self::Unauthorized
+            | Self::NotBelieved { .. }
             | Self::Forbidden { .. }
             | Self::MethodNotAllowed
             | Self::NotAcceptable { .. }

@@ -47,11 +47,15 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             validation,
             namespace,
             node_name: &state.node_name,
+            asker: head.asker.as_deref(),
             now: state.now(),
             uid: uid.clone(),
             suffix: &suffix,
         };
         let admitted = (kind.admit)(&draft)?;
+        if !kind.is_stored() {
+            return answer.object(StatusCode::CREATED, &admitted.object, &admitted.warnings);
+        }
         let name = admitted.name.as_str();
         if dry_run {
             if state

@@ -2,16 +2,23 @@
 //! document are made from these values alone, so that a new kind is a new file here and one line in [`KINDS`].
 
 pub mod pod;
+pub mod review;
 
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
+use super::auth::Identity;
 use super::error::ApiError;
 use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::{Timestamp, Uid};
 
 /// Every kind served.
-pub static KINDS: &[&Kind] = &[&pod::POD];
+pub static KINDS: &[&Kind] = &[
+    &pod::POD,
+    &review::SELF_SUBJECT_REVIEW,
+    &review::SELF_SUBJECT_ACCESS_REVIEW,
+    &review::SELF_SUBJECT_RULES_REVIEW,
+];
 
 /// Reads the bytes of a body.
 pub type ReadBody = fn(&[u8], Encoding, FieldValidation) -> Result<Decoded<Value>, ApiError>;
@@ -102,6 +109,8 @@ pub struct Draft<'a> {
     /// Of the path; empty for kinds without one.
     pub namespace: &'a str,
     pub node_name: &'a str,
+    /// Who asks; `None` where no listener said.
+    pub asker: Option<&'a Identity>,
     pub now: Timestamp,
     /// The new object's.
     pub uid: Uid,
@@ -129,6 +138,11 @@ pub struct Amended {
 }
 
 impl Kind {
+    /// Whether its objects are kept; else they are questions, and creating one is asking it.
+    pub fn is_stored(&self) -> bool {
+        self.verbs.contains(&"get")
+    }
+
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {
@@ -149,7 +163,10 @@ impl Kind {
 
     /// `io.k8s.api.core.v1.Pod`: its name among the schemas of the `OpenAPI` document.
     pub fn schema_name(&self) -> String {
-        let group = if self.group.is_empty() { "core" } else { self.group };
+        let group = match self.group.split('.').next() {
+            None | Some("") => "core",
+            Some(group) => group,
+        };
         format!("io.k8s.api.{group}.{}.{}", self.version, self.kind)
     }
 

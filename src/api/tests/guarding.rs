@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::api::guard::{Guard, guarded};
 use crate::api::serve::{serve_tls_with, serve_unix_with};
 use crate::api::tls::Pki;
 
@@ -228,7 +229,7 @@ async fn root_needs_no_certificate_on_the_unix_socket() {
 #[tokio::test]
 async fn without_a_listener_nobody_is_anyone() {
     let server = Server::start().await;
-    let guarded = crate::api::guard::guarded(server.router.clone(), &Limits::default());
+    let guarded = guarded(server.router.clone(), Guard::new(&Limits::default(), None));
     let request = Request::get("/api/v1/pods").body(Body::empty()).unwrap();
     assert_eq!(
         guarded.oneshot(request).await.unwrap().status(),
@@ -242,7 +243,7 @@ async fn a_handler_that_panics_is_a_status() {
         panic!("a secret")
     }
     let router = Router::new().route("/version", axum::routing::get(panics));
-    let response = crate::api::guard::guarded(router, &Limits::default());
+    let response = guarded(router, Guard::new(&Limits::default(), None));
     let request = Request::get("/version").body(Body::empty()).unwrap();
     let response = response.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
