@@ -3,6 +3,8 @@
 mod guarding;
 mod logs;
 mod objects;
+mod permissions;
+mod reviews;
 mod watches;
 
 use axum::Router;

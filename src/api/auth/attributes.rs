@@ -141,3 +141,105 @@ fn one_name(selector: &str) -> String {
 fn decoded(piece: &str) -> String {
     percent_decode_str(piece).decode_utf8_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &str, uri: &str) -> String {
+        let Attributes { verb, target } = Attributes::of(&method.parse().unwrap(), &uri.parse().unwrap());
+        match target {
+            Target::Path(path) => format!("{verb} path {path}"),
+            Target::Resource(resource) => {
+                let combined = resource.combined().into_owned();
+                let Resource {
+                    group,
+                    version,
+                    namespace,
+                    name,
+                    ..
+                } = resource;
+                format!("{verb} {group}/{version} {combined} {namespace}/{name}")
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_understood_as_kubernetes_understands_them() {
+        const PODS: &str = "/api/v1/namespaces/ns/pods";
+        for (method, uri, expected) in [
+            ("GET", PODS.to_owned(), "list /v1 pods ns/"),
+            ("HEAD", PODS.to_owned(), "list /v1 pods ns/"),
+            ("GET", format!("{PODS}?watch=true"), "watch /v1 pods ns/"),
+            ("GET", format!("{PODS}?watch"), "watch /v1 pods ns/"),
+            ("GET", format!("{PODS}?watch=0"), "list /v1 pods ns/"),
+            ("GET", format!("{PODS}?watch=%FF"), "watch /v1 pods ns/"),
+            (
+                "GET",
+                format!("{PODS}?watch=1&fieldSelector=a%3Db,metadata.name%3Dx"),
+                "watch /v1 pods ns/x",
+            ),
+            ("GET", format!("{PODS}?fieldSelector=metadata.name==x"), "list /v1 pods ns/x"),
+            ("GET", format!("{PODS}?fieldSelector=metadata.name!=x"), "list /v1 pods ns/"),
+            ("POST", PODS.to_owned(), "create /v1 pods ns/"),
+            ("DELETE", PODS.to_owned(), "deletecollection /v1 pods ns/"),
+            ("GET", format!("{PODS}/x"), "get /v1 pods ns/x"),
+            ("GET", format!("{PODS}/x?watch=1"), "get /v1 pods ns/x"),
+            ("PUT", format!("{PODS}/x"), "update /v1 pods ns/x"),
+            ("PATCH", format!("{PODS}/x"), "patch /v1 pods ns/x"),
+            ("DELETE", format!("{PODS}/x"), "delete /v1 pods ns/x"),
+            ("GET", format!("{PODS}/x/log"), "get /v1 pods/log ns/x"),
+            ("POST", format!("{PODS}/x/exec"), "create /v1 pods/exec ns/x"),
+            ("GET", format!("{PODS}/x/exec?command=ls"), "create /v1 pods/exec ns/x"),
+            ("GET", format!("{PODS}/x/attach"), "create /v1 pods/attach ns/x"),
+            ("GET", format!("{PODS}/x/portforward"), "create /v1 pods/portforward ns/x"),
+            ("GET", format!("{PODS}/x/proxy/a/b/exec"), "get /v1 pods/proxy ns/x"),
+            ("POST", format!("{PODS}/x/eviction"), "create /v1 pods/eviction ns/x"),
+            ("OPTIONS", PODS.to_owned(), " /v1 pods ns/"),
+            ("GET", "/api/v1/pods".to_owned(), "list /v1 pods /"),
+            ("GET", "/api/v1/namespaces".to_owned(), "list /v1 namespaces /"),
+            ("GET", "/api/v1/namespaces/ns".to_owned(), "get /v1 namespaces ns/ns"),
+            ("PUT", "/api/v1/namespaces/ns/finalize".to_owned(), "update /v1 namespaces/finalize ns/ns"),
+            ("GET", "/api/v1/namespaces/ns/status".to_owned(), "get /v1 namespaces/status ns/ns"),
+            ("GET", "/api/v1/nodes/n/proxy/logs".to_owned(), "get /v1 nodes/proxy /n"),
+            (
+                "GET",
+                "/apis/apps/v1/namespaces/ns/deployments/d/scale".to_owned(),
+                "get apps/v1 deployments/scale ns/d",
+            ),
+            (
+                "POST",
+                "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned(),
+                "create authorization.k8s.io/v1 selfsubjectaccessreviews /",
+            ),
+            ("GET", "/api/v1/watch/namespaces/ns/secrets".to_owned(), "watch /v1 secrets ns/"),
+            ("GET", "/api/v1/proxy/namespaces/ns/pods/x/log".to_owned(), "proxy /v1 pods ns/x"),
+            ("GET", "/api/v1/watch".to_owned(), "get path /api/v1/watch"),
+            ("GET", "/api".to_owned(), "get path /api"),
+            ("GET", "/api/v1".to_owned(), "get path /api/v1"),
+            ("GET", "/api/v1/".to_owned(), "get path /api/v1/"),
+            ("GET", "/apis/apps/v1".to_owned(), "get path /apis/apps/v1"),
+            ("GET", "/openapi/v3/api/v1".to_owned(), "get path /openapi/v3/api/v1"),
+            ("POST", "/podd/v1/images/import?name=a".to_owned(), "post path /podd/v1/images/import"),
+            ("DELETE", "/podd/v1/images".to_owned(), "delete path /podd/v1/images"),
+            ("GET", "/".to_owned(), "get path /"),
+        ] {
+            assert_eq!(of(method, &uri), expected, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_cuts_no_path() {
+        for (uri, expected) in [
+            ("/api/v1/namespaces/a%2Fsecrets%2Fb/pods", "list /v1 pods a/secrets/b/"),
+            ("/api/v1/namespaces/a/pods/x%2Fexec", "get /v1 pods a/x/exec"),
+            ("/api/v1/namespaces/a/%73ecrets/x", "get /v1 secrets a/x"),
+            ("/api/v1/namespaces/a/pods/x/%65xec", "create /v1 pods/exec a/x"),
+            ("//api/v1/secrets", "list /v1 secrets /"),
+            ("/api/v1//secrets", "get /v1  /secrets"),
+        ] {
+            let found = of("GET", uri);
+            assert_eq!(found, expected, "{uri}");
+        }
+    }
+}

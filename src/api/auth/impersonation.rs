@@ -130,3 +130,102 @@ fn permissions(wanted: &Identity) -> Vec<Resource> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::auth::identity::{MASTERS, VIEWERS};
+
+    fn of(group: &str) -> Identity {
+        Identity {
+            user: "asking".to_owned(),
+            groups: vec![group.to_owned()],
+            ..Identity::default()
+        }
+    }
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_master_may_be_anybody() {
+        let as_asked = |list| impersonated(&of(MASTERS), &headers(list)).unwrap().unwrap();
+        let jane = as_asked(&[
+            ("impersonate-user", "jane"),
+            ("impersonate-group", "a"),
+            ("impersonate-group", "b"),
+            ("impersonate-uid", "7"),
+            ("impersonate-extra-acme.com%2fproject", "x"),
+            ("impersonate-extra-acme.com%2fproject", "y"),
+        ]);
+        assert_eq!(jane.user, "jane");
+        assert_eq!(jane.uid, "7");
+        assert_eq!(jane.groups, ["a", "b", "system:authenticated"]);
+        assert_eq!(jane.extra["acme.com/project"], ["x", "y"]);
+        let account = as_asked(&[("impersonate-user", "system:serviceaccount:ns:robot")]);
+        assert_eq!(
+            account.groups,
+            ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]
+        );
+        let nobody = as_asked(&[("impersonate-user", "system:anonymous")]);
+        assert_eq!(nobody.groups, ["system:unauthenticated"]);
+        assert_eq!(impersonated(&of(MASTERS), &headers(&[("host", "x")])), Ok(None));
+    }
+
+    #[test]
+    fn nobody_else_may_be_anybody() {
+        for (list, message) in [
+            (
+                &[("impersonate-user", "jane")][..],
+                "users \"jane\" is forbidden: User \"asking\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            ),
+            (
+                &[("impersonate-user", "asking")],
+                "users \"asking\" is forbidden: User \"asking\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            ),
+            (
+                &[("impersonate-user", "system:serviceaccount:ns:robot")],
+                "serviceaccounts \"robot\" is forbidden: User \"asking\" cannot impersonate resource \"serviceaccounts\" in API group \"\" in the namespace \"ns\"",
+            ),
+        ] {
+            match impersonated(&of(VIEWERS), &headers(list)) {
+                Err(ImpersonationError::Forbidden { message: found, .. }) => assert_eq!(found, message),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn headers_that_are_not_understood_are_refused() {
+        for (list, error) in [
+            (&[("impersonate-group", "system:masters")][..], ImpersonationError::WithoutUser),
+            (&[("impersonate-user", "")], ImpersonationError::WithoutUser),
+            (
+                &[("impersonate-user", "a"), ("impersonate-user", "b")],
+                ImpersonationError::Unknown {
+                    header: "impersonate-user".to_owned(),
+                },
+            ),
+            (
+                &[("impersonate-user", "a"), ("impersonate-shoe-size", "b")],
+                ImpersonationError::Unknown {
+                    header: "impersonate-shoe-size".to_owned(),
+                },
+            ),
+        ] {
+            assert_eq!(impersonated(&of(MASTERS), &headers(list)), Err(error));
+        }
+    }
+
+    #[test]
+    fn nothing_of_it_is_left_for_handlers() {
+        let mut left = headers(&[("impersonate-user", "a"), ("impersonate-extra-x", "b"), ("accept", "c")]);
+        strip(&mut left);
+        assert_eq!(left.keys().map(|k| k.as_str()).collect::<Vec<_>>(), ["accept"]);
+    }
+}

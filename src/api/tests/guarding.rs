@@ -14,6 +14,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::api::auth::Identity;
+use crate::api::auth::tokens::TokenFile;
 use crate::api::guard::{Guard, guarded};
 use crate::api::serve::{serve_tls_with, serve_unix_with};
 use crate::api::tls::Pki;
@@ -126,6 +128,8 @@ async fn only_a_certificate_of_our_own_authority_opens_the_door() {
         let answer = exchange(tls.connect(client, false).await, LIST).await;
         assert_eq!(code(&answer), "401");
         assert!(answer.contains("\"reason\":\"Unauthorized\""), "{answer}");
+        let why = "the client certificate was not made by this server's authority";
+        assert_eq!(answer.contains(why), client.is_some(), "{answer}");
         for path in ["/livez", "/healthz", "/version"] {
             let open = format!("GET {path} HTTP/1.1\r\nHost: localhost");
             assert_eq!(
@@ -144,6 +148,40 @@ async fn pages_of_browsers_and_bent_names_are_refused() {
     let tls = Tls::start(Limits::default()).await;
     for (head, wanted) in [
         (format!("{LIST}\r\nOrigin: https://evil.example"), "403"),
+        (format!("{LIST}\r\nOrigin: null"), "403"),
+        (format!("{LIST}\r\nOrigin: file://localhost"), "403"),
+        (format!("{LIST}\r\nOrigin: https://localhost.evil.example"), "403"),
+        (
+            format!("{LIST}\r\nOrigin: https://localhost\r\nOrigin: https://evil.example"),
+            "403",
+        ),
+        // What a page of our own name makes a browser send, as an application in a pod behind the proxy could.
+        (
+            format!("{LIST}\r\nOrigin: https://localhost\r\nUser-Agent: Mozilla/5.0"),
+            "403",
+        ),
+        (
+            format!("{LIST}\r\nOrigin: http://localhost\r\nAccept-Language: en"),
+            "403",
+        ),
+        (
+            format!("{LIST}\r\nOrigin: http://localhost\r\nSec-Fetch-Site: same-origin"),
+            "403",
+        ),
+        // An image or a link in a foreign page; and what a person types.
+        (format!("{LIST}\r\nSec-Fetch-Site: cross-site"), "403"),
+        (format!("{LIST}\r\nSec-Fetch-Site: same-site"), "403"),
+        (
+            format!("{LIST}\r\nSec-Fetch-Site: none\r\nUser-Agent: Mozilla/5.0"),
+            "200",
+        ),
+        // Python's websocket-client, Kubernetes' test suite, and Node's fetch.
+        (format!("{LIST}\r\nOrigin: https://{}", tls.address), "200"),
+        (format!("{LIST}\r\nOrigin: http://localhost\r\nUser-Agent: e2e.test/v1.36"), "200"),
+        (
+            format!("{LIST}\r\nSec-Fetch-Mode: cors\r\nAccept-Language: *\r\nUser-Agent: node"),
+            "200",
+        ),
         ("GET /api/v1/pods HTTP/1.1\r\nHost: evil.example".to_owned(), "421"),
         ("GET /livez HTTP/1.1\r\nHost: evil.example:7443".to_owned(), "421"),
         ("GET /api/v1/pods HTTP/1.1\r\nX: y".to_owned(), "421"),
@@ -152,6 +190,46 @@ async fn pages_of_browsers_and_bent_names_are_refused() {
     ] {
         assert_eq!(code(&exchange(tls.admin().await, &head).await), wanted, "{head}");
     }
+}
+
+#[tokio::test]
+async fn a_token_opens_the_door_until_it_is_revoked() {
+    let tls = Tls::start(Limits::default()).await;
+    let file = TokenFile::open(tls.server.dir.path()).unwrap();
+    let identity = |user: &str, group: &str| Identity {
+        user: user.to_owned(),
+        groups: vec![group.to_owned()],
+        ..Identity::default()
+    };
+    let token = file.create(&identity("vera", "podd:viewers")).unwrap();
+    let mut stream = tls.connect(None, false).await;
+    let mut ask = async |method: &str, path: &str, token: &str| {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // An answer with its body: all of these are short and have a length.
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+        code(&String::from_utf8(answer).unwrap()).to_owned()
+    };
+    assert_eq!(ask("GET", "/api/v1/pods", &token).await, "200");
+    assert_eq!(ask("POST", PODS, &token).await, "403");
+    assert_eq!(ask("GET", "/api/v1/pods", "guess").await, "401");
+    assert_eq!(file.revoke_all("vera").unwrap(), 1);
+    assert_eq!(ask("GET", "/api/v1/pods", &token).await, "401");
+    let token = file.create(&identity("max", "system:masters")).unwrap();
+    assert_eq!(ask("DELETE", PODS, &token).await, "200");
+    // A certificate that is not believed does not spoil a good token, nor a bad token a good certificate.
+    let other = tempfile::tempdir().unwrap();
+    Pki::open(other.path(), "node-1", tls.address, moment()).unwrap();
+    let head = format!("{LIST}\r\nAuthorization: Bearer {token}");
+    let foreign = tls.connect(Some(other.path()), false).await;
+    assert_eq!(code(&exchange(foreign, &head).await), "200");
+    let head = format!("{LIST}\r\nAuthorization: Bearer guess");
+    assert_eq!(code(&exchange(tls.admin().await, &head).await), "200");
 }
 
 #[tokio::test]
