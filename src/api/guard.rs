@@ -120,7 +120,9 @@ fn is_from_a_page(headers: &HeaderMap, ours: impl Fn(&str) -> bool) -> bool {
             .get(header::USER_AGENT)
             .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
     let own = |origin: &str| {
-        let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let authority = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
         authority.and_then(without_port).is_some_and(&ours)
     };
     browser || !origins.all(|origin| origin.to_str().is_ok_and(own))
@@ -212,7 +214,11 @@ impl Guard {
         let identity = match impersonation::impersonated(&identity, request.headers()) {
             Ok(None) => identity,
             Ok(Some(other)) => {
-                tracing::debug!(user = identity.user, as_user = other.user, "a request is made as somebody else");
+                tracing::debug!(
+                    user = identity.user,
+                    as_user = other.user,
+                    "a request is made as somebody else"
+                );
                 other
             }
             Err(ImpersonationError::Forbidden { asked, message }) => return Err(ApiError::Denied { asked, message }),

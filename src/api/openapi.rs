@@ -362,7 +362,8 @@ fn add_paths(paths: &mut Paths, kind: &Kind) {
     if !kind.is_stored() {
         let description = format!("Ask a {singular}: the answer is its status.");
         let body = Some((JSON, one.clone()));
-        let operation = draft("create", "post", description, false, WRITE, body, vec![("201", one)]);
+        let verb = if kind.version == "v1" { "create" } else { "createBeta" };
+        let operation = draft(verb, "post", description, false, WRITE, body, vec![("201", one)]);
         return add(&collection, HttpMethod::Post, operation);
     }
     add(

@@ -28,7 +28,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName as TlsName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName as TlsName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use sha2::{Digest, Sha256};
@@ -589,7 +591,10 @@ mod tests {
             "the certificate is not a client's"
         );
         let days = |days: i64| now().checked_add(SignedDuration::from_hours(24 * days)).unwrap();
-        assert_eq!(refused(&whole, days(LEAF_DAYS + 2)), "the client certificate has expired");
+        assert_eq!(
+            refused(&whole, days(LEAF_DAYS + 2)),
+            "the client certificate has expired"
+        );
         assert_eq!(refused(&whole, days(-3)), "the client certificate is not valid yet");
     }
 

@@ -79,7 +79,13 @@ fn table(entries: &[Entry], out: &mut impl Write) -> std::io::Result<()> {
             extra: _,
         } = &entry.identity;
         let id = entry.id().unwrap_or_else(|| format!("<plain, line {}>", entry.line));
-        let or_none = |text: &str| if text.is_empty() { "<none>".to_owned() } else { text.to_owned() };
+        let or_none = |text: &str| {
+            if text.is_empty() {
+                "<none>".to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
         rows.push([id, user.clone(), or_none(uid), or_none(&groups.join(","))]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -128,7 +134,14 @@ mod tests {
         let list = run_in(root.path(), TokenSubcommand::List).unwrap();
         assert!(!list.contains(token.trim()) && !list.contains("plain,bob"), "{list}");
         let rows: Vec<Vec<&str>> = list.lines().map(|l| l.split("   ").map(str::trim).collect()).collect();
-        let cell = |row: usize| rows[row].iter().filter(|c| !c.is_empty()).skip(1).copied().collect::<Vec<_>>();
+        let cell = |row: usize| {
+            rows[row]
+                .iter()
+                .filter(|c| !c.is_empty())
+                .skip(1)
+                .copied()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(cell(0), ["USER", "UID", "GROUPS"]);
         assert_eq!(cell(1), ["jane", "<none>", "podd:viewers,b"]);
         assert_eq!(cell(2), ["ann", "<none>", "<none>"]);

@@ -88,7 +88,11 @@ pub(crate) fn impersonated(asking: &Identity, headers: &HeaderMap) -> Result<Opt
 
 /// Take the headers away.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    let names: Vec<_> = headers.keys().filter(|n| n.as_str().starts_with(ALL)).cloned().collect();
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|n| n.as_str().starts_with(ALL))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -170,7 +174,11 @@ mod tests {
         let account = as_asked(&[("impersonate-user", "system:serviceaccount:ns:robot")]);
         assert_eq!(
             account.groups,
-            ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]
+            [
+                "system:serviceaccounts",
+                "system:serviceaccounts:ns",
+                "system:authenticated"
+            ]
         );
         let nobody = as_asked(&[("impersonate-user", "system:anonymous")]);
         assert_eq!(nobody.groups, ["system:unauthenticated"]);
@@ -203,7 +211,10 @@ mod tests {
     #[test]
     fn headers_that_are_not_understood_are_refused() {
         for (list, error) in [
-            (&[("impersonate-group", "system:masters")][..], ImpersonationError::WithoutUser),
+            (
+                &[("impersonate-group", "system:masters")][..],
+                ImpersonationError::WithoutUser,
+            ),
             (&[("impersonate-user", "")], ImpersonationError::WithoutUser),
             (
                 &[("impersonate-user", "a"), ("impersonate-user", "b")],

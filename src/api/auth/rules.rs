@@ -115,7 +115,11 @@ static ROLES: &[(&str, &[Rule])] = &[
                     "statefulsets/status",
                 ],
             ),
-            Rule::resources(READ, &["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
+            Rule::resources(
+                READ,
+                &["batch"],
+                &["cronjobs", "cronjobs/status", "jobs", "jobs/status"],
+            ),
             Rule::resources(READ, &["coordination.k8s.io"], &["leases"]),
             Rule::resources(READ, &["discovery.k8s.io"], &["endpointslices"]),
             Rule::resources(READ, &["events.k8s.io"], &["events"]),

@@ -16,6 +16,7 @@ use crate::model::{Timestamp, Uid};
 pub static KINDS: &[&Kind] = &[
     &pod::POD,
     &review::SELF_SUBJECT_REVIEW,
+    &review::SELF_SUBJECT_REVIEW_BETA,
     &review::SELF_SUBJECT_ACCESS_REVIEW,
     &review::SELF_SUBJECT_RULES_REVIEW,
 ];

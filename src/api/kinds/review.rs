@@ -12,8 +12,8 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use schemars::JsonSchema;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Admitted, Amended, Column, Deletion, Draft, Kind, Row};
@@ -51,17 +51,56 @@ pub static SELF_SUBJECT_RULES_REVIEW: Kind = Kind {
 };
 
 /// Who am I? (`kubectl auth whoami`)
-pub static SELF_SUBJECT_REVIEW: Kind = Kind {
+pub static SELF_SUBJECT_REVIEW: Kind = WHO;
+
+const WHO: Kind = Kind {
     group: SelfSubjectReview::GROUP,
     version: SelfSubjectReview::VERSION,
     kind: SelfSubjectReview::KIND,
     plural: SelfSubjectReview::URL_PATH_SEGMENT,
     singular: "selfsubjectreview",
     read: read::<SelfSubjectReview>,
-    admit: tell_who,
+    admit: tell_who::<SelfSubjectReview>,
     schema: |generator| generator.subschema_for::<SelfSubjectReview>(),
     ..REVIEW
 };
+
+/// The same as kubectl 1.27 asks it: it knows no later version.
+pub static SELF_SUBJECT_REVIEW_BETA: Kind = Kind {
+    version: BetaReview::VERSION,
+    read: read::<BetaReview>,
+    admit: tell_who::<BetaReview>,
+    schema: |generator| generator.subschema_for::<BetaReview>(),
+    ..WHO
+};
+
+/// SelfSubjectReview contains the user information that the kube-apiserver has about the user making this request.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "io.k8s.api.authentication.v1beta1.SelfSubjectReview")]
+struct BetaReview {
+    /// APIVersion defines the versioned schema of this representation of an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_version: Option<String>,
+    /// Kind is a string value representing the REST resource this object represents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    /// Standard object's metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<ObjectMeta>,
+    /// Status is filled in by the server with the user attributes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<SelfSubjectReviewStatus>,
+}
+
+impl k8s_openapi::Resource for BetaReview {
+    const API_VERSION: &'static str = "authentication.k8s.io/v1beta1";
+    const GROUP: &'static str = SelfSubjectReview::GROUP;
+    const KIND: &'static str = SelfSubjectReview::KIND;
+    const VERSION: &'static str = "v1beta1";
+    const URL_PATH_SEGMENT: &'static str = SelfSubjectReview::URL_PATH_SEGMENT;
+    type Scope = k8s_openapi::ClusterResourceScope;
+}
 
 /// What all reviews have in common.
 const REVIEW: Kind = Kind {
@@ -96,7 +135,7 @@ const REVIEW: Kind = Kind {
     deletion: Deletion::AtOnce,
     row,
     read: read::<SelfSubjectReview>,
-    admit: tell_who,
+    admit: tell_who::<SelfSubjectReview>,
     amend,
     schema: |generator| generator.subschema_for::<SelfSubjectReview>(),
 };
@@ -274,28 +313,33 @@ fn list_rules(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     answered(&review, warnings)
 }
 
-fn tell_who(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
+/// Nothing of the question matters: it only has to be one.
+fn tell_who<K>(draft: &Draft<'_>) -> Result<Admitted, ApiError>
+where
+    K: DeserializeOwned + JsonSchema + k8s_openapi::Resource,
+{
     let Identity {
         user,
         uid,
         groups,
         extra,
     } = asker(draft)?.clone();
-    let Decoded {
-        object: mut review,
-        warnings,
-    } = decode::<SelfSubjectReview>(draft.bytes, draft.encoding, draft.validation)?;
-    review.metadata = ObjectMeta {
-        creation_timestamp: Some(Time(draft.now)),
-        ..ObjectMeta::default()
-    };
-    review.status = Some(SelfSubjectReviewStatus {
-        user_info: Some(UserInfo {
-            extra: Some(extra).filter(|extra: &BTreeMap<_, _>| !extra.is_empty()),
-            groups: Some(groups).filter(|groups| !groups.is_empty()),
-            uid: Some(uid).filter(|uid| !uid.is_empty()),
-            username: Some(user),
+    let Decoded { object: _, warnings } = decode::<K>(draft.bytes, draft.encoding, draft.validation)?;
+    let review = SelfSubjectReview {
+        metadata: ObjectMeta {
+            creation_timestamp: Some(Time(draft.now)),
+            ..ObjectMeta::default()
+        },
+        status: Some(SelfSubjectReviewStatus {
+            user_info: Some(UserInfo {
+                extra: Some(extra).filter(|extra: &BTreeMap<_, _>| !extra.is_empty()),
+                groups: Some(groups).filter(|groups| !groups.is_empty()),
+                uid: Some(uid).filter(|uid| !uid.is_empty()),
+                username: Some(user),
+            }),
         }),
-    });
-    answered(&review, warnings)
+    };
+    let mut admitted = answered(&review, warnings)?;
+    admitted.object["apiVersion"] = K::API_VERSION.into();
+    Ok(admitted)
 }

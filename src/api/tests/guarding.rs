@@ -177,7 +177,10 @@ async fn pages_of_browsers_and_bent_names_are_refused() {
         ),
         // Python's websocket-client, Kubernetes' test suite, and Node's fetch.
         (format!("{LIST}\r\nOrigin: https://{}", tls.address), "200"),
-        (format!("{LIST}\r\nOrigin: http://localhost\r\nUser-Agent: e2e.test/v1.36"), "200"),
+        (
+            format!("{LIST}\r\nOrigin: http://localhost\r\nUser-Agent: e2e.test/v1.36"),
+            "200",
+        ),
         (
             format!("{LIST}\r\nSec-Fetch-Mode: cors\r\nAccept-Language: *\r\nUser-Agent: node"),
             "200",

@@ -40,7 +40,10 @@ const BESIDE: &[(&str, &str)] = &[
     ("PUT", "/api/v1/namespaces/{namespace}/pods/{name}/proxy/a"),
     ("POST", "/api/v1/namespaces/{namespace}/pods/{name}/binding"),
     ("POST", "/api/v1/namespaces/{namespace}/pods/{name}/eviction"),
-    ("PATCH", "/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers"),
+    (
+        "PATCH",
+        "/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers",
+    ),
     ("PATCH", "/api/v1/namespaces/{namespace}/pods/{name}/resize"),
     ("GET", "/api/v1/secrets"),
     ("GET", "/api/v1/namespaces/{namespace}/secrets"),
@@ -84,7 +87,11 @@ fn all() -> BTreeSet<(String, String)> {
     let written: Value = serde_json::from_str(include_str!("../../../openapi/podd.json")).unwrap();
     let mut all = routes(&written);
     all.extend(routes(&crate::api::openapi::document()));
-    all.extend(BESIDE.iter().map(|(method, path)| ((*path).to_owned(), (*method).to_owned())));
+    all.extend(
+        BESIDE
+            .iter()
+            .map(|(method, path)| ((*path).to_owned(), (*method).to_owned())),
+    );
     all
 }
 
@@ -145,11 +152,7 @@ async fn ask(router: &Router, shown: Shown, mut request: Request<Body>) -> Answe
 }
 
 fn request(method: &str, path: &str) -> Request<Body> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .body(Body::empty())
-        .unwrap()
+    Request::builder().method(method).uri(path).body(Body::empty()).unwrap()
 }
 
 #[test]
@@ -173,7 +176,9 @@ async fn the_matrix_of_routes_and_roles() {
     let reached = || async { StatusCode::NO_CONTENT };
     let router = guarded(Router::new().fallback(reached), guard());
     let mut matrix = String::new();
-    let beside = UNKNOWN.iter().map(|(method, path)| ((*path).to_owned(), (*method).to_owned()));
+    let beside = UNKNOWN
+        .iter()
+        .map(|(method, path)| ((*path).to_owned(), (*method).to_owned()));
     for (path, method) in all().into_iter().chain(beside) {
         let mut cells = Vec::new();
         for (role, shown) in roles() {
@@ -293,7 +298,10 @@ async fn refusals_are_worded_as_kubernetes_words_them() {
             "reason": "Unauthorized", "code": 401})
     );
     let answer = ask(&router, Shown::Refused("it is a forgery"), request("GET", PODS)).await;
-    assert_eq!((answer.code.as_u16(), answer.message()), (401, "Unauthorized: it is a forgery".to_owned()));
+    assert_eq!(
+        (answer.code.as_u16(), answer.message()),
+        (401, "Unauthorized: it is a forgery".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -349,10 +357,17 @@ async fn a_token_says_who_asks_and_no_handler_sees_it() {
     let bearer = format!("Bearer {}", door.viewer);
     let answer = door.ask(PODS, &[("authorization", &bearer)]).await;
     assert_eq!(answer.code, 200);
-    assert!(answer.text.contains("vera") && answer.text.contains("system:authenticated"), "{}", answer.text);
+    assert!(
+        answer.text.contains("vera") && answer.text.contains("system:authenticated"),
+        "{}",
+        answer.text
+    );
     assert!(!answer.text.contains(&door.viewer), "{}", answer.text);
     // Nowhere else.
-    let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("vera:{}", door.viewer));
+    let basic = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        format!("vera:{}", door.viewer),
+    );
     for (path, headers) in [
         (format!("{PODS}?token={}", door.viewer), vec![]),
         (format!("{PODS}?access_token={}", door.viewer), vec![]),
@@ -360,7 +375,13 @@ async fn a_token_says_who_asks_and_no_handler_sees_it() {
         (PODS.to_owned(), vec![("authorization", door.viewer.clone())]),
         (PODS.to_owned(), vec![("authorization", format!("{bearer}x"))]),
         (PODS.to_owned(), vec![("cookie", format!("token={}", door.viewer))]),
-        (PODS.to_owned(), vec![("x-remote-user", "max".to_owned()), ("x-remote-group", MASTERS.to_owned())]),
+        (
+            PODS.to_owned(),
+            vec![
+                ("x-remote-user", "max".to_owned()),
+                ("x-remote-group", MASTERS.to_owned()),
+            ],
+        ),
     ] {
         let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
         assert_eq!(door.ask(&path, &headers).await.code, 401, "{path} {headers:?}");
@@ -372,15 +393,29 @@ async fn a_websocket_may_carry_its_token_among_the_subprotocols() {
     let door = Door::new();
     let encoded = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &door.viewer);
     let protocol = format!("base64url.bearer.authorization.k8s.io.{encoded}, v4.channel.k8s.io");
-    let websocket = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-protocol", protocol.as_str())];
+    let websocket = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-protocol", protocol.as_str()),
+    ];
     let answer = door.ask("/api/v1/pods?watch=1", &websocket).await;
     assert_eq!(answer.code, 200);
-    assert!(answer.text.contains("\"sec-websocket-protocol\": \"v4.channel.k8s.io\""), "{}", answer.text);
+    assert!(
+        answer
+            .text
+            .contains("\"sec-websocket-protocol\": \"v4.channel.k8s.io\""),
+        "{}",
+        answer.text
+    );
     assert!(!answer.text.contains(&encoded), "{}", answer.text);
     let plain = [("sec-websocket-protocol", protocol.as_str())];
     assert_eq!(door.ask("/api/v1/pods", &plain).await.code, 401);
     let alone = format!("base64url.bearer.authorization.k8s.io.{encoded}");
-    let alone = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-protocol", alone.as_str())];
+    let alone = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-protocol", alone.as_str()),
+    ];
     assert_eq!(door.ask("/api/v1/pods?watch=1", &alone).await.code, 401);
 }
 
@@ -420,7 +455,11 @@ async fn masters_may_ask_as_somebody_else_and_nobody_else_may() {
     let viewer = vec![("Impersonate-User", "jane"), ("Impersonate-Group", VIEWERS)];
     let answer = ask_as(master(), "/api/v1/pods", viewer.clone()).await;
     assert_eq!(answer.code, 200);
-    assert!(answer.text.contains("jane") && !answer.text.contains("impersonate"), "{}", answer.text);
+    assert!(
+        answer.text.contains("jane") && !answer.text.contains("impersonate"),
+        "{}",
+        answer.text
+    );
     let answer = ask_as(master(), "/api/v1/secrets", viewer.clone()).await;
     assert_eq!(
         answer.message(),

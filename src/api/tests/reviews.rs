@@ -55,7 +55,11 @@ async fn everyone_can_ask_what_they_may_do() {
         let reason = allowed.then(|| format!("allowed to group \"{group}\""));
         assert_eq!(status["reason"].as_str(), reason.as_deref());
     }
-    for (group, path, allowed) in [("others", "/api", true), ("others", "/logs", false), (MASTERS, "/logs", true)] {
+    for (group, path, allowed) in [
+        ("others", "/api", true),
+        ("others", "/logs", false),
+        (MASTERS, "/logs", true),
+    ] {
         let spec = json!({"nonResourceAttributes": {"verb": "get", "path": path}});
         assert_eq!(may(&server, group, spec).await["allowed"], allowed, "{group} {path}");
     }
@@ -91,8 +95,17 @@ async fn a_question_must_be_one() {
         assert_eq!(answer.message(), message);
     }
     let answer = ask(&server, MASTERS, RULES, r#"{"spec": {}}"#).await;
-    assert_eq!((answer.code.as_u16(), answer.message().as_str()), (400, "no namespace on request"));
-    let answer = ask(&server, MASTERS, &format!("{ACCESS}?fieldValidation=Strict"), r#"{"spec": {"x": 1}}"#).await;
+    assert_eq!(
+        (answer.code.as_u16(), answer.message().as_str()),
+        (400, "no namespace on request")
+    );
+    let answer = ask(
+        &server,
+        MASTERS,
+        &format!("{ACCESS}?fieldValidation=Strict"),
+        r#"{"spec": {"x": 1}}"#,
+    )
+    .await;
     assert_eq!(answer.code, 400);
     assert!(answer.message().contains("unknown field \"spec.x\""), "{}", answer.text);
     // Without a guard there is nobody to tell about.
@@ -110,7 +123,10 @@ async fn the_list_of_what_one_may_do_is_what_one_may_do() {
         status["resourceRules"][0],
         json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
     );
-    assert_eq!(status["nonResourceRules"][0], json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+    assert_eq!(
+        status["nonResourceRules"][0],
+        json!({"verbs": ["*"], "nonResourceURLs": ["*"]})
+    );
     let answer = ask(&server, VIEWERS, RULES, r#"{"spec": {"namespace": "default"}}"#).await;
     let text = answer.text;
     assert!(text.contains("pods/log"), "{text}");
@@ -131,6 +147,12 @@ async fn everyone_is_told_who_they_are_in_json_or_yaml() {
             "extra": {"project": ["a"]}}},
     });
     assert_eq!(answer.json(), told);
+    let beta = WHO.replace("v1", "v1beta1");
+    let body = json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1beta1"});
+    let mut told_before = told.clone();
+    told_before["apiVersion"] = body["apiVersion"].clone();
+    assert_eq!(ask(&server, "team", &beta, body.to_string()).await.json(), told_before);
+    assert_eq!(ask(&server, "team", WHO, body.to_string()).await.code, 400);
     let request = Request::post(WHO)
         .header(header::CONTENT_TYPE, "application/yaml")
         .header(header::ACCEPT, "application/yaml")
@@ -155,7 +177,10 @@ async fn questions_are_found_in_discovery_and_are_not_stored() {
     let create = json!(["create"]);
     assert_eq!(
         names,
-        [("selfsubjectaccessreviews", &create), ("selfsubjectrulesreviews", &create)]
+        [
+            ("selfsubjectaccessreviews", &create),
+            ("selfsubjectrulesreviews", &create)
+        ]
     );
     ask(&server, MASTERS, WHO, "{}").await;
     assert_eq!(server.store.resource_version().await.unwrap(), before);
@@ -163,7 +188,10 @@ async fn questions_are_found_in_discovery_and_are_not_stored() {
     assert_eq!(server.get(&format!("{WHO}/x")).await.code, 404);
     // Old clients ask for older versions first, and go on when they are not there.
     assert_eq!(
-        server.post("/apis/authentication.k8s.io/v1alpha1/selfsubjectreviews", &json!({})).await.code,
+        server
+            .post("/apis/authentication.k8s.io/v1alpha1/selfsubjectreviews", &json!({}))
+            .await
+            .code,
         404
     );
 }

@@ -29,10 +29,18 @@ fn lines_are_read_as_kubernetes_reads_them() {
         ("t,jane,1", who("jane", "1", &[]), true),
         ("t,jane,1,viewers", who("jane", "1", &["viewers"]), true),
         ("t,jane,1,\"a,b\"\r", who("jane", "1", &["a", "b"]), true),
-        ("\"t\",\"doe, jane\",\"the \"\"one\"\"\",", who("doe, jane", "the \"one\"", &[]), true),
+        (
+            "\"t\",\"doe, jane\",\"the \"\"one\"\"\",",
+            who("doe, jane", "the \"one\"", &[]),
+            true,
+        ),
         ("t,jane,", who("jane", "", &[]), true),
         (&format!("sha256:{hash},jane,1"), who("jane", "1", &[]), false),
-        (&format!("sha256:{},jane,1", hash.to_uppercase()), who("jane", "1", &[]), false),
+        (
+            &format!("sha256:{},jane,1", hash.to_uppercase()),
+            who("jane", "1", &[]),
+            false,
+        ),
     ] {
         let (entries, complaints) = parse(line.as_bytes());
         assert_eq!(complaints, [], "{line}");
@@ -45,7 +53,10 @@ fn a_broken_line_is_named_and_the_others_count() {
     for (line, what) in [
         ("token,jane", "it has fewer than three columns: token, user, uid"),
         ("# a remark", "it has fewer than three columns: token, user, uid"),
-        ("token,jane,1,a,b", "it has more than four columns: several groups stand in quotes, \"a,b\""),
+        (
+            "token,jane,1,a,b",
+            "it has more than four columns: several groups stand in quotes, \"a,b\"",
+        ),
         (",jane,1", "the token is empty"),
         ("token,,1", "the user is empty"),
         ("token,ja\u{7}ne,1", "it has control characters"),
@@ -54,7 +65,10 @@ fn a_broken_line_is_named_and_the_others_count() {
         ("token,\"ja\"ne,1", "after a quoted column comes no comma"),
         ("token,ja\"ne,1", "a quote stands in the middle of a column"),
         ("sha256:abc,jane,1", "after sha256: come 64 hexadecimal digits"),
-        ("good,x,1", "the same token stands in an earlier line, which counts no more"),
+        (
+            "good,x,1",
+            "the same token stands in an earlier line, which counts no more",
+        ),
     ] {
         let text = format!("good,bob,0\n\n{line}\nlast,ann,2");
         let (entries, complaints) = parse(text.as_bytes());
@@ -108,7 +122,13 @@ fn a_file_that_others_may_write_gives_nobody_a_token() {
     let path = root.path().join(FILE);
     let tokens = Tokens::open(root.path());
     let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-    for (bits, believed) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false), (0o600, true)] {
+    for (bits, believed) in [
+        (0o600, true),
+        (0o644, true),
+        (0o620, false),
+        (0o602, false),
+        (0o600, true),
+    ] {
         mode(bits);
         assert_eq!(tokens.identify("plain").is_some(), believed, "{bits:o}");
     }
@@ -191,7 +211,12 @@ fn an_id_that_means_several_tokens_revokes_none() {
         file.create(&who("jane", "", &[])).unwrap();
     }
     // Of twenty hashes, two begin alike.
-    let mut firsts: Vec<String> = file.entries().unwrap().iter().map(|e| e.id().unwrap()[..1].to_owned()).collect();
+    let mut firsts: Vec<String> = file
+        .entries()
+        .unwrap()
+        .iter()
+        .map(|e| e.id().unwrap()[..1].to_owned())
+        .collect();
     firsts.sort();
     let shared = firsts.windows(2).find(|w| w[0] == w[1]).unwrap()[0].clone();
     assert!(matches!(file.revoke(&shared), Err(TokenError::Ambiguous { .. })));
