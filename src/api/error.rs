@@ -148,11 +148,7 @@ impl ApiError {
             }
             Self::Denied { asked, .. } => {
                 let mut details = json!({});
-                for (key, value) in [
-                    ("name", &asked.name),
-                    ("group", &asked.group),
-                    ("kind", &asked.resource),
-                ] {
+                for (key, value) in [("name", &asked.name), ("group", &asked.group), ("kind", &asked.plural)] {
                     if !value.is_empty() {
                         details[key] = value.as_str().into();
                     }

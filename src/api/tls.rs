@@ -188,18 +188,25 @@ fn refusal(error: &rustls::Error) -> &'static str {
     let rustls::Error::InvalidCertificate(error) = error else {
         return "the client certificate is refused";
     };
-    match error {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => EXPIRED,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "the client certificate is not valid yet"
-        }
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "the client certificate was not made by this server's authority"
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "the certificate is not a client's"
-        }
-        _ => "the client certificate is refused",
+    if matches!(
+        error,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. }
+    ) {
+        EXPIRED
+    } else if matches!(
+        error,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
+    ) {
+        "the client certificate is not valid yet"
+    } else if matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
+        "the client certificate was not made by this server's authority"
+    } else if matches!(
+        error,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. }
+    ) {
+        "the certificate is not a client's"
+    } else {
+        "the client certificate is refused"
     }
 }
 
@@ -580,7 +587,7 @@ mod tests {
         assert_eq!(pki.identify(&[], unix(now())), Shown::Nothing);
         let refused = |chain: &[CertificateDer<'_>], at: Timestamp| match pki.identify(chain, unix(at)) {
             Shown::Refused(why) => why,
-            other => panic!("{other:?}"),
+            other @ (Shown::Nothing | Shown::Known { .. }) => panic!("{other:?}"),
         };
         assert_eq!(
             refused(&chain(other.path(), "admin.crt"), now()),

@@ -31,7 +31,7 @@ pub(crate) enum Target {
 pub struct Resource {
     pub group: String,
     pub version: String,
-    pub resource: String,
+    pub plural: String,
     pub subresource: String,
     pub namespace: String,
     pub name: String,
@@ -41,9 +41,9 @@ impl Resource {
     /// `pods`, `pods/log`: as rules name it.
     pub(crate) fn combined(&self) -> Cow<'_, str> {
         if self.subresource.is_empty() {
-            Cow::Borrowed(&self.resource)
+            Cow::Borrowed(&self.plural)
         } else {
-            Cow::Owned(format!("{}/{}", self.resource, self.subresource))
+            Cow::Owned(format!("{}/{}", self.plural, self.subresource))
         }
     }
 }
@@ -100,12 +100,12 @@ impl Attributes {
         let mut resource = Resource {
             group: group.to_owned(),
             version: version.clone(),
-            resource: piece(0),
+            plural: piece(0),
             subresource: if subresources { piece(2) } else { String::new() },
             namespace,
             name: piece(1),
         };
-        if resource.resource == "pods" && CONNECTING.contains(&resource.subresource.as_str()) && verb == "get" {
+        if resource.plural == "pods" && CONNECTING.contains(&resource.subresource.as_str()) && verb == "get" {
             verb = "create";
         }
         if resource.name.is_empty() && verb == "get" {

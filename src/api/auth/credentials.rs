@@ -1,4 +1,4 @@
-//! Where a request carries a token: `Authorization: Bearer`, or for WebSockets, whose clients in browsers cannot set that
+//! Where a request carries a token: `Authorization: Bearer`, or for a WebSocket, whose clients in browsers cannot set that
 //! header, a subprotocol (`apiserver/pkg/authentication/request/{bearertoken,websocket}`).
 //!
 //! **Invariant:** a token is taken out of the headers, so that no handler logs it or sends it on to a pod.

@@ -107,9 +107,9 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
 
 /// What one must be allowed to `impersonate` to be this identity.
 fn permissions(wanted: &Identity) -> Vec<Resource> {
-    let core = |resource: &str, name: &str| Resource {
+    let core = |plural: &str, name: &str| Resource {
         version: "v1".to_owned(),
-        resource: resource.to_owned(),
+        plural: plural.to_owned(),
         name: name.to_owned(),
         ..Resource::default()
     };
@@ -121,10 +121,10 @@ fn permissions(wanted: &Identity) -> Vec<Resource> {
         None => core("users", &wanted.user),
     }];
     all.extend(wanted.groups.iter().map(|group| core("groups", group)));
-    let authentication = |resource: &str, subresource: &str, name: &str| Resource {
+    let authentication = |plural: &str, subresource: &str, name: &str| Resource {
         group: "authentication.k8s.io".to_owned(),
         subresource: subresource.to_owned(),
-        ..core(resource, name)
+        ..core(plural, name)
     };
     if !wanted.uid.is_empty() {
         all.push(authentication("uids", "", &wanted.uid));
@@ -237,6 +237,6 @@ mod tests {
     fn nothing_of_it_is_left_for_handlers() {
         let mut left = headers(&[("impersonate-user", "a"), ("impersonate-extra-x", "b"), ("accept", "c")]);
         strip(&mut left);
-        assert_eq!(left.keys().map(|k| k.as_str()).collect::<Vec<_>>(), ["accept"]);
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["accept"]);
     }
 }

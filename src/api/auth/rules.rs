@@ -250,10 +250,10 @@ pub(crate) fn refusal(identity: &Identity, asked: &Attributes) -> String {
                 format!("in the namespace {:?}", resource.namespace)
             };
             let subject = match (resource.group.as_str(), resource.name.as_str()) {
-                ("", "") => resource.resource.clone(),
-                ("", name) => format!("{} {name:?}", resource.resource),
-                (group, "") => format!("{}.{group}", resource.resource),
-                (group, name) => format!("{}.{group} {name:?}", resource.resource),
+                ("", "") => resource.plural.clone(),
+                ("", name) => format!("{} {name:?}", resource.plural),
+                (group, "") => format!("{}.{group}", resource.plural),
+                (group, name) => format!("{}.{group} {name:?}", resource.plural),
             };
             format!(
                 "{subject} is forbidden: User {user:?} cannot {verb} resource {:?} in API group {:?} {place}",

@@ -67,23 +67,23 @@ fn key(known: &HashMap<Option<IpAddr>, Instant>, address: Option<IpAddr>) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    fn v4(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
-    }
+    const ONE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    const OTHER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
 
     #[test]
     fn an_address_that_guesses_has_to_wait_and_others_do_not() {
         let (throttle, start) = (Throttle::default(), Instant::now());
         for _ in 0..TRIES {
-            assert_eq!(throttle.check(v4(1), start), Ok(()));
-            throttle.failed(v4(1), start);
+            assert_eq!(throttle.check(ONE, start), Ok(()));
+            throttle.failed(ONE, start);
         }
-        assert_eq!(throttle.check(v4(1), start), Err(ONE_MORE));
-        assert_eq!(throttle.check(v4(2), start), Ok(()));
-        assert_eq!(throttle.check(v4(1), start + ONE_MORE), Ok(()));
-        throttle.failed(v4(1), start + ONE_MORE);
-        assert!(throttle.check(v4(1), start + ONE_MORE).is_err());
+        assert_eq!(throttle.check(ONE, start), Err(ONE_MORE));
+        assert_eq!(throttle.check(OTHER, start), Ok(()));
+        assert_eq!(throttle.check(ONE, start + ONE_MORE), Ok(()));
+        throttle.failed(ONE, start + ONE_MORE);
+        assert!(throttle.check(ONE, start + ONE_MORE).is_err());
     }
 
     #[test]
@@ -103,10 +103,10 @@ mod tests {
             throttle.failed(Some(IpAddr::from(n.to_be_bytes())), now);
         }
         assert!(throttle.recovered.lock().unwrap().len() <= ADDRESSES + 1);
-        assert!(throttle.check(v4(1), now).is_err());
+        assert!(throttle.check(ONE, now).is_err());
         let later = now + ONE_MORE * (TRIES + 1);
-        assert!(throttle.check(v4(1), later).is_ok());
-        throttle.failed(v4(1), later);
+        assert!(throttle.check(ONE, later).is_ok());
+        throttle.failed(ONE, later);
         assert!(throttle.recovered.lock().unwrap().len() < ADDRESSES);
     }
 }

@@ -319,29 +319,24 @@ fn columns(line: &str) -> Result<Vec<String>, &'static str> {
     let mut columns = Vec::new();
     let mut rest = line;
     loop {
-        let (column, after) = match rest.strip_prefix('"') {
-            Some(quoted) => {
-                let mut column = String::new();
-                let mut rest = quoted;
-                loop {
-                    let (text, after) = rest.split_once('"').ok_or("a quote is not closed")?;
-                    column.push_str(text);
-                    match after.strip_prefix('"') {
-                        Some(after) => {
-                            column.push('"');
-                            rest = after;
-                        }
-                        None => break (column, after),
-                    }
-                }
+        let (column, after) = if let Some(mut quoted) = rest.strip_prefix('"') {
+            let mut column = String::new();
+            loop {
+                let (text, after) = quoted.split_once('"').ok_or("a quote is not closed")?;
+                column.push_str(text);
+                // Two quotes in a row are one of the text.
+                let Some(more) = after.strip_prefix('"') else {
+                    break (column, after);
+                };
+                column.push('"');
+                quoted = more;
             }
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                if rest[..end].contains('"') {
-                    return Err("a quote stands in the middle of a column");
-                }
-                (rest[..end].to_owned(), &rest[end..])
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            if rest[..end].contains('"') {
+                return Err("a quote stands in the middle of a column");
             }
+            (rest[..end].to_owned(), &rest[end..])
         };
         columns.push(column);
         if after.is_empty() {

@@ -74,12 +74,12 @@ pub static SELF_SUBJECT_REVIEW_BETA: Kind = Kind {
     ..WHO
 };
 
-/// SelfSubjectReview contains the user information that the kube-apiserver has about the user making this request.
+/// `SelfSubjectReview` contains the user information that the kube-apiserver has about the user making this request.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.api.authentication.v1beta1.SelfSubjectReview")]
 struct BetaReview {
-    /// APIVersion defines the versioned schema of this representation of an object.
+    /// `APIVersion` defines the versioned schema of this representation of an object.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_version: Option<String>,
     /// Kind is a string value representing the REST resource this object represents.
@@ -266,7 +266,7 @@ fn of_resource(attributes: &ResourceAttributes) -> Attributes {
         target: Target::Resource(Resource {
             group: text(group),
             version: text(version),
-            resource: text(resource),
+            plural: text(resource),
             subresource: text(subresource),
             namespace: text(namespace),
             name: text(name),

@@ -195,6 +195,60 @@ async fn pages_of_browsers_and_bent_names_are_refused() {
     }
 }
 
+/// A directory like a state directory, in which the administrator's certificate is somebody's, made by our authority.
+fn issued(tls: &Tls, user: &str, groups: &[&str], last_year: i32) -> tempfile::TempDir {
+    let ours = tls.server.dir.path().join("pki");
+    let read = |name: &str| std::fs::read_to_string(ours.join(name)).unwrap();
+    let authority = rcgen::KeyPair::from_pem(&read("ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.crt"), authority).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, user);
+    for group in groups {
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, *group);
+    }
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("pki")).unwrap();
+    std::fs::write(dir.path().join("pki/admin.crt"), certificate.pem()).unwrap();
+    std::fs::write(dir.path().join("pki/admin.key"), key.serialize_pem()).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_certificate_says_who_asks_and_in_which_groups() {
+    const DELETE: &str = "DELETE /api/v1/namespaces/default/pods HTTP/1.1\r\nHost: localhost";
+    let tls = Tls::start(Limits::default()).await;
+    let ask =
+        async |dir: &tempfile::TempDir, head: &str| exchange(tls.connect(Some(dir.path()), false).await, head).await;
+    let viewer = issued(&tls, "vera", &["podd:viewers"], 2090);
+    assert_eq!(code(&ask(&viewer, LIST).await), "200");
+    let refused = ask(&viewer, DELETE).await;
+    assert_eq!(code(&refused), "403");
+    assert!(
+        refused.contains("User \\\"vera\\\" cannot deletecollection resource"),
+        "{refused}"
+    );
+    let master = issued(&tls, "max", &["system:masters"], 2090);
+    assert_eq!(code(&ask(&master, DELETE).await), "200");
+    let nobody = issued(&tls, "ned", &[], 2090);
+    assert_eq!(code(&ask(&nobody, LIST).await), "403");
+    assert_eq!(code(&ask(&nobody, &LIST.replace("/api/v1/pods", "/api")).await), "200");
+    let expired = ask(&issued(&tls, "max", &["system:masters"], 2021), LIST).await;
+    assert_eq!(code(&expired), "401");
+    assert!(
+        expired.contains("Unauthorized: the client certificate has expired"),
+        "{expired}"
+    );
+    let nameless = ask(&issued(&tls, "", &["system:masters"], 2090), LIST).await;
+    assert_eq!(code(&nameless), "401");
+    assert!(nameless.contains("has no common name"), "{nameless}");
+}
+
 #[tokio::test]
 async fn a_token_opens_the_door_until_it_is_revoked() {
     let tls = Tls::start(Limits::default()).await;

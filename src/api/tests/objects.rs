@@ -488,7 +488,14 @@ async fn discovery_tells_both_old_and_new_clients_what_there_is() {
         assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("36")));
     }
     assert_eq!(server.get("/api/").await.json()["versions"], json!(["v1"]));
-    assert_eq!(server.get("/apis").await.json()["groups"], json!([]));
+    let groups = server.get("/apis").await.json();
+    let groups: Vec<&str> = groups["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(groups, ["authentication.k8s.io", "authorization.k8s.io"]);
     let resources = server.get("/api/v1").await.json();
     assert_eq!(resources["resources"][0]["name"], "pods");
     assert_eq!(resources["resources"][0]["shortNames"], json!(["po"]));

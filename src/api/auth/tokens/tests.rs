@@ -82,10 +82,8 @@ fn a_broken_line_is_named_and_the_others_count() {
 
 #[test]
 fn more_tokens_than_are_compared_do_not_count() {
-    let mut text = String::new();
-    for n in 0..=LINES {
-        text.push_str(&format!("t{n},u,\n"));
-    }
+    let lines: Vec<String> = (0..=LINES).map(|n| format!("t{n},u,\n")).collect();
+    let text = lines.concat();
     let (entries, complaints) = parse(text.as_bytes());
     assert_eq!((entries.len(), complaints.len()), (LINES, 1));
     assert_eq!(complaints[0].line, LINES + 1);
