@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** the inside of a failure (SQL, paths of podd's own state) is logged, never sent.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -24,7 +25,7 @@ pub enum ApiError {
     Unauthorized,
     /// A credential that was shown and is not believed: why.
     #[error("Unauthorized: {why}")]
-    NotBelieved { why: &'static str },
+    NotBelieved { why: Cow<'static, str> },
     #[error("{message}")]
     Forbidden { message: String },
     /// An identity may not do this. The message is whole.

@@ -185,12 +185,14 @@ impl Guard {
             Some(Shown::Nothing) | None => {}
         }
         let missing = || match refused {
-            Some(why) => ApiError::NotBelieved { why },
+            Some(why) => ApiError::NotBelieved { why: why.into() },
             None => ApiError::Unauthorized,
         };
         let token = match (token, &self.tokens) {
             (Ok(Some(token)), Some(tokens)) => Ok((token, tokens)),
-            (Err(_unreadable), Some(_)) => Err(ApiError::Unauthorized),
+            (Err(unreadable), Some(_)) => Err(ApiError::NotBelieved {
+                why: unreadable.to_string().into(),
+            }),
             (_, None) | (Ok(None), _) => return Err(missing()),
         };
         let (remote, now) = (peer.and_then(|p| p.remote), Instant::now());

@@ -34,6 +34,8 @@ const PREFIX: &str = "podd_";
 const FILE_LIMIT: u64 = 1024 * 1024;
 /// Lines that count at most: each is compared with each token shown.
 const LINES: usize = 4096;
+/// Lines named in the log at most, of each sort.
+const NAMED: usize = 20;
 /// Bytes of a token that is looked at.
 const TOKEN_LIMIT: usize = 4096;
 
@@ -197,14 +199,15 @@ impl Tokens {
             }
         };
         let (entries, complaints) = parse(&text);
-        for Complaint { line, what } in &complaints {
+        for Complaint { line, what } in complaints.iter().take(NAMED) {
             tracing::warn!(%path, line, what, "a line of the tokens is skipped");
         }
-        for entry in entries.iter().filter(|entry| entry.plain) {
+        for entry in entries.iter().filter(|entry| entry.plain).take(NAMED) {
             tracing::warn!(%path, line = entry.line, user = entry.identity.user,
                 "this token is in the file as it is: `podd token create` makes one of which only a hash is stored");
         }
-        tracing::info!(%path, tokens = entries.len(), skipped = complaints.len(), "tokens are read");
+        let plain = entries.iter().filter(|entry| entry.plain).count();
+        tracing::info!(%path, tokens = entries.len(), plain, skipped = complaints.len(), "tokens are read");
         entries
     }
 }

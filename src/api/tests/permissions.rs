@@ -416,7 +416,9 @@ async fn a_websocket_may_carry_its_token_among_the_subprotocols() {
         ("upgrade", "websocket"),
         ("sec-websocket-protocol", alone.as_str()),
     ];
-    assert_eq!(door.ask("/api/v1/pods?watch=1", &alone).await.code, 401);
+    let answer = door.ask("/api/v1/pods?watch=1", &alone).await;
+    assert_eq!(answer.code, 401);
+    assert_eq!(answer.message(), "Unauthorized: missing additional subprotocol");
 }
 
 #[tokio::test]
