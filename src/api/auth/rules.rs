@@ -263,3 +263,113 @@ pub(crate) fn refusal(identity: &Identity, asked: &Attributes) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::auth::attributes::Resource;
+
+    fn asked(verb: &str, group: &str, plural: &str, subresource: &str) -> Attributes {
+        Attributes {
+            verb: verb.to_owned(),
+            target: Target::Resource(Resource {
+                group: group.to_owned(),
+                plural: plural.to_owned(),
+                subresource: subresource.to_owned(),
+                namespace: "default".to_owned(),
+                ..Resource::default()
+            }),
+        }
+    }
+
+    fn of(groups: &[&str]) -> Identity {
+        Identity {
+            user: "jane".to_owned(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..Identity::default()
+        }
+    }
+
+    const VERBS: [&str; 10] = [
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "impersonate",
+        "",
+    ];
+
+    #[test]
+    fn viewers_only_read_and_nothing_that_is_for_masters() {
+        let viewer = of(&[VIEWERS]);
+        for rule in rules_of(&viewer) {
+            assert!(rule.verbs.iter().all(|verb| READ.contains(verb)), "{rule:?}");
+            assert!(
+                !rule.groups.contains(&"*") && !rule.resources.contains(&"*"),
+                "{rule:?}"
+            );
+            assert!(!rule.paths.iter().any(|path| path.ends_with('*')), "{rule:?}");
+        }
+        for closed in MASTERS_ONLY.iter().flat_map(|rule| rule.resources) {
+            let (plural, subresource) = closed.split_once('/').unwrap_or((closed, ""));
+            for verb in VERBS {
+                assert_eq!(
+                    authorize(&viewer, &asked(verb, "", plural, subresource)),
+                    Decision::Denied,
+                    "{verb} {closed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_whole_name_of_a_group_counts() {
+        for groups in [
+            &["system:master"][..],
+            &["system:masters2"],
+            &["SYSTEM:MASTERS"],
+            &["*"],
+            &[""],
+            &[],
+        ] {
+            for verb in VERBS {
+                assert_eq!(
+                    authorize(&of(groups), &asked(verb, "", "pods", "")),
+                    Decision::Denied,
+                    "{groups:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_resource_of_that_name_in_another_group_is_another_one() {
+        let viewer = of(&[VIEWERS]);
+        assert!(authorize(&viewer, &asked("get", "", "configmaps", "")).is_allowed());
+        for other in [
+            asked("get", "example.com", "configmaps", ""),
+            asked("get", "apps", "pods", ""),
+            asked("get", "", "deployments", ""),
+            asked("get", "", "configmaps", "exec"),
+        ] {
+            assert_eq!(authorize(&viewer, &other), Decision::Denied, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn several_groups_may_what_each_of_them_may() {
+        let both = of(&[VIEWERS, AUTHENTICATED]);
+        assert!(authorize(&both, &asked("list", "", "pods", "")).is_allowed());
+        let question = asked("create", "authentication.k8s.io", "selfsubjectreviews", "");
+        assert_eq!(
+            authorize(&both, &question),
+            Decision::Allowed {
+                reason: "allowed to group \"system:authenticated\"".to_owned()
+            }
+        );
+    }
+}

@@ -396,12 +396,7 @@ impl TokenFile {
 
     /// Make a token for this identity, and give it: it is nowhere else.
     pub fn create(&self, identity: &Identity) -> Result<String, TokenError> {
-        let Identity {
-            user,
-            uid,
-            groups,
-            extra: _,
-        } = identity;
+        let Identity { user, uid, groups, .. } = identity;
         let controls = |text: &str| text.contains(char::is_control);
         if user.is_empty() || controls(user) {
             return Err(TokenError::Unwritable { what: "the user" });
@@ -430,17 +425,7 @@ impl TokenFile {
         if !text.is_empty() && !text.ends_with(b"\n") {
             text.push(b'\n');
         }
-        let mut line = format!("{HASHED}{}", hex(&Sha256::digest(token.as_bytes())));
-        for column in [user, uid] {
-            line.push(',');
-            line.push_str(&quoted(column, false));
-        }
-        if !groups.is_empty() {
-            line.push(',');
-            line.push_str(&quoted(&groups.join(","), true));
-        }
-        line.push('\n');
-        text.extend_from_slice(line.as_bytes());
+        text.extend_from_slice(line(&Sha256::digest(token.as_bytes()).into(), identity).as_bytes());
         self.write(&text)?;
         Ok(token)
     }
@@ -502,6 +487,25 @@ impl TokenFile {
             source,
         })
     }
+}
+
+/// The line of a token, with its end.
+fn line(hash: &Hash, identity: &Identity) -> String {
+    let Identity {
+        user,
+        uid,
+        groups,
+        extra: _,
+    } = identity;
+    let mut columns = vec![
+        format!("{HASHED}{}", hex(hash)),
+        quoted(user, false),
+        quoted(uid, false),
+    ];
+    if !groups.is_empty() {
+        columns.push(quoted(&groups.join(","), true));
+    }
+    format!("{}\n", columns.join(","))
 }
 
 /// A column as it is written: in quotes where it must be.

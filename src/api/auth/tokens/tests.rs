@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn who(user: &str, uid: &str, groups: &[&str]) -> Identity {
@@ -251,4 +253,28 @@ fn commands_wait_for_each_other() {
         }
     });
     assert_eq!(TokenFile::open(root.path()).unwrap().entries().unwrap().len(), 8);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_is_read_again(
+        hash in any::<Hash>(),
+        user in "[^\\pC]{1,12}",
+        uid in "[^\\pC]{0,12}",
+        groups in prop::collection::vec("[^\\pC,]{1,8}", 0..4),
+    ) {
+        let identity = Identity { user, uid, groups, ..Identity::default() };
+        let (entries, complaints) = parse(line(&hash, &identity).as_bytes());
+        prop_assert_eq!(complaints, vec![]);
+        prop_assert_eq!(&entries[0].identity, &identity);
+        prop_assert_eq!((entries[0].hash, entries[0].plain), (hash, false));
+    }
+
+    #[test]
+    fn whatever_stands_in_the_file_can_be_read(text in prop::collection::vec(prop::sample::select(b"ab,\"\n\r :\xff".to_vec()), 0..80)) {
+        let (entries, complaints) = parse(&text);
+        let lines = text.split(|b| *b == b'\n').filter(|l| !l.is_empty() && *l != b"\r").count();
+        // Each line counts, or is named; a token given twice is both at once.
+        prop_assert!(entries.len() <= lines && entries.len() + complaints.len() == lines);
+    }
 }
