@@ -140,7 +140,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let garbage = garbage::Settings {
         ca: pki.authority().to_owned(),
         api: SocketAddr::new(reachable(config.listen.ip(), host_ip), listening.port()),
-        kinds: api::kinds::KINDS.iter().map(|kind| owner_kind(kind)).collect(),
+        kinds: api::kinds::KINDS
+            .iter()
+            .filter(|kind| kind.is_stored())
+            .map(|kind| owner_kind(kind))
+            .collect(),
         clock,
     };
     garbage::bootstrap(&store, &garbage)

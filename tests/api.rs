@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use podd::api::auth::Identity;
+use podd::api::auth::tokens::TokenFile;
 use podd::api::kinds::{KINDS, Kind};
 use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
@@ -84,12 +86,39 @@ impl Server {
         }
     }
 
+    /// Make a token, and write a kubeconfig that has it: `<user>.kubeconfig`.
+    fn admit(&self, user: &str, groups: &[&str]) {
+        let identity = Identity {
+            user: user.to_owned(),
+            uid: format!("uid-of-{user}"),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..Identity::default()
+        };
+        let token = TokenFile::open(self.dir.path()).unwrap().create(&identity).unwrap();
+        let admin = std::fs::read_to_string(self.dir.path().join("admin.kubeconfig")).unwrap();
+        let lines = admin.lines().filter(|line| !line.contains("client-certificate-data"));
+        let text: String = lines
+            .map(|line| {
+                if line.contains("client-key-data") {
+                    format!("    token: {token}\n")
+                } else {
+                    format!("{line}\n")
+                }
+            })
+            .collect();
+        std::fs::write(self.dir.path().join(format!("{user}.kubeconfig")), text).unwrap();
+    }
+
     async fn run(&self, kubectl: &Path, arguments: &[&str]) -> Output {
+        self.run_as("admin", kubectl, arguments).await
+    }
+
+    async fn run_as(&self, user: &str, kubectl: &Path, arguments: &[&str]) -> Output {
         let mut command = Command::new(kubectl);
         command
             .arg(format!(
                 "--kubeconfig={}",
-                self.dir.path().join("admin.kubeconfig").display()
+                self.dir.path().join(format!("{user}.kubeconfig")).display()
             ))
             .arg(format!("--cache-dir={}", self.dir.path().join("cache").display()))
             .args(arguments);
@@ -138,6 +167,12 @@ impl Server {
 
 /// Every kubectl of this machine: the one on the path, and those of other versions beside it.
 fn kubectls() -> Vec<PathBuf> {
+    // 1.27 and 1.28 check manifests against OpenAPI v2 in protobuf, which podd does not speak.
+    kubectls_since(29)
+}
+
+/// The kubectl on the path, and those beside it from this minor version on.
+fn kubectls_since(least: u32) -> Vec<PathBuf> {
     let found = Command::new("sh").args(["-c", "command -v kubectl"]).output().unwrap();
     let first = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
     let Ok(real) = std::fs::canonicalize(&first) else {
@@ -145,13 +180,8 @@ fn kubectls() -> Vec<PathBuf> {
     };
     let mut all = vec![first];
     let versions = std::fs::read_dir(real.parent().unwrap()).unwrap();
-    all.extend(versions.map(|e| e.unwrap().path()).filter(|p| {
-        // 1.27 and 1.28 check manifests against OpenAPI v2 in protobuf, which podd does not speak.
-        let name = p.file_name().unwrap().to_string_lossy().into_owned();
-        name.strip_prefix("kubectl.1.")
-            .and_then(|minor| minor.parse::<u32>().ok())
-            .is_some_and(|minor| minor >= 29)
-    }));
+    let beside = versions.map(|e| e.unwrap().path());
+    all.extend(beside.filter(|p| minor(p).is_some_and(|minor| minor >= least)));
     all
 }
 
@@ -360,6 +390,99 @@ async fn kubectl_makes_and_ends_a_namespace_with_what_is_in_it() {
             .kubectl(kubectl, &["delete", "ns", "team", "--timeout=20s"])
             .await;
         assert_eq!(server.store.contents("team").await.unwrap(), []);
+/// Later ones ask about themselves in protobuf.
+const LAST_IN_JSON: u32 = 31;
+
+/// kubectl's minor version, if its name says it.
+fn minor(kubectl: &Path) -> Option<u32> {
+    kubectl.file_name()?.to_str()?.strip_prefix("kubectl.1.")?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_tells_everyone_who_they_are_and_what_they_may_do() {
+    let server = Server::start().await;
+    server.admit("vera", &["podd:viewers"]);
+    server.admit("ned", &[]);
+    let in_json = |kubectl: &PathBuf| minor(kubectl).is_some_and(|minor| minor <= LAST_IN_JSON);
+    for kubectl in kubectls_since(27).into_iter().filter(in_json) {
+        for (user, arguments, expected) in [
+            ("admin", &["create", "pods"][..], "yes"),
+            ("admin", &["get", "secrets"], "yes"),
+            ("admin", &["*", "*", "-A"], "yes"),
+            ("vera", &["list", "pods"], "yes"),
+            ("vera", &["get", "pods", "--subresource=log"], "yes"),
+            ("vera", &["get", "/podd/v1/images"], "yes"),
+            ("vera", &["create", "pods"], "no"),
+            ("vera", &["get", "secrets"], "no"),
+            ("vera", &["create", "pods", "--subresource=exec"], "no"),
+            ("vera", &["get", "pods", "--subresource=exec"], "no"),
+            ("ned", &["list", "pods"], "no"),
+            ("ned", &["get", "/api"], "yes"),
+        ] {
+            let whole = [&["auth", "can-i"], arguments].concat();
+            let output = server.run_as(user, &kubectl, &whole).await;
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(said.trim(), expected, "{} as {user}: {whole:?}", kubectl.display());
+            assert_eq!(output.status.success(), expected == "yes");
+        }
+        let list = server.run_as("vera", &kubectl, &["auth", "can-i", "--list"]).await;
+        let list = String::from_utf8(list.stdout).unwrap();
+        assert!(list.contains("pods/log") && !list.contains("secrets"), "{list}");
+        let who = server
+            .run_as(
+                "vera",
+                &kubectl,
+                &["auth", "whoami", "-o", "jsonpath={.status.userInfo}"],
+            )
+            .await;
+        let who: Value = serde_json::from_slice(&who.stdout).unwrap_or_else(|e| panic!("{e}: {who:?}"));
+        assert_eq!(
+            who,
+            json!({"username": "vera", "uid": "uid-of-vera", "groups": ["podd:viewers", "system:authenticated"]})
+        );
+        let acting = ["auth", "can-i", "get", "pods", "--as=ned", "--as-group=podd:viewers"];
+        assert_eq!(server.kubectl(&kubectl, &acting).await, "yes\n");
+        let refused = server.run_as("vera", &kubectl, &["get", "pods", "--as=admin"]).await;
+        let refused = String::from_utf8(refused.stderr).unwrap();
+        assert!(
+            refused.contains("User \"vera\" cannot impersonate resource \"users\""),
+            "{refused}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_of_a_viewer_reads_and_changes_nothing() {
+    let server = Server::start().await;
+    server.admit("vera", &["podd:viewers"]);
+    let web = server.manifest("web", &json!({"app": "web"}));
+    let other = server.manifest("other", &json!({}));
+    let kubectls = kubectls_since(27);
+    if let Some(kubectl) = kubectls.first() {
+        server.kubectl(kubectl, &["create", "-f", &web]).await;
+    }
+    for kubectl in &kubectls {
+        let list = server.run_as("vera", kubectl, &["get", "pods", "-A"]).await;
+        assert!(String::from_utf8(list.stdout).unwrap().contains("web"));
+        let before = server.store.resource_version().await.unwrap();
+        for (arguments, what) in [
+            (
+                &["create", "--validate=false", "-f", &other][..],
+                "cannot create resource \"pods\"",
+            ),
+            (&["delete", "pod", "web"], "cannot delete resource \"pods\""),
+            (&["label", "pod", "web", "a=b"], "cannot patch resource \"pods\""),
+            (&["exec", "web", "--", "ls"], "cannot create resource \"pods/exec\""),
+            (&["attach", "web"], "cannot create resource \"pods/attach\""),
+            (&["get", "--raw", "/api/v1/secrets"], "cannot list resource \"secrets\""),
+        ] {
+            let output = server.run_as("vera", kubectl, arguments).await;
+            assert!(!output.status.success());
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains(what), "{} {arguments:?}: {said}", kubectl.display());
+        }
+        assert_eq!(server.store.resource_version().await.unwrap(), before);
     }
     server.stop().await;
 }

@@ -4,12 +4,14 @@
 //!
 //! **Invariant:** the inside of a failure (SQL, paths of podd's own state) is logged, never sent.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::auth::attributes::Resource;
 use super::kinds::{Kind, NAMESPACE, qualified};
 use crate::admit::Fault;
 use crate::store::StoreError;
@@ -21,6 +23,9 @@ pub enum ApiError {
     BadRequest { message: String },
     #[error("Unauthorized")]
     Unauthorized,
+    /// A credential that was shown and is not believed: why.
+    #[error("Unauthorized: {why}")]
+    NotBelieved { why: Cow<'static, str> },
     #[error("{message}")]
     Forbidden { message: String },
     /// An object of a known kind that may not be written so. Each cause is a `StatusCause`.
@@ -31,6 +36,9 @@ pub enum ApiError {
         why: String,
         causes: Vec<Value>,
     },
+    /// An identity may not do this. The message is whole.
+    #[error("{message}")]
+    Denied { asked: Box<Resource>, message: String },
     /// An object of a known kind that is not there.
     #[error("{} \"{name}\" not found", kind.resource())]
     NotFound { kind: &'static Kind, name: String },
@@ -144,8 +152,10 @@ impl ApiError {
     pub fn reason_and_code(&self) -> (&'static str, StatusCode) {
         match self {
             Self::BadRequest { .. } => ("BadRequest", StatusCode::BAD_REQUEST),
-            Self::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
-            Self::Forbidden { .. } | Self::ForbiddenObject { .. } => ("Forbidden", StatusCode::FORBIDDEN),
+            Self::Unauthorized | Self::NotBelieved { .. } => ("Unauthorized", StatusCode::UNAUTHORIZED),
+            Self::Forbidden { .. } | Self::Denied { .. } | Self::ForbiddenObject { .. } => {
+                ("Forbidden", StatusCode::FORBIDDEN)
+            }
             Self::NotFound { .. } | Self::NoSuchPath => ("NotFound", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed | Self::NotSupported { .. } => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
@@ -186,6 +196,15 @@ impl ApiError {
                 }
                 Some(details)
             }
+            Self::Denied { asked, .. } => {
+                let mut details = json!({});
+                for (key, value) in [("name", &asked.name), ("group", &asked.group), ("kind", &asked.plural)] {
+                    if !value.is_empty() {
+                        details[key] = value.as_str().into();
+                    }
+                }
+                Some(details)
+            }
             Self::Invalid {
                 group,
                 kind,
@@ -208,6 +227,7 @@ impl ApiError {
             Self::NoSuchPath => Some(json!({})),
             Self::BadRequest { .. }
             | Self::Unauthorized
+            | Self::NotBelieved { .. }
             | Self::Forbidden { .. }
             | Self::MethodNotAllowed
             | Self::NotSupported { .. }

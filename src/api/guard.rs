@@ -1,6 +1,10 @@
-//! What holds for every request before its handler sees it: where it came from, who asks, and how many ask at once.
+//! What holds for every request before its handler sees it: where it came from, who asks, whether they may, and how many
+//! ask at once.
 //!
-//! The listeners put a [`Peer`] into each request; a request without one is from nobody.
+//! The listeners put a [`Peer`] into each request; a request without one is from nobody. Handlers find who asks as an
+//! `Arc<Identity>` among the request's extensions.
+//!
+//! **Invariant:** a request that is refused has had no effect: not even its body was read.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,41 +15,44 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
+use rustls::pki_types::UnixTime;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::Limits;
+use super::auth::attributes::{Attributes, Resource, Target};
+use super::auth::impersonation::{self, ImpersonationError};
+use super::auth::rules::{authorize, is_public, refusal};
+use super::auth::throttle::Throttle;
+use super::auth::tokens::Tokens;
+use super::auth::{Identity, credentials};
 use super::error::ApiError;
+use super::tls::EXPIRED;
 
-/// Whoever has this group may do everything (Kubernetes' own name for it).
-pub(crate) const ADMINS: &str = "system:masters";
-
-/// Who asks: the subject of a certificate of podd's own CA, or root on the unix socket.
+/// What a connection by itself says of who is at its other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) user: String,
-    pub(crate) groups: Vec<String>,
-}
-
-impl Identity {
-    /// Root, on the unix socket.
-    pub(crate) fn root() -> Self {
-        Self {
-            user: "root".to_owned(),
-            groups: vec![ADMINS.to_owned()],
-        }
-    }
+pub(crate) enum Shown {
+    /// Nothing: a token may say more.
+    Nothing,
+    Known {
+        identity: Arc<Identity>,
+        /// Seconds since the epoch up to which this holds; connections may last longer.
+        until: Option<u64>,
+    },
+    /// Something that is not believed, and why.
+    Refused(&'static str),
 }
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// `None`: nobody who could prove who they are.
-    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) shown: Shown,
     /// The names this listener is meant by, for connections that a browser could have made; `None`: it could not.
     pub(crate) hosts: Option<Arc<Hosts>>,
     /// The address of our end of the connection.
     pub(crate) local: Option<IpAddr>,
+    /// The address of the other end.
+    pub(crate) remote: Option<IpAddr>,
     /// True once the agent stops.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -75,9 +82,12 @@ impl Hosts {
     }
 }
 
-/// The paths that tell nothing of anyone: for probes without a certificate.
-fn is_public(uri: &Uri) -> bool {
-    matches!(uri.path(), "/healthz" | "/livez" | "/readyz" | "/version" | "/version/")
+/// The host of an authority, without its port.
+fn without_port(authority: &str) -> Option<&str> {
+    if authority.starts_with('[') {
+        return authority.split_inclusive(']').next();
+    }
+    authority.split(':').next()
 }
 
 /// The host that a request means, without its port.
@@ -85,71 +95,178 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     if let Some(host) = uri.host() {
         return Some(host);
     }
-    let authority = headers.get(header::HOST)?.to_str().ok()?;
-    if authority.starts_with('[') {
-        return authority.split_inclusive(']').next();
-    }
-    authority.split(':').next()
+    without_port(headers.get(header::HOST)?.to_str().ok()?)
 }
 
-fn check(request: &Request) -> Result<(), ApiError> {
-    let peer = request.extensions().get::<Peer>();
-    if let Some(Peer {
+/// Whether a page in a browser may have sent this.
+///
+/// `Origin` says so, mostly: but some clients send it as well (Python's websocket-client the server's own, Kubernetes'
+/// test suite `http://localhost`). So an origin that is a name of ours passes where nothing else speaks of a browser: its
+/// `User-Agent`, `Accept-Language` and `Sec-Fetch-Site`, none of which a page can take away. What a foreign page makes a
+/// browser load without `Origin` (an image, a link) is known by `Sec-Fetch-Site` alone.
+fn is_from_a_page(headers: &HeaderMap, ours: impl Fn(&str) -> bool) -> bool {
+    let site = headers.get("sec-fetch-site");
+    if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
+        return true;
+    }
+    let mut origins = headers.get_all(header::ORIGIN).iter().peekable();
+    if origins.peek().is_none() {
+        return false;
+    }
+    let browser = site.is_some()
+        || headers.contains_key("sec-fetch-dest")
+        || headers.contains_key(header::ACCEPT_LANGUAGE)
+        || headers
+            .get(header::USER_AGENT)
+            .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
+    let own = |origin: &str| {
+        let authority = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
+        authority.and_then(without_port).is_some_and(&ours)
+    };
+    browser || !origins.all(|origin| origin.to_str().is_ok_and(own))
+}
+
+/// No page of any browser has business here, whatever certificate the browser may hold; and a name that is not ours leads
+/// here only where someone bends DNS.
+fn check_origin(peer: Option<&Peer>, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(Peer {
         hosts: Some(hosts),
         local,
         ..
     }) = peer
-    {
-        // No page of any browser has business here, whatever certificate the browser may hold.
-        if request.headers().contains_key(header::ORIGIN) {
-            return Err(ApiError::Forbidden {
-                message: "requests from web pages are refused".to_owned(),
+    else {
+        return Ok(());
+    };
+    let ours = |host: &str| hosts.allow(host, local.map(|l| l.to_canonical()));
+    if is_from_a_page(headers, ours) {
+        return Err(ApiError::Forbidden {
+            message: "requests from web pages are refused".to_owned(),
+        });
+    }
+    if !host(uri, headers).is_some_and(ours) {
+        return Err(ApiError::Misdirected {
+            message: "this server is not the host that was asked for".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// What a listener's requests are judged by.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    requests: Semaphore,
+    /// `None`: tokens mean nothing here.
+    tokens: Option<Arc<Tokens>>,
+    throttle: Throttle,
+}
+
+impl Guard {
+    pub(crate) fn new(limits: &Limits, tokens: Option<Arc<Tokens>>) -> Self {
+        Self {
+            requests: Semaphore::new(limits.requests),
+            tokens,
+            throttle: Throttle::default(),
+        }
+    }
+
+    /// Who asks: by certificate, else by token.
+    fn authenticate(&self, peer: Option<&Peer>, headers: &mut HeaderMap) -> Result<Arc<Identity>, ApiError> {
+        // Taken out whatever it is good for.
+        let token = credentials::take(headers);
+        let mut refused = None;
+        match peer.map(|p| &p.shown) {
+            Some(Shown::Known { identity, until }) if until.is_none_or(|until| UnixTime::now().as_secs() <= until) => {
+                return Ok(Arc::clone(identity));
+            }
+            Some(Shown::Known { .. }) => refused = Some(EXPIRED),
+            Some(Shown::Refused(why)) => refused = Some(*why),
+            Some(Shown::Nothing) | None => {}
+        }
+        let missing = || match refused {
+            Some(why) => ApiError::NotBelieved { why: why.into() },
+            None => ApiError::Unauthorized,
+        };
+        let token = match (token, &self.tokens) {
+            (Ok(Some(token)), Some(tokens)) => Ok((token, tokens)),
+            (Err(unreadable), Some(_)) => Err(ApiError::NotBelieved {
+                why: unreadable.to_string().into(),
+            }),
+            (_, None) | (Ok(None), _) => return Err(missing()),
+        };
+        let (remote, now) = (peer.and_then(|p| p.remote), Instant::now());
+        self.throttle
+            .check(remote, now)
+            .map_err(|wait| ApiError::TooManyRequests {
+                retry_after: Duration::from_secs(wait.as_secs().saturating_add(1)),
+            })?;
+        let identity = token.and_then(|(token, tokens)| tokens.identify(&token).ok_or(ApiError::Unauthorized));
+        if identity.is_err() {
+            self.throttle.failed(remote, now);
+        }
+        identity.map(Arc::new)
+    }
+
+    /// Who asks, if they may have what they ask for. What they proved it by is taken out of the headers.
+    fn admit(&self, request: &mut Request) -> Result<Arc<Identity>, ApiError> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let identity = self.authenticate(peer.as_ref(), request.headers_mut())?;
+        let identity = Identity::clone(&identity).with_standing();
+        let identity = match impersonation::impersonated(&identity, request.headers()) {
+            Ok(None) => identity,
+            Ok(Some(other)) => {
+                tracing::debug!(
+                    user = identity.user,
+                    as_user = other.user,
+                    "a request is made as somebody else"
+                );
+                other
+            }
+            Err(ImpersonationError::Forbidden { asked, message }) => return Err(ApiError::Denied { asked, message }),
+            Err(
+                error @ (ImpersonationError::Unknown { .. }
+                | ImpersonationError::NotText { .. }
+                | ImpersonationError::WithoutUser),
+            ) => return Err(ApiError::bad_request(error.to_string())),
+        };
+        impersonation::strip(request.headers_mut());
+        let asked = Attributes::of(request.method(), request.uri());
+        if !authorize(&identity, &asked).is_allowed() {
+            let message = refusal(&identity, &asked);
+            let asked = match asked.target {
+                Target::Resource(resource) => resource,
+                Target::Path(_) => Resource::default(),
+            };
+            return Err(ApiError::Denied {
+                asked: Box::new(asked),
+                message,
             });
         }
-        // A name that is not ours leads here only where someone bends DNS.
-        match host(request.uri(), request.headers()) {
-            Some(host) if hosts.allow(host, local.map(|l| l.to_canonical())) => {}
-            Some(_) | None => {
-                return Err(ApiError::Misdirected {
-                    message: "this server is not the host that was asked for".to_owned(),
-                });
-            }
-        }
+        Ok(Arc::new(identity))
     }
-    if is_public(request.uri()) {
-        return Ok(());
-    }
-    let identity = peer.and_then(|p| p.identity.as_deref()).ok_or(ApiError::Unauthorized)?;
-    if identity.groups.iter().any(|g| g == ADMINS) {
-        return Ok(());
-    }
-    let (method, path) = (request.method(), request.uri().path());
-    Err(ApiError::Forbidden {
-        message: format!(
-            "forbidden: User \"{}\" cannot {} path \"{path}\"",
-            identity.user,
-            method.as_str().to_lowercase()
-        ),
-    })
 }
 
 /// A router behind the guard: whatever it serves, nobody gets past without being asked who they are.
-pub(crate) fn guarded(router: Router, limits: &Limits) -> Router {
-    let requests = Arc::new(Semaphore::new(limits.requests));
+pub(crate) fn guarded(router: Router, guard: Guard) -> Router {
     router
-        .layer(axum::middleware::from_fn_with_state(requests, guard))
+        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), pass))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
 }
 
-async fn guard(State(requests): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    if let Err(error) = check(&request) {
+async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    if let Err(error) = check_origin(request.extensions().get::<Peer>(), request.uri(), request.headers()) {
         return error.into_response();
     }
-    if is_public(request.uri()) {
+    if is_public(request.uri().path()) {
         return next.run(request).await;
     }
+    match guard.admit(&mut request) {
+        Ok(identity) => request.extensions_mut().insert(identity),
+        Err(error) => return error.into_response(),
+    };
     // Held until the answer's head is there: what streams on has a permit of its own.
-    let Ok(_permit) = requests.try_acquire() else {
+    let Ok(_permit) = guard.requests.try_acquire() else {
         return ApiError::TooManyRequests {
             retry_after: Duration::from_secs(1),
         }

@@ -4,14 +4,15 @@
 //! the store. Reads come from the store as well; the only thing read besides it are log files.
 //!
 //! The handlers (`read`, `write`, `delete`, `watching`) know no kind: they work on JSON and on the values in [`kinds`]. A
-//! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: who asks, from
-//! where, and how many at once.
+//! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: from where it
+//! comes, who asks and whether they may ([`auth`]), and how many at once.
 //!
 //! **Invariants:** this room never calls the runtime, and writes of a status only what it begins with and what clients
 //! are allowed to. Every refusal is a Kubernetes `Status`
 //! ([`error`]). No request, however large, slow or deep, holds more than a fixed amount of memory.
 
 mod answer;
+pub mod auth;
 mod body;
 mod delete;
 mod discovery;
@@ -45,7 +46,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, patch, put};
+use axum::routing::{MethodRouter, get, patch, post, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use discovery::git_version;
@@ -180,6 +181,14 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
 
 /// The paths of one kind: a method for each of its verbs. A kind that only is read answers a POST too, with why it cannot.
 fn routes(kind: &'static Kind) -> Router<Api> {
+    if !kind.is_stored() {
+        let ask = post(
+            move |State(state): State<Api>, head: Head, request: Request| async move {
+                write::create(&state, kind, &head, request.into_body()).await
+            },
+        );
+        return Router::new().route(&kind.collection_path(), ask);
+    }
     let list = get(
         move |State(state): State<Api>, head: Head, upgrade: watching::Upgrade| async move {
             collection(&state, kind, &head, upgrade).await

@@ -154,6 +154,9 @@ fn schemas() -> Map<String, Value> {
         if let Some(schema) = schemas.get_mut(&name) {
             schema["x-kubernetes-group-version-kind"] = identity;
         }
+        if !kind.is_stored() {
+            continue;
+        }
         schemas.insert(
             format!("{name}List"),
             json!({
@@ -356,6 +359,13 @@ fn add_paths(paths: &mut Paths, kind: &Kind) {
     };
     let mut add = |path: &str, method, operation| paths.add_path_operation(path, vec![method], operation);
     let (plural, singular) = (kind.plural, kind.singular);
+    if !kind.is_stored() {
+        let description = format!("Ask a {singular}: the answer is its status.");
+        let body = Some((JSON, one.clone()));
+        let verb = if kind.version == "v1" { "create" } else { "createBeta" };
+        let operation = draft(verb, "post", description, false, WRITE, body, vec![("201", one)]);
+        return add(&collection, HttpMethod::Post, operation);
+    }
     add(
         &collection,
         HttpMethod::Get,

@@ -1,10 +1,13 @@
 //! The query of a request, read the way `apimachinery`'s parameter codec reads it.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use tokio::sync::watch;
 
+use super::auth::Identity;
 use super::error::ApiError;
 use super::guard::Peer;
 use super::kinds::Kind;
@@ -14,6 +17,12 @@ use crate::admit::{Fault, FaultReason, FieldValidation};
 /// Query parameters, in order. Of a name given twice the first one counts.
 #[derive(Debug, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
+
+impl From<Vec<(String, String)>> for Params {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+}
 
 impl Params {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -207,6 +216,8 @@ pub(crate) struct Head {
     pub(crate) namespace: Option<String>,
     /// `{name}` of the path.
     name: Option<String>,
+    /// Who asks. `None` where no guard said.
+    pub(crate) asker: Option<Arc<Identity>>,
     /// True once the agent stops: streams end. `None` where no listener said.
     pub(crate) stopping: Option<watch::Receiver<bool>>,
 }
@@ -238,6 +249,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Head {
             headers: parts.headers.clone(),
             namespace: of_path("namespace"),
             name: of_path("name"),
+            asker: parts.extensions.get::<Arc<Identity>>().cloned(),
             stopping: parts.extensions.get::<Peer>().map(|peer| peer.stopping.clone()),
         })
     }

@@ -1,4 +1,4 @@
-//! The listeners: TLS for everyone with a certificate, a unix socket for root.
+//! The listeners: TLS for everyone with a certificate or a token, a unix socket for root.
 //!
 //! Goes in: a router and a bound socket. Comes out: connections served until the agent stops.
 //!
@@ -29,7 +29,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::Limits;
-use super::guard::{Identity, Peer, guarded};
+use super::auth::Identity;
+use super::guard::{Guard, Peer, Shown, guarded};
 use super::tls::Tls;
 
 /// Bytes of a request's head at most.
@@ -51,9 +52,9 @@ struct Listening {
 }
 
 impl Listening {
-    fn new(router: Router, limits: Limits, stopping: watch::Receiver<bool>) -> Arc<Self> {
+    fn new(router: Router, limits: Limits, guard: Guard, stopping: watch::Receiver<bool>) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(limits.connections));
-        let router = guarded(router, &limits);
+        let router = guarded(router, guard);
         Arc::new(Self {
             router,
             limits,
@@ -113,10 +114,11 @@ pub(crate) async fn serve_tls_with(
     stopping: watch::Receiver<bool>,
     limits: Limits,
 ) {
-    let listening = Listening::new(router, limits, stopping);
+    let guard = Guard::new(&limits, Some(Arc::clone(&tls.tokens)));
+    let listening = Listening::new(router, limits, guard, stopping);
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let tls = Arc::new(tls);
-    while let Some(((stream, _), permit)) = listening.accept(|| listener.accept()).await {
+    while let Some(((stream, remote), permit)) = listening.accept(|| listener.accept()).await {
         let (acceptor, tls, shared) = (acceptor.clone(), Arc::clone(&tls), Arc::clone(&listening));
         listening.tasks.spawn(async move {
             let _permit = permit;
@@ -125,12 +127,13 @@ pub(crate) async fn serve_tls_with(
             let handshake = tokio::time::timeout(shared.limits.head_timeout, acceptor.accept(stream));
             let Ok(Ok(stream)) = handshake.await else { return };
             let session = stream.get_ref().1;
-            let identity = tls.identify(session.peer_certificates().unwrap_or(&[]), UnixTime::now());
+            let shown = tls.identify(session.peer_certificates().unwrap_or(&[]), UnixTime::now());
             let http2 = session.alpn_protocol() == Some(b"h2");
             let peer = Peer {
-                identity: identity.map(Arc::new),
+                shown,
                 hosts: Some(Arc::clone(&tls.hosts)),
                 local,
+                remote: Some(remote.ip()),
                 stopping: shared.stopping.clone(),
             };
             connection(
@@ -157,16 +160,24 @@ pub(crate) async fn serve_unix_with(
     stopping: watch::Receiver<bool>,
     limits: Limits,
 ) {
-    let listening = Listening::new(router, limits, stopping);
+    let listening = Listening::new(router, limits, Guard::new(&limits, None), stopping);
     let me = rustix::process::geteuid().as_raw();
     while let Some(((stream, _), permit)) = listening.accept(|| listener.accept()).await {
         // Root, and whoever the agent itself runs as.
         let trusted = stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == me);
-        let identity = trusted.then(|| Arc::new(Identity::root()));
+        let shown = if trusted {
+            Shown::Known {
+                identity: Arc::new(Identity::root()),
+                until: None,
+            }
+        } else {
+            Shown::Refused("this socket is for root alone")
+        };
         let peer = Peer {
-            identity,
+            shown,
             hosts: None,
             local: None,
+            remote: None,
             stopping: listening.stopping.clone(),
         };
         let shared = Arc::clone(&listening);

@@ -4,7 +4,9 @@ mod guarding;
 mod kinds;
 mod logs;
 mod objects;
+mod permissions;
 mod placement;
+mod reviews;
 mod watches;
 mod wire;
 

@@ -7,9 +7,10 @@
 //! as its files are there they are used, and if they cannot be, that is an error, since a new authority would shut out
 //! everyone who holds a certificate of the old one.
 
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs};
@@ -27,10 +28,18 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName as TlsName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName as TlsName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::guard::{ADMINS, Hosts, Identity};
+use sha2::{Digest, Sha256};
+
+use super::answer::hex;
+use super::auth::identity::MASTERS;
+use super::auth::tokens::Tokens;
+use super::auth::{Identity, private};
+use super::guard::{Hosts, Shown};
 use crate::model::Timestamp;
 
 /// Days a certificate of the authority itself holds.
@@ -62,6 +71,9 @@ pub enum PkiError {
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 
+/// What a client whose certificate's time is over is told.
+pub(crate) const EXPIRED: &str = "the client certificate has expired";
+
 /// podd's authority and the two certificates it made.
 #[derive(Debug)]
 pub struct Pki {
@@ -70,6 +82,7 @@ pub struct Pki {
     admin: Pair,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
+    root: PathBuf,
 }
 
 /// What the TLS listener needs.
@@ -77,6 +90,7 @@ pub struct Pki {
 pub struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) hosts: Arc<Hosts>,
+    pub(crate) tokens: Arc<Tokens>,
     verifier: Arc<AnyClient>,
 }
 
@@ -110,6 +124,7 @@ impl Pki {
             admin,
             names: vec![node_name.to_owned()],
             addresses,
+            root: root.to_owned(),
         })
     }
 
@@ -123,7 +138,7 @@ impl Pki {
         write_private(path, kubeconfig(listening, &self.ca, &self.admin).as_bytes())
     }
 
-    /// What the listener needs.
+    /// What the listener needs; `ROOT/tokens` is read.
     pub fn server_config(&self) -> Result<Tls, PkiError> {
         let (config, verifier) = tls(&self.ca, &self.server)?;
         let hosts = Hosts {
@@ -133,25 +148,70 @@ impl Pki {
         Ok(Tls {
             config: Arc::new(config),
             hosts: Arc::new(hosts),
+            tokens: Arc::new(Tokens::open(&self.root)),
             verifier,
         })
     }
 }
 
+/// What a certificate's fingerprint is called in an identity's extra values (`apiserver/pkg/authentication/user`).
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
 impl Tls {
-    /// Who the client is by its certificate chain; `None` when it showed none, or one that our authority did not make.
-    pub(crate) fn identify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Identity> {
-        let (leaf, others) = chain.split_first()?;
-        self.verifier.inner.verify_client_cert(leaf, others, now).ok()?;
-        let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    /// Who the client is by its certificate chain, or why it is not believed.
+    pub(crate) fn identify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Shown {
+        let Some((leaf, others)) = chain.split_first() else {
+            return Shown::Nothing;
+        };
+        if let Err(error) = self.verifier.inner.verify_client_cert(leaf, others, now) {
+            return Shown::Refused(refusal(&error));
+        }
+        let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
+            return Shown::Refused("the client certificate cannot be read");
+        };
         let subject = certificate.subject();
-        let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let groups = subject
-            .iter_organization()
-            .filter_map(|o| o.as_str().ok())
-            .map(str::to_owned)
-            .collect();
-        Some(Identity { user, groups })
+        let user = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+        let Some(user) = user.filter(|name| !name.is_empty()) else {
+            return Shown::Refused("the client certificate has no common name");
+        };
+        let groups = subject.iter_organization().filter_map(|o| o.as_str().ok());
+        let fingerprint = format!("X509SHA256={}", hex(&Sha256::digest(leaf)));
+        Shown::Known {
+            identity: Arc::new(Identity {
+                user: user.to_owned(),
+                uid: String::new(),
+                groups: groups.map(str::to_owned).collect(),
+                extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![fingerprint])]),
+            }),
+            until: u64::try_from(certificate.validity().not_after.timestamp()).ok(),
+        }
+    }
+}
+
+/// What a client is told of a certificate that is not believed.
+fn refusal(error: &rustls::Error) -> &'static str {
+    let rustls::Error::InvalidCertificate(error) = error else {
+        return "the client certificate is refused";
+    };
+    if matches!(
+        error,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. }
+    ) {
+        EXPIRED
+    } else if matches!(
+        error,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
+    ) {
+        "the client certificate is not valid yet"
+    } else if matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
+        "the client certificate was not made by this server's authority"
+    } else if matches!(
+        error,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. }
+    ) {
+        "the certificate is not a client's"
+    } else {
+        "the client certificate is refused"
     }
 }
 
@@ -311,7 +371,7 @@ fn admin_params(now: Timestamp) -> Result<CertificateParams, PkiError> {
     };
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(make)?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, ADMINS);
+    params.distinguished_name.push(DnType::OrganizationName, MASTERS);
     params.distinguished_name.push(DnType::CommonName, "podd-admin");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -449,38 +509,17 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
-/// Write a file that its owner alone can read, all at once and durably; nothing is written where it has this content.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
-    let file_error = |source| PkiError::File {
+    private::write(path, bytes).map_err(|source| PkiError::File {
         path: path.to_owned(),
         source,
-    };
-    let same = fs::read(path).is_ok_and(|old| old == bytes)
-        && fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o777 == 0o600);
-    if same {
-        return Ok(());
-    }
-    let temporary = path.with_extension("tmp");
-    let _left_from_a_crash = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(file_error)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(file_error)?;
-    fs::rename(&temporary, path).map_err(file_error)?;
-    if let Some(parent) = path.parent() {
-        fs::File::open(parent).and_then(|d| d.sync_all()).map_err(file_error)?;
-    }
-    Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn now() -> Timestamp {
         "2026-06-01T12:00:00Z".parse().unwrap()
@@ -539,33 +578,36 @@ mod tests {
         let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let pki = prepare(root.path(), listen(), "node-1", now()).unwrap();
         prepare(other.path(), listen(), "node-1", now()).unwrap();
-        let admin = pki.identify(&chain(root.path(), "admin.crt"), unix(now())).unwrap();
+        let whole = chain(root.path(), "admin.crt");
+        let Shown::Known { identity, until } = pki.identify(&whole, unix(now())) else {
+            panic!("the administrator is not known");
+        };
         assert_eq!(
-            admin,
-            Identity {
-                user: "podd-admin".to_owned(),
-                groups: vec![ADMINS.to_owned()]
-            }
+            (identity.user.as_str(), &identity.groups),
+            ("podd-admin", &vec![MASTERS.to_owned()])
         );
-        assert_eq!(pki.identify(&[], unix(now())), None);
+        let fingerprint = &identity.extra[CREDENTIAL_ID][0];
+        assert_eq!(fingerprint.len(), "X509SHA256=".len() + 64);
+        assert!(until.unwrap() > unix(now()).as_secs());
+        assert_eq!(pki.identify(&[], unix(now())), Shown::Nothing);
+        let refused = |chain: &[CertificateDer<'_>], at: Timestamp| match pki.identify(chain, unix(at)) {
+            Shown::Refused(why) => why,
+            other @ (Shown::Nothing | Shown::Known { .. }) => panic!("{other:?}"),
+        };
         assert_eq!(
-            pki.identify(&chain(other.path(), "admin.crt"), unix(now())),
-            None,
-            "of another authority"
+            refused(&chain(other.path(), "admin.crt"), now()),
+            "the client certificate was not made by this server's authority"
         );
         assert_eq!(
-            pki.identify(&chain(root.path(), "server.crt"), unix(now())),
-            None,
-            "not a client's"
+            refused(&chain(root.path(), "server.crt"), now()),
+            "the certificate is not a client's"
         );
-        let later = now()
-            .checked_add(SignedDuration::from_hours(24 * (LEAF_DAYS + 2)))
-            .unwrap();
+        let days = |days: i64| now().checked_add(SignedDuration::from_hours(24 * days)).unwrap();
         assert_eq!(
-            pki.identify(&chain(root.path(), "admin.crt"), unix(later)),
-            None,
-            "expired"
+            refused(&whole, days(LEAF_DAYS + 2)),
+            "the client certificate has expired"
         );
+        assert_eq!(refused(&whole, days(-3)), "the client certificate is not valid yet");
     }
 
     #[test]

@@ -53,11 +53,15 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             validation,
             namespace,
             node: &node,
+            asker: head.asker.as_deref(),
             now: state.now(),
             uid: uid.clone(),
             suffix: &suffix,
         };
         let admitted = (kind.admit)(&draft)?;
+        if !kind.is_stored() {
+            return answer.object(StatusCode::CREATED, &admitted.object, &admitted.warnings);
+        }
         let name = admitted.name.as_str();
         if dry_run {
             check_namespace(state, kind, namespace, name).await?;

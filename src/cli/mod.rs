@@ -6,6 +6,7 @@
 mod client;
 pub mod doctor;
 pub mod image;
+pub mod token;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ enum Command {
     Serve(Serve),
     /// Bring images, list them, remove them
     Image(ImageCommand),
+    /// Make, list and revoke bearer tokens
+    Token(TokenCommand),
     /// Print the kubeconfig of the administrator
     Kubeconfig(Kubeconfig),
     /// Say what this machine offers, what it lacks, and what podd does about each
@@ -77,6 +80,15 @@ struct AgentSocket {
         global = true
     )]
     socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct TokenCommand {
+    /// The agent's state directory
+    #[arg(long, env = "PODD_ROOT", value_name = "DIR", default_value = DEFAULT_ROOT, global = true)]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: token::TokenSubcommand,
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +140,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Image(ImageCommand { agent, command }) => {
             single_threaded()?.block_on(image::run(&agent.socket, command))?;
+        }
+        Command::Token(TokenCommand { root, command }) => {
+            let mut text = Vec::new();
+            token::run(&root, command, &mut text)?;
+            print(&String::from_utf8_lossy(&text))?;
         }
         Command::Kubeconfig(Kubeconfig { root }) => {
             let path = root.join("admin.kubeconfig");

@@ -9,6 +9,7 @@ mod namespace;
 mod node;
 pub mod pod;
 mod pod_template;
+pub mod review;
 mod rules;
 mod runtime_class;
 mod secret;
@@ -21,6 +22,7 @@ use std::fmt;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
+use super::auth::Identity;
 use super::error::ApiError;
 use super::table::human_duration;
 use crate::admit::{Decoded, Encoding, FieldValidation};
@@ -49,6 +51,10 @@ pub static KINDS: &[&Kind] = &[
     &lease::LEASE,
     &event::EVENT_V1,
     &runtime_class::RUNTIME_CLASS,
+    &review::SELF_SUBJECT_REVIEW,
+    &review::SELF_SUBJECT_REVIEW_BETA,
+    &review::SELF_SUBJECT_ACCESS_REVIEW,
+    &review::SELF_SUBJECT_RULES_REVIEW,
 ];
 
 /// What can be done with the objects of most kinds.
@@ -158,6 +164,8 @@ pub struct Draft<'a> {
     pub namespace: &'a str,
     /// Where a pod may be bound to.
     pub node: &'a NodeView,
+    /// Who asks; `None` where no listener said.
+    pub asker: Option<&'a Identity>,
     pub now: Timestamp,
     /// The new object's.
     pub uid: Uid,
@@ -213,6 +221,11 @@ impl fmt::Debug for Amended {
 }
 
 impl Kind {
+    /// Whether its objects are kept; else they are questions, and creating one is asking it.
+    pub fn is_stored(&self) -> bool {
+        self.verbs.contains(&"get")
+    }
+
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {

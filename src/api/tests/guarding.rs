@@ -14,6 +14,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::api::auth::Identity;
+use crate::api::auth::tokens::TokenFile;
+use crate::api::guard::{Guard, guarded};
 use crate::api::serve::{serve_tls_with, serve_unix_with};
 use crate::api::tls::Pki;
 
@@ -125,6 +128,8 @@ async fn only_a_certificate_of_our_own_authority_opens_the_door() {
         let answer = exchange(tls.connect(client, false).await, LIST).await;
         assert_eq!(code(&answer), "401");
         assert!(answer.contains("\"reason\":\"Unauthorized\""), "{answer}");
+        let why = "the client certificate was not made by this server's authority";
+        assert_eq!(answer.contains(why), client.is_some(), "{answer}");
         for path in ["/livez", "/healthz", "/version"] {
             let open = format!("GET {path} HTTP/1.1\r\nHost: localhost");
             assert_eq!(
@@ -143,6 +148,43 @@ async fn pages_of_browsers_and_bent_names_are_refused() {
     let tls = Tls::start(Limits::default()).await;
     for (head, wanted) in [
         (format!("{LIST}\r\nOrigin: https://evil.example"), "403"),
+        (format!("{LIST}\r\nOrigin: null"), "403"),
+        (format!("{LIST}\r\nOrigin: file://localhost"), "403"),
+        (format!("{LIST}\r\nOrigin: https://localhost.evil.example"), "403"),
+        (
+            format!("{LIST}\r\nOrigin: https://localhost\r\nOrigin: https://evil.example"),
+            "403",
+        ),
+        // What a page of our own name makes a browser send, as an application in a pod behind the proxy could.
+        (
+            format!("{LIST}\r\nOrigin: https://localhost\r\nUser-Agent: Mozilla/5.0"),
+            "403",
+        ),
+        (
+            format!("{LIST}\r\nOrigin: http://localhost\r\nAccept-Language: en"),
+            "403",
+        ),
+        (
+            format!("{LIST}\r\nOrigin: http://localhost\r\nSec-Fetch-Site: same-origin"),
+            "403",
+        ),
+        // An image or a link in a foreign page; and what a person types.
+        (format!("{LIST}\r\nSec-Fetch-Site: cross-site"), "403"),
+        (format!("{LIST}\r\nSec-Fetch-Site: same-site"), "403"),
+        (
+            format!("{LIST}\r\nSec-Fetch-Site: none\r\nUser-Agent: Mozilla/5.0"),
+            "200",
+        ),
+        // Python's websocket-client, Kubernetes' test suite, and Node's fetch.
+        (format!("{LIST}\r\nOrigin: https://{}", tls.address), "200"),
+        (
+            format!("{LIST}\r\nOrigin: http://localhost\r\nUser-Agent: e2e.test/v1.36"),
+            "200",
+        ),
+        (
+            format!("{LIST}\r\nSec-Fetch-Mode: cors\r\nAccept-Language: *\r\nUser-Agent: node"),
+            "200",
+        ),
         ("GET /api/v1/pods HTTP/1.1\r\nHost: evil.example".to_owned(), "421"),
         ("GET /livez HTTP/1.1\r\nHost: evil.example:7443".to_owned(), "421"),
         ("GET /api/v1/pods HTTP/1.1\r\nX: y".to_owned(), "421"),
@@ -151,6 +193,100 @@ async fn pages_of_browsers_and_bent_names_are_refused() {
     ] {
         assert_eq!(code(&exchange(tls.admin().await, &head).await), wanted, "{head}");
     }
+}
+
+/// A directory like a state directory, in which the administrator's certificate is somebody's, made by our authority.
+fn issued(tls: &Tls, user: &str, groups: &[&str], last_year: i32) -> tempfile::TempDir {
+    let ours = tls.server.dir.path().join("pki");
+    let read = |name: &str| std::fs::read_to_string(ours.join(name)).unwrap();
+    let authority = rcgen::KeyPair::from_pem(&read("ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.crt"), authority).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, user);
+    for group in groups {
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, *group);
+    }
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("pki")).unwrap();
+    std::fs::write(dir.path().join("pki/admin.crt"), certificate.pem()).unwrap();
+    std::fs::write(dir.path().join("pki/admin.key"), key.serialize_pem()).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_certificate_says_who_asks_and_in_which_groups() {
+    const DELETE: &str = "DELETE /api/v1/namespaces/default/pods HTTP/1.1\r\nHost: localhost";
+    let tls = Tls::start(Limits::default()).await;
+    let ask =
+        async |dir: &tempfile::TempDir, head: &str| exchange(tls.connect(Some(dir.path()), false).await, head).await;
+    let viewer = issued(&tls, "vera", &["podd:viewers"], 2090);
+    assert_eq!(code(&ask(&viewer, LIST).await), "200");
+    let refused = ask(&viewer, DELETE).await;
+    assert_eq!(code(&refused), "403");
+    assert!(
+        refused.contains("User \\\"vera\\\" cannot deletecollection resource"),
+        "{refused}"
+    );
+    let master = issued(&tls, "max", &["system:masters"], 2090);
+    assert_eq!(code(&ask(&master, DELETE).await), "200");
+    let nobody = issued(&tls, "ned", &[], 2090);
+    assert_eq!(code(&ask(&nobody, LIST).await), "403");
+    assert_eq!(code(&ask(&nobody, &LIST.replace("/api/v1/pods", "/api")).await), "200");
+    let expired = ask(&issued(&tls, "max", &["system:masters"], 2021), LIST).await;
+    assert_eq!(code(&expired), "401");
+    assert!(
+        expired.contains("Unauthorized: the client certificate has expired"),
+        "{expired}"
+    );
+    let nameless = ask(&issued(&tls, "", &["system:masters"], 2090), LIST).await;
+    assert_eq!(code(&nameless), "401");
+    assert!(nameless.contains("has no common name"), "{nameless}");
+}
+
+#[tokio::test]
+async fn a_token_opens_the_door_until_it_is_revoked() {
+    let tls = Tls::start(Limits::default()).await;
+    let file = TokenFile::open(tls.server.dir.path()).unwrap();
+    let identity = |user: &str, group: &str| Identity {
+        user: user.to_owned(),
+        groups: vec![group.to_owned()],
+        ..Identity::default()
+    };
+    let token = file.create(&identity("vera", "podd:viewers")).unwrap();
+    let mut stream = tls.connect(None, false).await;
+    let mut ask = async |method: &str, path: &str, token: &str| {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // An answer with its body: all of these are short and have a length.
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+        code(&String::from_utf8(answer).unwrap()).to_owned()
+    };
+    assert_eq!(ask("GET", "/api/v1/pods", &token).await, "200");
+    assert_eq!(ask("POST", PODS, &token).await, "403");
+    assert_eq!(ask("GET", "/api/v1/pods", "guess").await, "401");
+    assert_eq!(file.revoke_all("vera").unwrap(), 1);
+    assert_eq!(ask("GET", "/api/v1/pods", &token).await, "401");
+    let token = file.create(&identity("max", "system:masters")).unwrap();
+    assert_eq!(ask("DELETE", PODS, &token).await, "200");
+    // A certificate that is not believed does not spoil a good token, nor a bad token a good certificate.
+    let other = tempfile::tempdir().unwrap();
+    Pki::open(other.path(), "node-1", tls.address, moment()).unwrap();
+    let head = format!("{LIST}\r\nAuthorization: Bearer {token}");
+    let foreign = tls.connect(Some(other.path()), false).await;
+    assert_eq!(code(&exchange(foreign, &head).await), "200");
+    let head = format!("{LIST}\r\nAuthorization: Bearer guess");
+    assert_eq!(code(&exchange(tls.admin().await, &head).await), "200");
 }
 
 #[tokio::test]
@@ -228,7 +364,7 @@ async fn root_needs_no_certificate_on_the_unix_socket() {
 #[tokio::test]
 async fn without_a_listener_nobody_is_anyone() {
     let server = Server::start().await;
-    let guarded = crate::api::guard::guarded(server.router.clone(), &Limits::default());
+    let guarded = guarded(server.router.clone(), Guard::new(&Limits::default(), None));
     let request = Request::get("/api/v1/pods").body(Body::empty()).unwrap();
     assert_eq!(
         guarded.oneshot(request).await.unwrap().status(),
@@ -242,7 +378,7 @@ async fn a_handler_that_panics_is_a_status() {
         panic!("a secret")
     }
     let router = Router::new().route("/version", axum::routing::get(panics));
-    let response = crate::api::guard::guarded(router, &Limits::default());
+    let response = guarded(router, Guard::new(&Limits::default(), None));
     let request = Request::get("/version").body(Body::empty()).unwrap();
     let response = response.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

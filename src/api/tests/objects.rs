@@ -497,7 +497,15 @@ async fn discovery_tells_both_old_and_new_clients_what_there_is() {
         .collect();
     assert_eq!(
         groups,
-        ["apps", "batch", "coordination.k8s.io", "events.k8s.io", "node.k8s.io"]
+        [
+            "apps",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
+            "batch",
+            "coordination.k8s.io",
+            "events.k8s.io",
+            "node.k8s.io"
+        ]
     );
     let resources = server.get("/api/v1").await.json();
     assert_eq!(resources["resources"][0]["name"], "pods");
@@ -518,7 +526,7 @@ async fn discovery_tells_both_old_and_new_clients_what_there_is() {
             "Pod"
         );
         let named = server.get_as("/apis", &accept).await.json();
-        assert_eq!(named["items"].as_array().map(Vec::len), Some(5));
+        assert_eq!(named["items"].as_array().map(Vec::len), Some(7));
         assert_eq!(
             named["items"][0]["versions"][0]["resources"][0]["verbs"],
             json!(["get", "list", "watch"])
