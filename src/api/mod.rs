@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, patch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -160,7 +160,7 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
     }
     router
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
-        .fallback(|| async { ApiError::NoSuchPath })
+        .fallback(|uri: Uri| async move { discovery::no_such_path(uri.path()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .with_state(Api::new(state, limits))
 }

@@ -23,7 +23,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::kinds::{KINDS, Kind};
-pub(crate) use serve::router;
+pub(crate) use serve::{matches_tag, router};
 
 /// Which `OpenAPI` a document is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,11 @@ fn write(out: &mut impl Write, version: Version, part: Option<(&str, &str)>) -> 
         write!(out, "{separator}{}:{schema}", Value::from(name))?;
     }
     // Nothing of it is asked of those who bring a certificate.
-    let security = if whole { r#","security":[{},{"BearerToken":[]}]"# } else { "" };
+    let security = if whole {
+        r#","security":[{},{"BearerToken":[]}]"#
+    } else {
+        ""
+    };
     write!(out, "}}}}{security}}}")
 }
 

@@ -171,11 +171,7 @@ const ACCEPTED: (&str, &str) = ("202", "Accepted");
 
 /// Every path of a kind, in the order of the alphabet.
 pub(super) fn paths(kind: &'static Kind) -> Vec<(String, Value)> {
-    let of = Of {
-        kind,
-        words: group_words(kind.group, kind.version),
-        scope: if kind.namespaced { "Namespaced" } else { "" },
-    };
+    let of = Of::new(kind);
     let mut paths = Vec::new();
     let collection = kind.collection_path();
     let object = format!("{collection}/{{name}}");
@@ -195,7 +191,10 @@ pub(super) fn paths(kind: &'static Kind) -> Vec<(String, Value)> {
         paths.push((path, item.into()));
     };
     add(collection, namespace().into_iter().collect(), of.of_collection());
-    let named: Vec<Value> = [Some(parameters::name(kind)), namespace()].into_iter().flatten().collect();
+    let named: Vec<Value> = [Some(parameters::name(kind)), namespace()]
+        .into_iter()
+        .flatten()
+        .collect();
     add(object.clone(), named.clone(), of.of_object());
     for sub in kind.subresources {
         let path = format!("{object}/{}", sub.name);
@@ -218,6 +217,14 @@ pub(super) fn paths(kind: &'static Kind) -> Vec<(String, Value)> {
 }
 
 impl Of {
+    fn new(kind: &'static Kind) -> Self {
+        Self {
+            kind,
+            words: group_words(kind.group, kind.version),
+            scope: if kind.namespaced { "Namespaced" } else { "" },
+        }
+    }
+
     /// `core_v1`
     fn tag(&self) -> String {
         let group = match self.kind.group {
@@ -299,11 +306,7 @@ impl Of {
             operations.push((
                 "delete",
                 Draft {
-                    parameters: parameters::LIST
-                        .iter()
-                        .chain(parameters::DELETE)
-                        .map(query)
-                        .collect(),
+                    parameters: parameters::LIST.iter().chain(parameters::DELETE).map(query).collect(),
                     body: Some(body(BODIES, &reference(DELETE_OPTIONS), false)),
                     answers: answers(&[OK], &either(&format!("{}List", name(identity(kind))))),
                     ..self.draft(id, "deletecollection", format!("delete collection of {}", kind.kind))
@@ -339,7 +342,11 @@ impl Of {
     ) -> Vec<(&'static str, Draft)> {
         let schema = known(about);
         let kind = self.kind.kind;
-        let part = if sub.is_empty() { String::new() } else { format!("{sub} of the ") };
+        let part = if sub.is_empty() {
+            String::new()
+        } else {
+            format!("{sub} of the ")
+        };
         let mut operations = Vec::new();
         if verbs.contains(&"get") {
             operations.push((
@@ -360,7 +367,11 @@ impl Of {
                     parameters: parameters::WRITE.iter().map(query).collect(),
                     body: Some(body(BODIES, &schema, true)),
                     answers: answers(&[OK, CREATED], &schema),
-                    ..self.draft(self.id("replace", sub), "put", format!("replace {part}the specified {kind}"))
+                    ..self.draft(
+                        self.id("replace", sub),
+                        "put",
+                        format!("replace {part}the specified {kind}"),
+                    )
                 },
             ));
         }
@@ -460,7 +471,12 @@ impl Of {
                     kind.kind,
                     title(sub.name)
                 );
-                let description = format!("connect {} requests to {} of {}", method.to_uppercase(), sub.name, kind.kind);
+                let description = format!(
+                    "connect {} requests to {} of {}",
+                    method.to_uppercase(),
+                    sub.name,
+                    kind.kind
+                );
                 let answers = if proxied {
                     Map::from_iter([(
                         "default".to_owned(),
@@ -528,11 +544,32 @@ pub(super) fn general() -> Vec<(String, Value)> {
     let (document, meta) = ("application/json", |name: &str| {
         reference(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"))
     });
-    add("/healthz", "health", "healthz", "whether podd lives", "text/plain", text());
+    add(
+        "/healthz",
+        "health",
+        "healthz",
+        "whether podd lives",
+        "text/plain",
+        text(),
+    );
     add("/livez", "health", "livez", "whether podd lives", "text/plain", text());
-    add("/readyz", "health", "readyz", "whether podd serves pods", "text/plain", text());
+    add(
+        "/readyz",
+        "health",
+        "readyz",
+        "whether podd serves pods",
+        "text/plain",
+        text(),
+    );
     let version = reference(super::schemas::VERSION_INFO);
-    add("/version/", "version", "getCodeVersion", "get the version", document, version);
+    add(
+        "/version/",
+        "version",
+        "getCodeVersion",
+        "get the version",
+        document,
+        version,
+    );
     let object = || json!({ "type": "object" });
     for (path, id) in [
         ("/openapi.json", "getOpenAPI"),
@@ -541,8 +578,22 @@ pub(super) fn general() -> Vec<(String, Value)> {
     ] {
         add(path, "openapi", id, "get this document", document, object());
     }
-    add("/api/", "core", "getCoreAPIVersions", "get available API versions", document, meta("APIVersions"));
-    add("/apis/", "apis", "getAPIVersions", "get available API versions", document, meta("APIGroupList"));
+    add(
+        "/api/",
+        "core",
+        "getCoreAPIVersions",
+        "get available API versions",
+        document,
+        meta("APIVersions"),
+    );
+    add(
+        "/apis/",
+        "apis",
+        "getAPIVersions",
+        "get available API versions",
+        document,
+        meta("APIGroupList"),
+    );
     let mut groups: Vec<&str> = Vec::new();
     for (group, version) in crate::api::discovery::group_versions() {
         let words = group_words(group, "");
@@ -553,12 +604,26 @@ pub(super) fn general() -> Vec<(String, Value)> {
             format!("/apis/{group}/{version}/")
         };
         let id = format!("get{}APIResources", group_words(group, version));
-        add(&path, &tag, &id, "get available resources", document, meta("APIResourceList"));
+        add(
+            &path,
+            &tag,
+            &id,
+            "get available resources",
+            document,
+            meta("APIResourceList"),
+        );
         if !group.is_empty() && !groups.contains(&group) {
             groups.push(group);
             let id = format!("get{words}APIGroup");
             let path = format!("/apis/{group}/");
-            add(&path, &tag, &id, "get information of a group", document, meta("APIGroup"));
+            add(
+                &path,
+                &tag,
+                &id,
+                "get information of a group",
+                document,
+                meta("APIGroup"),
+            );
         }
     }
     paths
@@ -567,13 +632,17 @@ pub(super) fn general() -> Vec<(String, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::kinds::pod::POD;
 
     #[test]
     fn groups_are_worded_as_kubernetes_words_them() {
         assert_eq!(group_words("", "v1"), "CoreV1");
         assert_eq!(group_words("apps", "v1"), "AppsV1");
         assert_eq!(group_words("events.k8s.io", "v1"), "EventsV1");
-        assert_eq!(group_words("rbac.authorization.k8s.io", "v1beta1"), "RbacAuthorizationV1beta1");
+        assert_eq!(
+            group_words("rbac.authorization.k8s.io", "v1beta1"),
+            "RbacAuthorizationV1beta1"
+        );
     }
 
     #[test]
@@ -590,5 +659,67 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Method and id of each operation of a subresource of pods.
+    fn of_pods(name: &'static str, kind: (&'static str, &'static str, &'static str), verbs: &[&'static str]) -> String {
+        let sub = Box::leak(Box::new(Subresource {
+            name,
+            kind,
+            verbs: verbs.to_vec().leak(),
+        }));
+        let operations = Of::new(&POD).of_subresource(sub, false);
+        let ids: Vec<String> = operations
+            .iter()
+            .map(|(method, draft)| format!("{method} {}", draft.id))
+            .collect();
+        ids.join(", ")
+    }
+
+    #[test]
+    fn subresources_have_the_ids_that_kubernetes_gives_them() {
+        let pod = ("", "v1", "Pod");
+        assert_eq!(
+            of_pods("exec", ("", "v1", "PodExecOptions"), &["create", "get"]),
+            "get connectCoreV1GetNamespacedPodExec, post connectCoreV1PostNamespacedPodExec"
+        );
+        assert_eq!(
+            of_pods("eviction", ("policy", "v1", "Eviction"), &["create"]),
+            "post createCoreV1NamespacedPodEviction"
+        );
+        assert_eq!(
+            of_pods("binding", ("", "v1", "Binding"), &["create"]),
+            "post createCoreV1NamespacedPodBinding"
+        );
+        assert_eq!(
+            of_pods("ephemeralcontainers", pod, &["get", "patch", "update"]),
+            "get readCoreV1NamespacedPodEphemeralcontainers, put replaceCoreV1NamespacedPodEphemeralcontainers, \
+             patch patchCoreV1NamespacedPodEphemeralcontainers"
+        );
+        let proxied = of_pods("proxy", ("", "v1", "PodProxyOptions"), &["create", "get"]);
+        assert!(
+            proxied.starts_with("delete connectCoreV1DeleteNamespacedPodProxy"),
+            "{proxied}"
+        );
+        assert_eq!(proxied.split(", ").count(), 7);
+    }
+
+    #[test]
+    fn every_operation_id_is_there_once() {
+        let mut ids: Vec<String> = KINDS
+            .iter()
+            .flat_map(|kind| paths(kind))
+            .chain(general())
+            .flat_map(|(_, item)| {
+                let operations = item.as_object().unwrap().clone();
+                operations
+                    .into_values()
+                    .filter_map(|o| Some(o.get("operationId")?.as_str()?.to_owned()))
+            })
+            .collect();
+        let all = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), all);
     }
 }

@@ -154,7 +154,10 @@ pub(super) fn name(kind: &Kind) -> Value {
 }
 
 pub(super) fn namespace() -> Value {
-    of_path("namespace", "object name and auth scope, such as for teams and projects")
+    of_path(
+        "namespace",
+        "object name and auth scope, such as for teams and projects",
+    )
 }
 
 pub(super) fn path() -> Value {

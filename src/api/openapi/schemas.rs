@@ -128,10 +128,7 @@ fn conform(name: &str, schema: &mut Map<String, Value>) {
         INT_OR_STRING => {
             schema.remove("x-kubernetes-int-or-string");
             schema.insert("format".to_owned(), "int-or-string".into());
-            schema.insert(
-                "oneOf".to_owned(),
-                json!([{ "type": "integer" }, { "type": "string" }]),
-            );
+            schema.insert("oneOf".to_owned(), json!([{ "type": "integer" }, { "type": "string" }]));
         }
         QUANTITY => {
             schema.remove("x-kubernetes-int-or-string");

@@ -34,6 +34,8 @@ use crate::model::Timestamp;
 
 /// What kubectl up to 1.28 asks for; protobuf alone will do for it.
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same as a media type that can be parsed: `@` may not be in one, so kube-openapi answers this.
+const PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const JSON: &str = "application/json";
 /// What is inflated at once for a client that cannot.
 const PIECE: usize = 32 * 1024;
@@ -55,7 +57,7 @@ enum Which {
 impl Which {
     fn content_type(self) -> &'static str {
         match self {
-            Self::SwaggerProtobuf => PROTOBUF,
+            Self::SwaggerProtobuf => PROTOBUF_ANSWER,
             Self::Whole | Self::Part(..) | Self::Swagger => JSON,
         }
     }
@@ -79,11 +81,7 @@ fn swagger_paths() -> serde_json::Result<Vec<(String, String)>> {
 }
 
 fn write_swagger(out: &mut impl Write) -> io::Result<()> {
-    write!(
-        out,
-        r#"{{"swagger":"2.0","info":{},"paths":{{"#,
-        info(Version::V3_0)
-    )?;
+    write!(out, r#"{{"swagger":"2.0","info":{},"paths":{{"#, info(Version::V3_0))?;
     for (index, (path, text)) in swagger_paths()?.into_iter().enumerate() {
         let separator = if index == 0 { "" } else { "," };
         write!(out, "{separator}{}:{text}", Value::from(path))?;
@@ -190,7 +188,7 @@ impl Document {
     async fn answer(&self, headers: &HeaderMap, until: Option<Timestamp>) -> Result<Response, ApiError> {
         let made = self.get().await?;
         let tag = format!("\"{}\"", made.hash);
-        let mut answer = if matches(headers, &tag) {
+        let mut answer = if matches_tag(headers, &tag) {
             let mut answer = response(StatusCode::NOT_MODIFIED, JSON, Body::empty());
             answer.headers_mut().remove(header::CONTENT_TYPE);
             answer
@@ -200,7 +198,11 @@ impl Document {
             answer.headers_mut().insert(header::CONTENT_ENCODING, gzip);
             answer
         } else {
-            response(StatusCode::OK, self.which.content_type(), inflated(made.compressed.clone()))
+            response(
+                StatusCode::OK,
+                self.which.content_type(),
+                inflated(made.compressed.clone()),
+            )
         };
         let headers = answer.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -223,7 +225,7 @@ fn http_date(at: Timestamp) -> String {
 }
 
 /// Whether the client has just this already (`If-None-Match`).
-pub(crate) fn matches(headers: &HeaderMap, tag: &str) -> bool {
+pub(crate) fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
@@ -269,7 +271,7 @@ fn swagger_form(headers: &HeaderMap) -> Result<Which, ApiError> {
         .filter_map(|clause| clause.split(';').next())
         .find_map(|media| match media.trim() {
             JSON | "*/*" | "application/*" => Some(Which::Swagger),
-            PROTOBUF => Some(Which::SwaggerProtobuf),
+            PROTOBUF | PROTOBUF_ANSWER => Some(Which::SwaggerProtobuf),
             _ => None,
         })
         .ok_or(ApiError::NotAcceptable {
@@ -305,7 +307,10 @@ pub(crate) fn router() -> Router<Api> {
                 paths.insert(name, json!({ "serverRelativeURL": url }));
             }
         }
-        Ok::<_, ApiError>(crate::api::answer::json_response(StatusCode::OK, &json!({ "paths": paths })))
+        Ok::<_, ApiError>(crate::api::answer::json_response(
+            StatusCode::OK,
+            &json!({ "paths": paths }),
+        ))
     });
     let one = get(
         move |axum::extract::State(state): axum::extract::State<Api>,
