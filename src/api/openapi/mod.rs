@@ -105,7 +105,7 @@ fn write(out: &mut impl Write, version: Version, part: Option<(&str, &str)>) -> 
     write!(out, r#"{{"openapi":"{number}","info":{},"paths":{{"#, info(version))?;
     let texts = path_texts(&kinds, whole, |item| {
         if !whole {
-            without_errors(item);
+            only_what_works(item);
         }
     })?;
     for (index, (path, text)) in texts.iter().enumerate() {
@@ -136,11 +136,15 @@ fn write(out: &mut impl Write, version: Version, part: Option<(&str, &str)>) -> 
     write!(out, "}}}}{security}}}")
 }
 
-/// kubectl reads what works; what may go wrong would only make the parts longer. As in Kubernetes, 401 stays.
-fn without_errors(item: &mut Value) {
+/// kubectl reads what works; what may go wrong, or be done next, would only make the parts longer. As in Kubernetes, 401
+/// stays.
+fn only_what_works(item: &mut Value) {
     for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(answers) = operation.get_mut("responses").and_then(Value::as_object_mut) {
             answers.retain(|code, _| code.starts_with(['1', '2', 'd']));
+            for answer in answers.values_mut().filter_map(Value::as_object_mut) {
+                answer.remove("links");
+            }
             answers.insert("401".to_owned(), json!({ "description": "Unauthorized" }));
         }
     }

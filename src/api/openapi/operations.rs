@@ -21,7 +21,7 @@ const PATCHES: &[&str] = &[
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
-/// A patch may be a list of operations or a part of an object.
+/// Of whatever kind, as Kubernetes' own document has it: generators stumble over a choice between a list and an object.
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 /// What went wrong, by code: the answers that any operation may give, and those of operations that change something.
@@ -68,6 +68,7 @@ pub(super) fn own_schemas() -> [(&'static str, Value); 1] {
     let patch = json!({
         "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.",
         "type": "object",
+        "additionalProperties": true,
     });
     [(PATCH, patch)]
 }
@@ -247,6 +248,26 @@ impl Of {
         format!("{verb}{words}{scope}{}{}", kind.kind, title(sub))
     }
 
+    /// What can be done with an object that was made: `links` of the answer that it was.
+    fn with_links(&self, mut answers: Map<String, Value>) -> Map<String, Value> {
+        let mut parameters = json!({ "name": "$response.body#/metadata/name" });
+        if self.kind.namespaced {
+            parameters["namespace"] = "$request.path.namespace".into();
+        }
+        let links: Map<String, Value> = [("get", "read"), ("update", "replace"), ("patch", "patch"), ("delete", "delete")]
+            .into_iter()
+            .filter(|(verb, _)| self.has(verb))
+            .map(|(_, word)| {
+                let link = json!({ "operationId": self.id(word, ""), "parameters": parameters });
+                (word.to_owned(), link)
+            })
+            .collect();
+        if let Some(created) = answers.get_mut("201").filter(|_| !links.is_empty()) {
+            created["links"] = links.into();
+        }
+        answers
+    }
+
     fn draft(&self, id: String, action: &'static str, description: String) -> Draft {
         Draft {
             id,
@@ -296,7 +317,7 @@ impl Of {
                 Draft {
                     parameters: parameters::WRITE.iter().map(query).collect(),
                     body: Some(body(BODIES, &self.schema(), true)),
-                    answers: answers(&[OK, CREATED, ACCEPTED], &self.schema()),
+                    answers: self.with_links(answers(&[OK, CREATED, ACCEPTED], &self.schema())),
                     ..self.draft(self.id("create", ""), "post", format!("create a {}", kind.kind))
                 },
             ));

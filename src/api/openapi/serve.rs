@@ -75,7 +75,7 @@ impl Which {
 /// The paths that kubectl looks at: those of kinds, in the words of 2.0.
 fn swagger_paths() -> serde_json::Result<Vec<(String, String)>> {
     path_texts(&kinds_of(None), false, |item| {
-        super::without_errors(item);
+        super::only_what_works(item);
         *item = swagger::path(item.take());
     })
 }
