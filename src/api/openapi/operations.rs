@@ -254,14 +254,19 @@ impl Of {
         if self.kind.namespaced {
             parameters["namespace"] = "$request.path.namespace".into();
         }
-        let links: Map<String, Value> = [("get", "read"), ("update", "replace"), ("patch", "patch"), ("delete", "delete")]
-            .into_iter()
-            .filter(|(verb, _)| self.has(verb))
-            .map(|(_, word)| {
-                let link = json!({ "operationId": self.id(word, ""), "parameters": parameters });
-                (word.to_owned(), link)
-            })
-            .collect();
+        let links: Map<String, Value> = [
+            ("get", "read"),
+            ("update", "replace"),
+            ("patch", "patch"),
+            ("delete", "delete"),
+        ]
+        .into_iter()
+        .filter(|(verb, _)| self.has(verb))
+        .map(|(_, word)| {
+            let link = json!({ "operationId": self.id(word, ""), "parameters": parameters });
+            (word.to_owned(), link)
+        })
+        .collect();
         if let Some(created) = answers.get_mut("201").filter(|_| !links.is_empty()) {
             created["links"] = links.into();
         }

@@ -46,10 +46,31 @@ fn view(document: &mut Value) {
             }
         }
     }
+    let mut wanted = Vec::new();
+    references(&document["paths"], document, &mut wanted);
+    references(&document["components"]["responses"], document, &mut wanted);
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
-        schemas.retain(|name, _| !name.ends_with("APIGroupList"));
+        schemas.retain(|name, _| wanted.contains(name));
     }
     without_dates(document);
+}
+
+/// The names of schemas that something leads to.
+fn references(value: &Value, document: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            let name = fields.get("$ref").and_then(Value::as_str);
+            if let Some(name) = name.and_then(|name| name.strip_prefix("#/components/schemas/"))
+                && !found.iter().any(|known| known == name)
+            {
+                found.push(name.to_owned());
+                references(&document["components"]["schemas"][name], document, found);
+            }
+            fields.values().for_each(|field| references(field, document, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, document, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// One media type: JSON, or the first one under JSON's name.

@@ -10,6 +10,7 @@ use progenitor_client::{ClientHooks, ClientInfo, OperationInfo};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
+#[expect(dead_code, reason = "the story does not need all of it")]
 mod sdk {
     include!(concat!(env!("OUT_DIR"), "/podd.rs"));
 }
@@ -89,7 +90,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .await?;
 
     let mut log = client
-        .read_core_v1_namespaced_pod_log("default", NAME, None, Some(true), Some(15), None, None, None, None, None)
+        .read_core_v1_namespaced_pod_log(
+            "default",
+            NAME,
+            None,
+            Some(true),
+            Some(15),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
         .await?
         .into_inner()
         .into_inner();
@@ -104,7 +116,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .patch_core_v1_namespaced_pod("default", NAME, None, None, None, None, &label)
         .await?;
     let listed = client
-        .list_core_v1_namespaced_pod("default", None, None, None, Some("patched=yes"), None, None, None, None, None, None)
+        .list_core_v1_namespaced_pod(
+            "default",
+            None,
+            None,
+            None,
+            Some("patched=yes"),
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
         .await?;
     assert_eq!(listed.items.len(), 1);
 
@@ -113,7 +137,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     watch(&client, &deleted, |kind, _| kind == "DELETED").await?;
     let gone = client.read_core_v1_namespaced_pod("default", NAME).await;
-    assert_eq!(gone.err().and_then(|error| error.status()).map(|code| code.as_u16()), Some(404));
+    assert_eq!(
+        gone.err().and_then(|error| error.status()).map(|code| code.as_u16()),
+        Some(404)
+    );
     println!("done");
     Ok(())
 }
