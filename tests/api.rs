@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use podd::api::kinds::KINDS;
 use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
 use podd::model::{Timestamp, Uid};
@@ -123,6 +122,63 @@ fn kubectls() -> Vec<PathBuf> {
             .is_some_and(|minor| minor.parse::<u32>().is_ok())
     }));
     all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_of_every_version_explains_every_kind() {
+    let server = Server::start().await;
+    for kubectl in kubectls() {
+        for kind in podd::api::kinds::KINDS {
+            let api_version = format!("--api-version={}", kind.api_version());
+            let explained = server.kubectl(&kubectl, &["explain", kind.plural, &api_version]).await;
+            assert!(explained.contains(&format!("KIND:       {}", kind.kind)), "{explained}");
+            assert!(explained.contains("DESCRIPTION:\n    "), "{explained}");
+            assert!(explained.contains("\n  kind\t<string>"), "{explained}");
+        }
+        let old = [
+            "explain",
+            "pod.spec.containers.ports.containerPort",
+            "--output=plaintext-openapiv2",
+        ];
+        let explained = server.kubectl(&kubectl, &old).await;
+        assert!(explained.contains("FIELD:    containerPort <integer>"), "{explained}");
+        let recursive = server.kubectl(&kubectl, &["explain", "pod", "--recursive"]).await;
+        assert!(recursive.lines().count() > 1000);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_of_every_version_checks_manifests_by_the_document() {
+    let server = Server::start().await;
+    for kubectl in kubectls() {
+        let web = server.manifest("web", &json!({}));
+        for (command, done) in [
+            (
+                vec!["create", "-f", &web, "--dry-run=server"],
+                "pod/web created (server dry run)\n",
+            ),
+            (vec!["create", "-f", &web, "--validate=strict"], "pod/web created\n"),
+            (
+                vec!["delete", "-f", &web, "--wait=false", "--grace-period=0", "--force"],
+                "",
+            ),
+        ] {
+            let said = server.kubectl(&kubectl, &command).await;
+            assert!(said.contains(done), "{}: {said}", kubectl.display());
+        }
+        server.store.forget_pod(&server.uid("web").await).await.unwrap();
+        let typo = std::fs::read_to_string(&web)
+            .unwrap()
+            .replace("\"command\"", "\"comand\"");
+        let path = server.dir.path().join("typo.json");
+        std::fs::write(&path, typo).unwrap();
+        let said = server
+            .refused(&kubectl, &["create", "-f", path.to_str().unwrap()])
+            .await;
+        assert!(said.contains("unknown field \"spec.containers[0].comand\""), "{said}");
+    }
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,63 +313,6 @@ async fn kubectl_explains_and_tells_versions_and_kinds() {
                 .await
                 .contains("doesn't have a resource type \"widgets\"")
         );
-    }
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kubectl_of_every_version_explains_every_kind() {
-    let server = Server::start().await;
-    for kubectl in kubectls() {
-        for kind in KINDS {
-            let api_version = format!("--api-version={}", kind.api_version());
-            let explained = server.kubectl(&kubectl, &["explain", kind.plural, &api_version]).await;
-            assert!(explained.contains(&format!("KIND:       {}", kind.kind)), "{explained}");
-            assert!(explained.contains("DESCRIPTION:\n    "), "{explained}");
-            assert!(explained.contains("\n  kind\t<string>"), "{explained}");
-        }
-        let old = [
-            "explain",
-            "pod.spec.containers.ports.containerPort",
-            "--output=plaintext-openapiv2",
-        ];
-        let explained = server.kubectl(&kubectl, &old).await;
-        assert!(explained.contains("FIELD:    containerPort <integer>"), "{explained}");
-        let recursive = server.kubectl(&kubectl, &["explain", "pod", "--recursive"]).await;
-        assert!(recursive.lines().count() > 1000);
-    }
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kubectl_of_every_version_checks_manifests_by_the_document() {
-    let server = Server::start().await;
-    for kubectl in kubectls() {
-        let web = server.manifest("web", &json!({}));
-        for (command, done) in [
-            (
-                vec!["create", "-f", &web, "--dry-run=server"],
-                "pod/web created (server dry run)\n",
-            ),
-            (vec!["create", "-f", &web, "--validate=strict"], "pod/web created\n"),
-            (
-                vec!["delete", "-f", &web, "--wait=false", "--grace-period=0", "--force"],
-                "",
-            ),
-        ] {
-            let said = server.kubectl(&kubectl, &command).await;
-            assert!(said.contains(done), "{}: {said}", kubectl.display());
-        }
-        server.store.forget_pod(&server.uid("web").await).await.unwrap();
-        let typo = std::fs::read_to_string(&web)
-            .unwrap()
-            .replace("\"command\"", "\"comand\"");
-        let path = server.dir.path().join("typo.json");
-        std::fs::write(&path, typo).unwrap();
-        let said = server
-            .refused(&kubectl, &["create", "-f", path.to_str().unwrap()])
-            .await;
-        assert!(said.contains("unknown field \"spec.containers[0].comand\""), "{said}");
     }
     server.stop().await;
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::parameters::{self, query};
 use super::schemas::{DELETE_OPTIONS, STATUS, identity, name, of_subresource, reference};
-use crate::api::kinds::{KINDS, Kind, Subresource};
+use crate::api::kinds::{KINDS, Kind};
 
 /// Bodies of objects: all but the answers come in protobuf too.
 const BODIES: &[&str] = &[
@@ -97,6 +97,15 @@ struct Of {
     words: String,
     /// `Namespaced` or nothing.
     scope: &'static str,
+}
+
+/// A subresource, as discovery lists it.
+#[derive(Clone, Copy)]
+struct Sub {
+    name: &'static str,
+    /// Group, version and kind of what it takes and answers.
+    kind: (&'static str, &'static str, &'static str),
+    verbs: &'static [&'static str],
 }
 
 /// One operation, in the making.
@@ -198,6 +207,11 @@ pub(super) fn paths(kind: &'static Kind) -> Vec<(String, Value)> {
         .collect();
     add(object.clone(), named.clone(), of.of_object());
     for sub in kind.subresources {
+        let sub = Sub {
+            name: sub.name,
+            kind: sub.kind,
+            verbs: sub.verbs,
+        };
         let path = format!("{object}/{}", sub.name);
         add(path.clone(), named.clone(), of.of_subresource(sub, false));
         if sub.name == "proxy" {
@@ -420,7 +434,7 @@ impl Of {
         operations
     }
 
-    fn of_subresource(&self, sub: &'static Subresource, with_path: bool) -> Vec<(&'static str, Draft)> {
+    fn of_subresource(&self, sub: Sub, with_path: bool) -> Vec<(&'static str, Draft)> {
         let kind = self.kind.kind;
         match sub.name {
             "log" => vec![(
@@ -458,7 +472,7 @@ impl Of {
     }
 
     /// POST to a subresource: what is done, or what became of the body.
-    fn create_of(&self, sub: &'static Subresource) -> Draft {
+    fn create_of(&self, sub: Sub) -> Draft {
         let schema = known(sub.kind);
         // A binding and an eviction are no objects: their answer says whether they were done.
         let answer = match sub.name {
@@ -481,7 +495,7 @@ impl Of {
     /// A stream, or whatever a pod answers.
     fn connect(
         &self,
-        sub: &'static Subresource,
+        sub: Sub,
         params: &[parameters::Parameter],
         methods: &[&'static str],
         ending: &str,
@@ -688,12 +702,12 @@ mod tests {
     }
 
     /// Method and id of each operation of a subresource of pods.
-    fn of_pods(name: &'static str, kind: (&'static str, &'static str, &'static str), verbs: &[&'static str]) -> String {
-        let sub = Box::leak(Box::new(Subresource {
-            name,
-            kind,
-            verbs: verbs.to_vec().leak(),
-        }));
+    fn of_pods(
+        name: &'static str,
+        kind: (&'static str, &'static str, &'static str),
+        verbs: &'static [&'static str],
+    ) -> String {
+        let sub = Sub { name, kind, verbs };
         let operations = Of::new(&POD).of_subresource(sub, false);
         let ids: Vec<String> = operations
             .iter()
