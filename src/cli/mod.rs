@@ -94,7 +94,7 @@ struct Doctor {
 
 #[derive(Debug, Args)]
 struct Openapi {
-    /// Which OpenAPI it is written in
+    /// Which version of the format it is written in
     #[arg(long, value_name = "VERSION", default_value = "3.1", value_parser = ["3.0", "3.1"])]
     format: String,
 }

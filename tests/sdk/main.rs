@@ -5,7 +5,11 @@
 //! What the generators need is installed once, pinned, beneath `target/`. Node and Python's venv come from the machine
 //! (`deploy/setup.sh`).
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -47,10 +47,10 @@ pub(super) fn identity(kind: &Kind) -> (&'static str, &'static str, &'static str
 /// What a subresource takes and answers where it is no kind of its own.
 pub(super) fn of_subresource((group, version, kind): (&str, &str, &str)) -> Option<fn(&mut SchemaGenerator) -> Schema> {
     match (group, version, kind) {
-        ("", "v1", "Binding") => Some(|g| g.subschema_for::<Binding>()),
-        ("policy", "v1", "Eviction") => Some(|g| g.subschema_for::<Eviction>()),
-        ("authentication.k8s.io", "v1", "TokenRequest") => Some(|g| g.subschema_for::<TokenRequest>()),
-        ("autoscaling", "v1", "Scale") => Some(|g| g.subschema_for::<Scale>()),
+        ("", "v1", "Binding") => Some(SchemaGenerator::subschema_for::<Binding>),
+        ("policy", "v1", "Eviction") => Some(SchemaGenerator::subschema_for::<Eviction>),
+        ("authentication.k8s.io", "v1", "TokenRequest") => Some(SchemaGenerator::subschema_for::<TokenRequest>),
+        ("autoscaling", "v1", "Scale") => Some(SchemaGenerator::subschema_for::<Scale>),
         _ => None,
     }
 }

@@ -101,6 +101,14 @@ fn operation(mut operation: Value) -> Value {
     operation
 }
 
+/// Each field's schema; the names may be any.
+fn properties(mut value: Value) -> Value {
+    for property in value.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        *property = schema(property.take());
+    }
+    value
+}
+
 /// A schema: references lead to `definitions`, and a choice between types is the type that can hold all of them.
 pub(super) fn schema(value: Value) -> Value {
     let Value::Object(mut fields) = value else {
@@ -130,14 +138,7 @@ pub(super) fn schema(value: Value) -> Value {
                     .replace("#/components/schemas/", "#/definitions/")
                     .into(),
                 "items" | "additionalProperties" => schema(value),
-                "properties" => match value {
-                    Value::Object(properties) => properties
-                        .into_iter()
-                        .map(|(name, property)| (name, schema(property)))
-                        .collect::<Map<String, Value>>()
-                        .into(),
-                    other => other,
-                },
+                "properties" => properties(value),
                 _ => value,
             };
             (name, value)
