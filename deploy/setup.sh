@@ -15,6 +15,12 @@ if [ "${1:-}" = bench ]; then
     packages+=(podman crun netavark iptables catatonit)
 fi
 missing=()
+# What makes SDKs of podd's document in the tests; of another origin than Debian they serve as well.
+if [ "${1:-test}" = test ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
+fi
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done

@@ -167,8 +167,7 @@ impl Server {
 
 /// Every kubectl of this machine: the one on the path, and those of other versions beside it.
 fn kubectls() -> Vec<PathBuf> {
-    // 1.27 and 1.28 check manifests against OpenAPI v2 in protobuf, which podd does not speak.
-    kubectls_since(29)
+    kubectls_since(27)
 }
 
 /// The kubectl on the path, and those beside it from this minor version on.
@@ -183,6 +182,63 @@ fn kubectls_since(least: u32) -> Vec<PathBuf> {
     let beside = versions.map(|e| e.unwrap().path());
     all.extend(beside.filter(|p| minor(p).is_some_and(|minor| minor >= least)));
     all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_of_every_version_explains_every_kind() {
+    let server = Server::start().await;
+    for kubectl in kubectls() {
+        for kind in podd::api::kinds::KINDS {
+            let api_version = format!("--api-version={}", kind.api_version());
+            let explained = server.kubectl(&kubectl, &["explain", kind.plural, &api_version]).await;
+            assert!(explained.contains(&format!("KIND:       {}", kind.kind)), "{explained}");
+            assert!(explained.contains("DESCRIPTION:\n    "), "{explained}");
+            assert!(explained.contains("\n  kind\t<string>"), "{explained}");
+        }
+        let old = [
+            "explain",
+            "pod.spec.containers.ports.containerPort",
+            "--output=plaintext-openapiv2",
+        ];
+        let explained = server.kubectl(&kubectl, &old).await;
+        assert!(explained.contains("FIELD:    containerPort <integer>"), "{explained}");
+        let recursive = server.kubectl(&kubectl, &["explain", "pod", "--recursive"]).await;
+        assert!(recursive.lines().count() > 1000);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_of_every_version_checks_manifests_by_the_document() {
+    let server = Server::start().await;
+    for kubectl in kubectls() {
+        let web = server.manifest("web", &json!({}));
+        for (command, done) in [
+            (
+                vec!["create", "-f", &web, "--dry-run=server"],
+                "pod/web created (server dry run)\n",
+            ),
+            (vec!["create", "-f", &web, "--validate=strict"], "pod/web created\n"),
+            (
+                vec!["delete", "-f", &web, "--wait=false", "--grace-period=0", "--force"],
+                "",
+            ),
+        ] {
+            let said = server.kubectl(&kubectl, &command).await;
+            assert!(said.contains(done), "{}: {said}", kubectl.display());
+        }
+        server.store.forget_pod(&server.uid("web").await).await.unwrap();
+        let typo = std::fs::read_to_string(&web)
+            .unwrap()
+            .replace("\"command\"", "\"comand\"");
+        let path = server.dir.path().join("typo.json");
+        std::fs::write(&path, typo).unwrap();
+        let said = server
+            .refused(&kubectl, &["create", "-f", path.to_str().unwrap()])
+            .await;
+        assert!(said.contains("unknown field \"spec.containers[0].comand\""), "{said}");
+    }
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,7 +352,8 @@ async fn kubectl_explains_and_tells_versions_and_kinds() {
     let server = Server::start().await;
     for kubectl in kubectls() {
         let version = server.kubectl(&kubectl, &["version"]).await;
-        assert!(version.contains("Server Version: v1.36.0+podd.0.1.0"), "{version}");
+        let server_version = version.lines().find(|l| l.starts_with("Server Version")).unwrap();
+        assert!(server_version.contains("v1.36.0+podd.0.1.0"), "{version}");
         let resources = server.kubectl(&kubectl, &["api-resources", "--no-headers"]).await;
         let lines: Vec<Vec<&str>> = resources
             .lines()
@@ -390,8 +447,12 @@ async fn kubectl_makes_and_ends_a_namespace_with_what_is_in_it() {
             .kubectl(kubectl, &["delete", "ns", "team", "--timeout=20s"])
             .await;
         assert_eq!(server.store.contents("team").await.unwrap(), []);
+    }
+    server.stop().await;
+}
+
 /// Later ones ask about themselves in protobuf.
-const LAST_IN_JSON: u32 = 31;
+const LAST_IN_JSON: u32 = 33;
 
 /// kubectl's minor version, if its name says it.
 fn minor(kubectl: &Path) -> Option<u32> {

@@ -1,16 +1,23 @@
 //! What is served: `/api`, `/apis`, `/api/v1`, each in the form that the client knows; and `/version`.
+//!
+//! Goes in: the kinds. Comes out: groups, versions and resources; and for a path that is not served, what is served
+//! instead.
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use sha2::{Digest, Sha512};
+
 use super::Api;
-use super::answer::json_response;
+use super::answer::{hex, json_response, response};
 use super::error::ApiError;
 use super::kinds::{KINDS, Kind};
 use super::negotiate::{self, Discovery};
+use super::openapi::matches_tag;
 
 /// The version of Kubernetes whose API this is.
 pub(crate) const KUBERNETES: (&str, &str) = ("1", "36");
@@ -108,7 +115,7 @@ fn go_architecture() -> &'static str {
 
 async fn core_versions(headers: HeaderMap) -> Result<Response, ApiError> {
     match negotiate::discovery(&headers)? {
-        Discovery::Aggregated(version) => Ok(aggregated(version, str::is_empty)),
+        Discovery::Aggregated(version) => Ok(aggregated(&headers, version, str::is_empty)),
         Discovery::Legacy => {
             let versions: Vec<&str> = group_versions()
                 .into_iter()
@@ -125,7 +132,7 @@ async fn core_versions(headers: HeaderMap) -> Result<Response, ApiError> {
 
 async fn groups(headers: HeaderMap) -> Result<Response, ApiError> {
     match negotiate::discovery(&headers)? {
-        Discovery::Aggregated(version) => Ok(aggregated(version, |group| !group.is_empty())),
+        Discovery::Aggregated(version) => Ok(aggregated(&headers, version, |group| !group.is_empty())),
         Discovery::Legacy => {
             let groups: Vec<Value> = named_groups().into_iter().map(group_document).collect();
             Ok(json_response(
@@ -155,15 +162,15 @@ fn group_document(group: &str) -> Value {
 fn resources(group: &str, version: &str) -> Response {
     let mut resources = Vec::new();
     for kind in kinds_of(group, version) {
-        resources.push(json!({
+        let mut resource = json!({
             "name": kind.plural,
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
             "verbs": kind.verbs,
-            "shortNames": kind.short_names,
-            "categories": kind.categories,
-        }));
+        });
+        add_names(&mut resource, kind);
+        resources.push(resource);
         for sub in kind.subresources {
             let (group, version, name) = sub.kind;
             let mut resource = json!({
@@ -180,15 +187,22 @@ fn resources(group: &str, version: &str) -> Response {
             resources.push(resource);
         }
     }
-    let group_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    };
     let list = json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": joined(group, version),
+        "resources": resources,
     });
     json_response(StatusCode::OK, &list)
+}
+
+/// Short names and categories, where there are any.
+fn add_names(resource: &mut Value, kind: &Kind) {
+    for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
+        if !names.is_empty() {
+            resource[field] = names.into();
+        }
+    }
 }
 
 fn kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
@@ -199,7 +213,7 @@ fn kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
 }
 
 /// `APIGroupDiscoveryList` in this version of `apidiscovery.k8s.io`.
-fn aggregated(version: &'static str, wanted: impl Fn(&str) -> bool) -> Response {
+fn aggregated(headers: &HeaderMap, version: &'static str, wanted: impl Fn(&str) -> bool) -> Response {
     let kind_reference =
         |(group, version, kind): (&str, &str, &str)| json!({ "group": group, "version": version, "kind": kind });
     let resource = |kind: &Kind| {
@@ -208,25 +222,21 @@ fn aggregated(version: &'static str, wanted: impl Fn(&str) -> bool) -> Response 
             .iter()
             .map(|s| json!({ "subresource": s.name, "responseKind": kind_reference(s.kind), "verbs": s.verbs }))
             .collect();
-        json!({
+        let mut resource = json!({
             "resource": kind.plural,
             "responseKind": kind_reference((kind.group, kind.version, kind.kind)),
             "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
             "singularResource": kind.singular,
             "verbs": kind.verbs,
-            "shortNames": kind.short_names,
-            "categories": kind.categories,
-            "subresources": subresources,
-        })
-    };
-    let mut groups: Vec<&str> = Vec::new();
-    for (group, _) in group_versions() {
-        if wanted(group) && !groups.contains(&group) {
-            groups.push(group);
+        });
+        add_names(&mut resource, kind);
+        if !subresources.is_empty() {
+            resource["subresources"] = subresources.into();
         }
-    }
+        resource
+    };
+    let groups = std::iter::once("").chain(named_groups()).filter(|group| wanted(group));
     let items: Vec<Value> = groups
-        .into_iter()
         .map(|group| {
             let versions: Vec<Value> = group_versions()
                 .into_iter()
@@ -250,14 +260,113 @@ fn aggregated(version: &'static str, wanted: impl Fn(&str) -> bool) -> Response 
         "metadata": {},
         "items": items,
     });
-    let mut response = json_response(StatusCode::OK, &list);
+    let text = list.to_string();
+    let tag = format!("\"{}\"", hex(&Sha512::digest(&text)).to_ascii_uppercase());
     // kubectl reads group, version and kind of the document from here.
     let content_type = match version {
         "v2beta1" => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
     };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let mut answer = if matches_tag(headers, &tag) {
+        response(StatusCode::NOT_MODIFIED, content_type, Body::empty())
+    } else {
+        response(StatusCode::OK, content_type, text)
+    };
+    let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    response
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    answer
+}
+
+/// Why there is nothing at a path: where it names a version that is not served, the one that is.
+pub(crate) fn no_such_path(path: &str) -> ApiError {
+    let mut parts = path.split('/').skip(1);
+    let group = match parts.next() {
+        Some("api") => Some(""),
+        Some("apis") => parts.next(),
+        _ => None,
+    };
+    let (Some(group), Some(version)) = (group, parts.next().filter(|v| !v.is_empty())) else {
+        return ApiError::NoSuchPath;
+    };
+    if group_versions().contains(&(group, version)) {
+        return ApiError::NoSuchPath;
+    }
+    let resource = match parts.next() {
+        Some("namespaces") => parts.nth(1).unwrap_or("namespaces"),
+        other => other.unwrap_or_default(),
+    };
+    // The same resource of the same group, of another group, or else the group as it is.
+    let served = KINDS
+        .iter()
+        .filter(|kind| kind.plural == resource)
+        .min_by_key(|kind| kind.group != group)
+        .map(|kind| kind.api_version())
+        .or_else(|| {
+            let (group, version) = group_versions().into_iter().find(|(g, _)| *g == group)?;
+            Some(joined(group, version))
+        });
+    match served {
+        Some(served) => ApiError::VersionNotServed {
+            asked: joined(group, version),
+            served,
+        },
+        None => ApiError::NoSuchPath,
+    }
+}
+
+/// `v1`, `apps/v1`.
+fn joined(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_not_served_names_the_one_that_is() {
+        let pods = "the server could not find the requested resource: v1beta3 is not served, v1 is";
+        for path in [
+            "/api/v1beta3",
+            "/api/v1beta3/",
+            "/api/v1beta3/pods",
+            "/api/v1beta3/namespaces/default/pods/x",
+        ] {
+            let error = no_such_path(path);
+            assert_eq!(error.to_string(), pods, "{path}");
+            assert_eq!(error.status()["code"], 404);
+            assert_eq!(error.status()["reason"], "NotFound");
+        }
+        // A kind that went to another group.
+        assert_eq!(
+            no_such_path("/apis/extensions/v1beta1/namespaces/default/pods").to_string(),
+            "the server could not find the requested resource: extensions/v1beta1 is not served, v1 is"
+        );
+    }
+
+    #[test]
+    fn what_was_never_there_is_only_not_found() {
+        for path in [
+            "/",
+            "/api",
+            "/api/v1/nothing",
+            "/apis/example.org/v1/things",
+            "/apis/example.org",
+            "/other/v1beta1/pods",
+        ] {
+            assert_eq!(
+                no_such_path(path).to_string(),
+                "the server could not find the requested resource",
+                "{path}"
+            );
+        }
+    }
 }

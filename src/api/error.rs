@@ -45,6 +45,9 @@ pub enum ApiError {
     /// A path that podd does not serve.
     #[error("the server could not find the requested resource")]
     NoSuchPath,
+    /// A path of a version that podd does not serve, and the version that it serves instead.
+    #[error("the server could not find the requested resource: {asked} is not served, {served} is")]
+    VersionNotServed { asked: String, served: String },
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
     /// A path of Kubernetes that podd knows and cannot serve yet.
@@ -156,7 +159,9 @@ impl ApiError {
             Self::Forbidden { .. } | Self::Denied { .. } | Self::ForbiddenObject { .. } => {
                 ("Forbidden", StatusCode::FORBIDDEN)
             }
-            Self::NotFound { .. } | Self::NoSuchPath => ("NotFound", StatusCode::NOT_FOUND),
+            Self::NotFound { .. } | Self::NoSuchPath | Self::VersionNotServed { .. } => {
+                ("NotFound", StatusCode::NOT_FOUND)
+            }
             Self::MethodNotAllowed | Self::NotSupported { .. } => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
@@ -224,7 +229,7 @@ impl ApiError {
             })),
             Self::TooManyRequests { retry_after } => Some(json!({ "retryAfterSeconds": retry_after.as_secs() })),
             Self::Internal { what, .. } => Some(json!({ "causes": [{ "message": what }] })),
-            Self::NoSuchPath => Some(json!({})),
+            Self::NoSuchPath | Self::VersionNotServed { .. } => Some(json!({})),
             Self::BadRequest { .. }
             | Self::Unauthorized
             | Self::NotBelieved { .. }

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, patch, post, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -174,7 +174,7 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
     router
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
         .merge(pods::router())
-        .fallback(|| async { ApiError::NoSuchPath })
+        .fallback(|uri: Uri| async move { discovery::no_such_path(uri.path()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .with_state(Api::new(state, limits))
 }

@@ -40,7 +40,7 @@ enum Command {
     /// Say what this machine offers, what it lacks, and what podd does about each
     Doctor(Doctor),
     /// Print the API's document
-    Openapi,
+    Openapi(Openapi),
     /// Print the version
     Version,
 }
@@ -104,6 +104,13 @@ struct Doctor {
     settings: Settings,
 }
 
+#[derive(Debug, Args)]
+struct Openapi {
+    /// Which version of the format it is written in
+    #[arg(long, value_name = "VERSION", default_value = "3.1", value_parser = ["3.0", "3.1"])]
+    format: String,
+}
+
 /// Run what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -161,7 +168,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let well = doctor::run(&mut std::io::stdout().lock(), &config)?;
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Openapi => print(&format!("{:#}\n", api::openapi::document()))?,
+        Command::Openapi(Openapi { format }) => {
+            let version = match format.as_str() {
+                "3.0" => api::openapi::Version::V3_0,
+                _ => api::openapi::Version::V3_1,
+            };
+            print(&format!("{:#}\n", api::openapi::document(version)?))?;
+        }
         Command::Version => print(&format!("podd {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)
