@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -22,9 +23,10 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{privilege, process};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, Uid};
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::Limits;
+use crate::runtime::stream::{Exec, Session, StreamError, Streams, Wanted};
 use crate::runtime::{Machine, Parts, Settings, Shims};
 use crate::status::NodeFacts;
 use crate::store::Store;
@@ -125,6 +127,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_name: config.node_name.clone(),
         log_dir: config.log_dir.clone(),
         ready: readiness.clone(),
+        streams: Arc::new(NotYet),
+        streaming_idle_timeout: config.streaming_idle_timeout,
         clock,
     };
     let router = api::router(state).merge(api::images::router(images));
@@ -164,6 +168,35 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     match failed {
         Some(error) => Err(error).context("the state database failed; pods go on, and the next agent takes them over"),
         None => Ok(()),
+    }
+}
+
+/// Stands where the machine belongs until it can exec, attach and dial: the founder replaces it when that is merged.
+#[derive(Debug)]
+struct NotYet;
+
+impl NotYet {
+    fn refuse<T: Send + 'static>() -> BoxFuture<'static, Result<T, StreamError>> {
+        Box::pin(async { Err(StreamError::NotRunning("this agent cannot reach into pods yet".to_owned())) })
+    }
+}
+
+impl Streams for NotYet {
+    fn exec<'a>(&'a self, _uid: &'a Uid, _exec: Exec) -> BoxFuture<'a, Result<Session, StreamError>> {
+        Self::refuse()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        _uid: &'a Uid,
+        _container: &'a str,
+        _wanted: Wanted,
+    ) -> BoxFuture<'a, Result<Session, StreamError>> {
+        Self::refuse()
+    }
+
+    fn dial<'a>(&'a self, _uid: &'a Uid, _port: u16) -> BoxFuture<'a, Result<TcpStream, StreamError>> {
+        Self::refuse()
     }
 }
 

@@ -42,6 +42,8 @@ impl Server {
             node_name: "node-1".to_owned(),
             log_dir,
             ready,
+            streams: Arc::new(Nowhere),
+            streaming_idle_timeout: std::time::Duration::from_hours(4),
             clock: now,
         };
         let (stop, stopping) = watch::channel(false);

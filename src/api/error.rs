@@ -62,6 +62,12 @@ pub enum ApiError {
     },
     #[error("the server rejected our request due to an error in our request: {why}")]
     Unprocessable { why: String },
+    /// What a stream is wanted of does not run.
+    #[error("{message}")]
+    NotRunning { message: String },
+    /// A pod that was to be reached is not.
+    #[error("{message}")]
+    ServiceUnavailable { message: String },
     #[error("too many requests at once, please try again")]
     TooManyRequests { retry_after: Duration },
     #[error("the request's body did not arrive in time")]
@@ -110,7 +116,8 @@ impl ApiError {
             Self::BadRequest { .. } => ("BadRequest", StatusCode::BAD_REQUEST),
             Self::Unauthorized => ("Unauthorized", StatusCode::UNAUTHORIZED),
             Self::Forbidden { .. } => ("Forbidden", StatusCode::FORBIDDEN),
-            Self::NotFound { .. } | Self::NoSuchPath => ("NotFound", StatusCode::NOT_FOUND),
+            Self::NotFound { .. } | Self::NoSuchPath | Self::NotRunning { .. } => ("NotFound", StatusCode::NOT_FOUND),
+            Self::ServiceUnavailable { .. } => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
@@ -169,6 +176,8 @@ impl ApiError {
             | Self::UnsupportedMediaType { .. }
             | Self::Misdirected { .. }
             | Self::Unprocessable { .. }
+            | Self::NotRunning { .. }
+            | Self::ServiceUnavailable { .. }
             | Self::BodyTimeout => None,
         }
     }

@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::error::ApiError;
@@ -46,8 +47,12 @@ pub(crate) struct Peer {
     pub(crate) hosts: Option<Arc<Hosts>>,
     /// The address of our end of the connection.
     pub(crate) local: Option<IpAddr>,
+    /// The address of the client's end.
+    pub(crate) remote: Option<IpAddr>,
     /// True once the agent stops.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Streams that outlive their request: the listener waits for them before it ends.
+    pub(crate) streams: TaskTracker,
 }
 
 /// Completes once the agent stops; never where no listener said how to know.

@@ -122,6 +122,7 @@ pub(crate) async fn serve_tls_with(
             let _permit = permit;
             keep_alive(&stream);
             let local = stream.local_addr().ok().map(|a: SocketAddr| a.ip());
+            let remote = stream.peer_addr().ok().map(|a: SocketAddr| a.ip());
             let handshake = tokio::time::timeout(shared.limits.head_timeout, acceptor.accept(stream));
             let Ok(Ok(stream)) = handshake.await else { return };
             let session = stream.get_ref().1;
@@ -131,7 +132,9 @@ pub(crate) async fn serve_tls_with(
                 identity: identity.map(Arc::new),
                 hosts: Some(Arc::clone(&tls.hosts)),
                 local,
+                remote,
                 stopping: shared.stopping.clone(),
+                streams: shared.tasks.clone(),
             };
             connection(
                 &shared,
@@ -167,7 +170,9 @@ pub(crate) async fn serve_unix_with(
             identity,
             hosts: None,
             local: None,
+            remote: None,
             stopping: listening.stopping.clone(),
+            streams: listening.tasks.clone(),
         };
         let shared = Arc::clone(&listening);
         listening.tasks.spawn(async move {

@@ -36,6 +36,26 @@ pub static POD: Kind = Kind {
     ],
     subresources: &[
         Subresource {
+            name: "attach",
+            kind: ("", "v1", "PodAttachOptions"),
+            verbs: &["create", "get"],
+        },
+        Subresource {
+            name: "exec",
+            kind: ("", "v1", "PodExecOptions"),
+            verbs: &["create", "get"],
+        },
+        Subresource {
+            name: "portforward",
+            kind: ("", "v1", "PodPortForwardOptions"),
+            verbs: &["create", "get"],
+        },
+        Subresource {
+            name: "proxy",
+            kind: ("", "v1", "PodProxyOptions"),
+            verbs: &["create", "delete", "get", "patch", "update"],
+        },
+        Subresource {
             name: "log",
             kind: ("", "v1", "Pod"),
             verbs: &["get"],

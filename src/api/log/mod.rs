@@ -114,7 +114,7 @@ impl Options {
 }
 
 /// The container that is meant (`pkg/registry/core/pod/strategy.go`, `LogLocation`).
-fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String, ApiError> {
+pub(super) fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String, ApiError> {
     let spec = pod.spec.as_ref();
     let main: Vec<&str> = spec
         .into_iter()
@@ -147,7 +147,7 @@ fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String
     }
 }
 
-fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+pub(super) fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
     status
