@@ -8,10 +8,10 @@ mod fake;
 
 /// Where the fake looks for them.
 mod model {
-    pub use podd::model::Uid;
+    pub(crate) use podd::model::Uid;
 }
 mod runtime {
-    pub use podd::runtime::stream;
+    pub(crate) use podd::runtime::stream;
 }
 
 use std::path::{Path, PathBuf};
@@ -242,7 +242,7 @@ async fn kubectl_of_every_version_works_in_a_terminal() {
             sys.stdout.write(out.decode())\n\
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid,0)[1]))\n";
         let config = format!("--kubeconfig={}", server.dir.path().join("admin.kubeconfig").display());
-        let script = "\"test -t 0 && echo re''ady; read line; echo got $line; exit 5\"";
+        let script = "\"test -t 0 && echo re''ady; read line; echo got \\$line; exit 5\"";
         let said = Command::new("python3")
             .args(["-c", python])
             .arg(&kubectl)

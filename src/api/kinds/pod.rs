@@ -46,6 +46,11 @@ pub static POD: Kind = Kind {
             verbs: &["create", "get"],
         },
         Subresource {
+            name: "log",
+            kind: ("", "v1", "Pod"),
+            verbs: &["get"],
+        },
+        Subresource {
             name: "portforward",
             kind: ("", "v1", "PodPortForwardOptions"),
             verbs: &["create", "get"],
@@ -54,11 +59,6 @@ pub static POD: Kind = Kind {
             name: "proxy",
             kind: ("", "v1", "PodProxyOptions"),
             verbs: &["create", "delete", "get", "patch", "update"],
-        },
-        Subresource {
-            name: "log",
-            kind: ("", "v1", "Pod"),
-            verbs: &["get"],
         },
         Subresource {
             name: "status",

@@ -15,7 +15,7 @@ mod proxy;
 mod session;
 mod spdy;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod upgrade;
 mod websocket;
 mod wire;

@@ -14,16 +14,16 @@ use crate::runtime::stream::{Exec, Session, SessionEnd, StreamError, Streams, Te
 
 /// Runs programs in a directory, and dials ports of the loopback.
 #[derive(Debug)]
-pub struct Local {
+pub(crate) struct Local {
     directory: PathBuf,
     /// Sessions that live.
-    pub alive: watch::Sender<usize>,
+    pub(crate) alive: watch::Sender<usize>,
     /// Every size that a terminal was given, the first one included.
-    pub sizes: Arc<Mutex<Vec<TerminalSize>>>,
+    pub(crate) sizes: Arc<Mutex<Vec<TerminalSize>>>,
 }
 
 impl Local {
-    pub fn new(directory: PathBuf) -> Arc<Self> {
+    pub(crate) fn new(directory: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             directory,
             alive: watch::Sender::new(0),
@@ -32,7 +32,7 @@ impl Local {
     }
 
     /// Completes once so many sessions live.
-    pub async fn until_alive(&self, wanted: usize) {
+    pub(crate) async fn until_alive(&self, wanted: usize) {
         self.alive.subscribe().wait_for(|alive| *alive == wanted).await.unwrap();
     }
 
