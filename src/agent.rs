@@ -177,7 +177,11 @@ struct NotYet;
 
 impl NotYet {
     fn refuse<T: Send + 'static>() -> BoxFuture<'static, Result<T, StreamError>> {
-        Box::pin(async { Err(StreamError::NotRunning("this agent cannot reach into pods yet".to_owned())) })
+        Box::pin(async {
+            Err(StreamError::NotRunning(
+                "this agent cannot reach into pods yet".to_owned(),
+            ))
+        })
     }
 }
 

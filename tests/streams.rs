@@ -68,27 +68,26 @@ impl Server {
         };
         let (stop, stopping) = watch::channel(false);
         let router = api::router(state);
-        let task = tokio::spawn(api::serve_tls(
-            listener,
-            pki.server_config().unwrap(),
-            router,
-            stopping,
-        ));
+        let task = tokio::spawn(api::serve_tls(listener, pki.server_config().unwrap(), router, stopping));
         let server = Self { dir, local, stop, task };
         server.pod(&store).await;
         server
     }
 
     async fn pod(&self, store: &Store) {
-        let container = |name: &str| json!({"name": name, "image": "busybox:test", "command": ["sleep", "1"], "stdin": true});
+        let container =
+            |name: &str| json!({"name": name, "image": "busybox:test", "command": ["sleep", "1"], "stdin": true});
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
             "spec": {"containers": [container("main"), container("side")]},
         });
         let path = self.dir.path().join("web.json");
         std::fs::write(&path, pod.to_string()).unwrap();
-        self.kubectl(&kubectls()[0], &["create", "--validate=false", "-f", path.to_str().unwrap()])
-            .await;
+        self.kubectl(
+            &kubectls()[0],
+            &["create", "--validate=false", "-f", path.to_str().unwrap()],
+        )
+        .await;
         let uid = store.get("Pod", "default", "web").await.unwrap().unwrap().uid;
         let running = |name: &str| -> Value {
             json!({"name": name, "image": "busybox:test", "imageID": "", "ready": true, "restartCount": 0,
@@ -136,14 +135,21 @@ impl Server {
 
     async fn kubectl(&self, kubectl: &Path, arguments: &[&str]) -> String {
         let output = self.run(kubectl, arguments, b"").await;
-        assert!(output.status.success(), "{} {arguments:?}: {output:?}", kubectl.display());
+        assert!(
+            output.status.success(),
+            "{} {arguments:?}: {output:?}",
+            kubectl.display()
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// A port-forward to this port, and the port it listens on itself.
     async fn forward(&self, kubectl: &Path, port: u16) -> (Child, u16) {
         let mut child = self
-            .command(kubectl, &["port-forward", "pod/web", &format!(":{port}"), "--address=127.0.0.1"])
+            .command(
+                kubectl,
+                &["port-forward", "pod/web", &format!(":{port}"), "--address=127.0.0.1"],
+            )
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -151,7 +157,10 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line).await.unwrap();
         // Forwarding from 127.0.0.1:40001 -> 80
         let local = line.split([':', ' ']).nth(3).and_then(|p| p.parse().ok());
-        (child, local.unwrap_or_else(|| panic!("{}: {line:?}", kubectl.display())))
+        (
+            child,
+            local.unwrap_or_else(|| panic!("{}: {line:?}", kubectl.display())),
+        )
     }
 }
 
@@ -185,7 +194,11 @@ async fn kubectl_of_every_version_runs_programs() {
         let version = kubectl.display();
         let exec = |rest: &[&'static str]| [&["exec", "web", "-c", "main"], rest].concat();
         let said = server
-            .run(&kubectl, &exec(&["--", "sh", "-c", "echo out; echo err >&2; exit 3"]), b"")
+            .run(
+                &kubectl,
+                &exec(&["--", "sh", "-c", "echo out; echo err >&2; exit 3"]),
+                b"",
+            )
             .await;
         assert_eq!(said.status.code(), Some(3), "{version}: {said:?}");
         assert_eq!(text(&said.stdout), "out\n", "{version}");
@@ -193,11 +206,13 @@ async fn kubectl_of_every_version_runs_programs() {
             text(&said.stderr).starts_with("err\n") && text(&said.stderr).contains("exit code 3"),
             "{version}: {said:?}"
         );
-        let said = server
-            .run(&kubectl, &exec(&["-i", "--", "sort"]), b"b\na\nc\n")
-            .await;
+        let said = server.run(&kubectl, &exec(&["-i", "--", "sort"]), b"b\na\nc\n").await;
         assert!(said.status.success(), "{version}: {said:?}");
-        assert_eq!(text(&said.stdout), "a\nb\nc\n", "{version}: the end of the input arrives");
+        assert_eq!(
+            text(&said.stdout),
+            "a\nb\nc\n",
+            "{version}: the end of the input arrives"
+        );
         let said = server.run(&kubectl, &exec(&["--", "no-such-program"]), b"").await;
         assert!(
             text(&said.stderr).contains("exec: \"no-such-program\": no such file or directory"),
@@ -290,10 +305,18 @@ async fn kubectl_of_every_version_copies_both_ways() {
             let server = &server;
             async move { server.kubectl(&kubectl, &["cp", "-c", "main", &from, &to]).await }
         };
-        run(here.join("tree").display().to_string(), format!("web:{}/tree", inside.display())).await;
+        run(
+            here.join("tree").display().to_string(),
+            format!("web:{}/tree", inside.display()),
+        )
+        .await;
         let arrived = std::fs::read(inside.join("tree/deep/file")).unwrap();
         assert_eq!(arrived, vec![7; 3_000_000], "{}", kubectl.display());
-        run(format!("web:{}/tree", inside.display()), here.join("back").display().to_string()).await;
+        run(
+            format!("web:{}/tree", inside.display()),
+            here.join("back").display().to_string(),
+        )
+        .await;
         let back = std::fs::read(here.join("back/deep/file")).unwrap();
         assert_eq!(back, vec![7; 3_000_000], "{}", kubectl.display());
         std::fs::remove_dir_all(inside.join("tree")).unwrap();
@@ -347,7 +370,11 @@ async fn kubectl_of_every_version_forwards_ports() {
         let stderr = forwarding.stderr.as_mut().unwrap();
         let mut lines = BufReader::new(stderr);
         while !line.contains("connection refused") {
-            assert!(lines.read_line(&mut line).await.unwrap() > 0, "{}: {line}", kubectl.display());
+            assert!(
+                lines.read_line(&mut line).await.unwrap() > 0,
+                "{}: {line}",
+                kubectl.display()
+            );
         }
         assert!(
             line.contains("error forwarding port 1 to pod web"),

@@ -66,12 +66,7 @@ enum ReadError {
 }
 
 /// Read and write until the server has said everything and the client has closed, or the client is gone.
-pub(super) async fn drive(
-    io: impl AsyncRead + AsyncWrite + Unpin,
-    layout: Layout,
-    wire: Wire,
-    mut queues: Queues,
-) {
+pub(super) async fn drive(io: impl AsyncRead + AsyncWrite + Unpin, layout: Layout, wire: Wire, mut queues: Queues) {
     let (mut input, mut output) = tokio::io::split(io);
     let reading = read(&mut input, layout, wire);
     let ending = wire::drive(reading, wire::write(&mut output, &mut queues, websocket::ping)).await;

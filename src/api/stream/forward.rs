@@ -40,7 +40,10 @@ pub(super) struct Target {
 
 impl Target {
     fn refused(&self, port: u16, why: &str) -> String {
-        format!("error forwarding port {port} to pod {}, uid {}: {why}", self.pod, self.uid)
+        format!(
+            "error forwarding port {port} to pod {}, uid {}: {why}",
+            self.pod, self.uid
+        )
     }
 
     async fn dial(&self, port: u16) -> Result<TcpStream, String> {
@@ -248,7 +251,11 @@ impl Halves {
         match self.waiting.remove(&request) {
             None if self.waiting.len() >= HALVES => Met::Wrong(stream, "too many streams without a pair".to_owned()),
             None => {
-                let half = if is_data { Half::Data(stream) } else { Half::Errors(stream) };
+                let half = if is_data {
+                    Half::Data(stream)
+                } else {
+                    Half::Errors(stream)
+                };
                 self.waiting.insert(request, (Instant::now(), half));
                 Met::Waits
             }

@@ -311,7 +311,11 @@ async fn remote(
             };
             let serving = async {
                 // The lowest channel that is written to tells the client that the connection stands.
-                let first = client.stdout.as_ref().or(client.stderr.as_ref()).unwrap_or(&client.status);
+                let first = client
+                    .stdout
+                    .as_ref()
+                    .or(client.stderr.as_ref())
+                    .unwrap_or(&client.status);
                 // An error means that the client is gone, as the session will find out.
                 let _gone = first.send(&[]).await;
                 session::serve(client, start, uid, streams, context).await;
@@ -476,7 +480,11 @@ async fn forwarded(
             let (opened, streams) = multiplex::opened();
             let inside = async {
                 let serving = forward::serve_streams(streams, inner_wire.clone(), target, context);
-                until_closed(multiplex::drive(inner, opened, inner_wire.clone(), inner_queues), serving).await;
+                until_closed(
+                    multiplex::drive(inner, opened, inner_wire.clone(), inner_queues),
+                    serving,
+                )
+                .await;
             };
             let serving = async {
                 tokio::join!(inside, tunnel(outside, incoming, &outgoing));

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::spdy::{self, Decoder, Encoder, Event, Headers, SpdyError};
@@ -37,11 +37,7 @@ impl Stream {
     /// The client is told that nothing comes of this stream.
     pub(super) async fn reset(&self) {
         // An error means that the whole connection is gone.
-        let _gone = self
-            .output
-            .wire
-            .frame(spdy::reset(self.id, spdy::PROTOCOL_ERROR))
-            .await;
+        let _gone = self.output.wire.frame(spdy::reset(self.id, spdy::PROTOCOL_ERROR)).await;
     }
 }
 
@@ -76,7 +72,12 @@ pub(super) async fn drive(
         spdy::ping(number)
     };
     let reading = read(&mut input, opened, wire);
-    wire::drive(reading, wire::write(&mut output, &mut queues, ping)).await;
+    let writing = async {
+        wire::write(&mut output, &mut queues, ping).await?;
+        // SPDY has no last word that clients heed: the end of our half is.
+        output.shutdown().await
+    };
+    wire::drive(reading, writing).await;
     wire::close(&mut output, None).await;
 }
 
@@ -98,11 +99,7 @@ struct Table {
 }
 
 /// Ends with the client's connection.
-async fn read(
-    io: &mut (impl AsyncRead + Unpin),
-    opened: mpsc::Sender<Stream>,
-    wire: Wire,
-) -> Result<(), ReadError> {
+async fn read(io: &mut (impl AsyncRead + Unpin), opened: mpsc::Sender<Stream>, wire: Wire) -> Result<(), ReadError> {
     let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::new());
     let mut table = Table {
         slots: HashMap::new(),

@@ -166,7 +166,12 @@ async fn pass(
     context: Context,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path();
-    let prefix = path.split('/').take(PREFIX_PARTS).map(|part| part.len() + 1).sum::<usize>() - 1;
+    let prefix = path
+        .split('/')
+        .take(PREFIX_PARTS)
+        .map(|part| part.len() + 1)
+        .sum::<usize>()
+        - 1;
     let (prefix, rest) = path.split_at(prefix.min(path.len()));
     let prefix = prefix.to_owned();
     let wanted = upgrade::wanted(request.headers()).map(str::to_owned);
@@ -225,7 +230,9 @@ async fn pass(
 
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(upgrade) = upgrade else {
-            return Err(unreachable("the pod switches protocols, which the client did not ask for"));
+            return Err(unreachable(
+                "the pod switches protocols, which the client did not ask for",
+            ));
         };
         let of_pod = hyper::upgrade::on(&mut answer);
         let streams = peer.map_or_else(tokio_util::task::TaskTracker::new, |p| p.streams);
@@ -239,7 +246,9 @@ async fn pass(
         let (mut parts, _) = answer.into_parts();
         let wanted = parts.headers.get(header::UPGRADE).cloned();
         without_hops(&mut parts.headers);
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         if let Some(wanted) = wanted {
             parts.headers.insert(header::UPGRADE, wanted);
         }
@@ -335,7 +344,9 @@ fn forwarded_headers(headers: &mut HeaderMap, uri: &Uri, host: Option<&HeaderVal
     let is_tls = peer.is_some_and(|peer| peer.hosts.is_some());
     let proto = if is_tls { "https" } else { "http" };
     set("x-forwarded-proto", Some(HeaderValue::from_static(proto)));
-    let client = peer.and_then(|peer| peer.remote).map(|ip| ip.to_canonical().to_string());
+    let client = peer
+        .and_then(|peer| peer.remote)
+        .map(|ip| ip.to_canonical().to_string());
     set("x-forwarded-for", client.and_then(|ip| HeaderValue::from_str(&ip).ok()));
 }
 

@@ -11,9 +11,7 @@ use tokio::sync::mpsc;
 use super::wire::{Incoming, Outgoing, PIECE};
 use super::{Context, websocket};
 use crate::model::Uid;
-use crate::runtime::stream::{
-    Exec, Input, Output, Session, SessionEnd, StreamError, Streams, TerminalSize, Wanted,
-};
+use crate::runtime::stream::{Exec, Input, Output, Session, SessionEnd, StreamError, Streams, TerminalSize, Wanted};
 
 /// How long a terminal's first size is waited for.
 const FIRST_SIZE: Duration = Duration::from_millis(50);

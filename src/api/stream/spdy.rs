@@ -51,13 +51,27 @@ pub(super) enum SpdyError {
 /// What was received. Settings, window updates and unknown frames mean nothing here and are passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    Opened { id: u32, fin: bool, headers: Headers },
+    Opened {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
     /// More of a stream; `fin`: the last of it.
-    Data { id: u32, fin: bool, bytes: Bytes },
+    Data {
+        id: u32,
+        fin: bool,
+        bytes: Bytes,
+    },
     /// More headers of a stream, of which only the end of the stream matters.
-    Finished { id: u32 },
-    Reset { id: u32 },
-    Ping { id: u32 },
+    Finished {
+        id: u32,
+    },
+    Reset {
+        id: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
 }
 
@@ -196,7 +210,11 @@ fn control(kind: u16, flags: u8, parts: &[&[u8]]) -> Bytes {
 
 /// At most 16 MiB of a stream.
 pub(super) fn data(id: u32, fin: bool, payload: &[u8]) -> Bytes {
-    let mut frame = head((id & ID_MASK).to_be_bytes(), if fin { FLAG_FIN } else { 0 }, payload.len());
+    let mut frame = head(
+        (id & ID_MASK).to_be_bytes(),
+        if fin { FLAG_FIN } else { 0 },
+        payload.len(),
+    );
     frame.extend_from_slice(payload);
     frame.into()
 }

@@ -6,6 +6,7 @@ mod programs;
 mod proxying;
 mod refusals;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,8 @@ impl Rig {
             .iter()
             .map(|c| json!({"name": c, "image": "busybox:test", "ports": [{"containerPort": 8080}]}))
             .collect();
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}});
+        let pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}});
         let body = pod.to_string();
         let head = format!(
             "POST /api/v1/namespaces/default/pods HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
@@ -125,7 +127,9 @@ impl Rig {
     /// The status of what must be refused.
     async fn refused(&self, method: &str, path: &str, headers: &str) -> Value {
         let (head, mut socket) = self
-            .ask(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n"))
+            .ask(&format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n"
+            ))
             .await;
         assert!(!head.contains(" 101 "), "{head}");
         let body = socket.rest().await;
@@ -153,7 +157,10 @@ impl Rig {
             ))
             .await;
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        assert!(head.contains(&format!("x-stream-protocol-version: {protocol}")), "{head}");
+        assert!(
+            head.contains(&format!("x-stream-protocol-version: {protocol}")),
+            "{head}"
+        );
         Spdy::new(socket)
     }
 
@@ -191,8 +198,18 @@ impl Socket {
         }
     }
 
-    /// The next frame: its opcode and payload. Frames of a server are whole and not masked.
+    /// The next frame but pings: its opcode and payload.
     async fn frame(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let (opcode, payload) = self.any_frame().await;
+            if opcode != 9 {
+                return (opcode, payload);
+            }
+        }
+    }
+
+    /// Frames of a server are whole and not masked.
+    async fn any_frame(&mut self) -> (u8, Vec<u8>) {
         self.fill(2).await;
         let head = self.input.split_to(2);
         assert_eq!((head[0] & 0xf0, head[1] & 0x80), (0x80, 0));
@@ -215,12 +232,12 @@ impl Socket {
             match opcode {
                 websocket::BINARY => channels[usize::from(payload[0])].extend_from_slice(&payload[1..]),
                 8 => {
-                    self.io.write_all(&masked(8, true, &payload)).await.unwrap();
+                    // An answer to our own close is the end already.
+                    let _closed = self.io.write_all(&masked(8, true, &payload)).await;
                     let code = u16::from_be_bytes(payload[..2].try_into().unwrap());
                     assert_eq!(self.rest().await, b"", "nothing follows a close");
-                    return (channels.map(|c| String::from_utf8(c).unwrap()), code);
+                    return (channels.map(|c| String::from_utf8_lossy(&c).into_owned()), code);
                 }
-                9 => {}
                 other => panic!("opcode {other}: {payload:?}"),
             }
         }
@@ -232,6 +249,9 @@ struct Spdy {
     socket: Socket,
     encoder: Encoder,
     decoder: Decoder,
+    /// What came of each stream.
+    said: HashMap<u32, Vec<u8>>,
+    finished: Vec<u32>,
 }
 
 impl Spdy {
@@ -240,6 +260,8 @@ impl Spdy {
             socket,
             encoder: Encoder::default(),
             decoder: Decoder::default(),
+            said: HashMap::new(),
+            finished: Vec::new(),
         }
     }
 
@@ -266,21 +288,16 @@ impl Spdy {
 
     /// What comes of these streams up to their ends.
     async fn all<const N: usize>(&mut self, ids: [u32; N]) -> [String; N] {
-        let mut said: [Vec<u8>; N] = std::array::from_fn(|_| Vec::new());
-        let mut open = ids.to_vec();
-        while !open.is_empty() {
+        while !ids.iter().all(|id| self.finished.contains(id)) {
             match self.next().await.expect("the streams end before the connection") {
                 Event::Data { id, fin, bytes } => {
-                    let at = ids.iter().position(|i| *i == id).unwrap();
-                    said[at].extend_from_slice(&bytes);
-                    if fin {
-                        open.retain(|i| *i != id);
-                    }
+                    self.said.entry(id).or_default().extend_from_slice(&bytes);
+                    self.finished.extend(fin.then_some(id));
                 }
                 Event::Ping { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
-        said.map(|s| String::from_utf8(s).unwrap())
+        ids.map(|id| String::from_utf8(self.said.remove(&id).unwrap_or_default()).unwrap())
     }
 }

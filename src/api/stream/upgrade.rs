@@ -71,7 +71,9 @@ pub(super) fn negotiate(
         let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
         let accept = key.and_then(websocket::accept).filter(|_| version == Some(b"13"));
         let (Some(accept), &Method::GET) = (accept, method) else {
-            return Err(ApiError::bad_request("unable to upgrade: not a WebSocket handshake of version 13").into_response());
+            return Err(
+                ApiError::bad_request("unable to upgrade: not a WebSocket handshake of version 13").into_response(),
+            );
         };
         let offered: Vec<&str> = list(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
         let protocol = if offered.is_empty() {
@@ -136,7 +138,10 @@ mod tests {
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }
@@ -183,7 +188,11 @@ mod tests {
 
     #[test]
     fn what_wants_no_upgrade_is_told_to() {
-        for lines in [&[][..], &[("upgrade", "websocket")], &[("connection", "Upgrade"), ("upgrade", "h2c")]] {
+        for lines in [
+            &[][..],
+            &[("upgrade", "websocket")],
+            &[("connection", "Upgrade"), ("upgrade", "h2c")],
+        ] {
             let refused = negotiate(&Method::GET, &headers(lines), &[""], &["v4"]).unwrap_err();
             assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{lines:?}");
         }

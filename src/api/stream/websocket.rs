@@ -147,9 +147,7 @@ fn head(input: &mut BytesMut, in_message: bool) -> Result<Option<Frame>, WebSock
     let (opcode, fin) = (one & 0x0f, one & 0x80 != 0);
     let (left, rest, extended) = match (two & 0x7f, rest) {
         (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest, 2),
-        (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
-            (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest, 8)
-        }
+        (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest, 8),
         (126 | 127, _) => return Ok(None),
         (short, rest) => (u64::from(short), rest, 0),
     };
@@ -303,7 +301,10 @@ pub(super) mod tests {
 
     #[test]
     fn the_handshake_is_answered_as_the_rfc_shows_it() {
-        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ==").unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accept(b"dGhlIHNhbXBsZSBub25jZQ==").unwrap(),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 
     proptest! {

@@ -32,7 +32,10 @@ impl Pod {
                 // What was upgraded to: everything comes back in capitals.
                 let mut buffer = [0; 100];
                 while let Ok(length @ 1..) = connection.read(&mut buffer).await {
-                    connection.write_all(&buffer[..length].to_ascii_uppercase()).await.unwrap();
+                    connection
+                        .write_all(&buffer[..length].to_ascii_uppercase())
+                        .await
+                        .unwrap();
                 }
             }
             String::from_utf8(got).unwrap()
@@ -123,7 +126,11 @@ async fn redirects_lead_through_the_proxy() {
             .body(Body::empty())
             .unwrap();
         let (_, headers, _) = passed(request, &pod.target()).await;
-        assert_eq!(headers["location"], expected.unwrap_or_else(|| location.to_owned()), "{location}");
+        assert_eq!(
+            headers["location"],
+            expected.unwrap_or_else(|| location.to_owned()),
+            "{location}"
+        );
     }
     // Without its slash, the root itself is one.
     let nowhere = Target {
@@ -183,14 +190,20 @@ async fn other_protocols_go_through_both_ways() {
         assert!(client.read_buf(&mut got).await.unwrap() > 0);
     }
     let head = String::from_utf8(got).unwrap();
-    assert!(head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"),
+        "{head}"
+    );
     client.write_all(b"hello").await.unwrap();
     let mut answer = [0; 5];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HELLO");
     drop(client);
     let got = pod.task.await.unwrap();
-    assert!(got.contains("sec-websocket-protocol: chat\r\n") && got.contains("sec-websocket-key: k"), "{got}");
+    assert!(
+        got.contains("sec-websocket-protocol: chat\r\n") && got.contains("sec-websocket-key: k"),
+        "{got}"
+    );
     stop.send_replace(true);
     serving.await.unwrap();
 }

@@ -167,7 +167,9 @@ mod tests {
     #[test]
     fn the_dictionary_is_that_of_spdy_3() {
         assert_eq!(dictionary().len(), 1423);
-        let id = Compress::new(Compression::fast(), true).set_dictionary(dictionary()).unwrap();
+        let id = Compress::new(Compression::fast(), true)
+            .set_dictionary(dictionary())
+            .unwrap();
         assert_eq!(id, 0xe3c6_a7c2);
     }
 

@@ -84,7 +84,8 @@ impl Local {
         };
         tokio::spawn(async move {
             let code = child.wait().await.ok().and_then(|status| status.code());
-            let _nobody_waits = ended.send(code.map_or_else(|| SessionEnd::Lost("killed".to_owned()), SessionEnd::Code));
+            let _nobody_waits =
+                ended.send(code.map_or_else(|| SessionEnd::Lost("killed".to_owned()), SessionEnd::Code));
         });
         Ok(session)
     }
@@ -98,7 +99,9 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let group = self.group.and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
+        let group = self
+            .group
+            .and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
         if let Some(group) = group {
             let _gone_already = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }

@@ -9,7 +9,12 @@ use crate::runtime::stream::TerminalSize;
 fn exec(query: &str, command: &[&str]) -> String {
     let command: String = command
         .iter()
-        .map(|word| format!("&command={}", word.replace(' ', "%20").replace(';', "%3B").replace('&', "%26")))
+        .map(|word| {
+            format!(
+                "&command={}",
+                word.bytes().map(|b| format!("%{b:02x}")).collect::<String>()
+            )
+        })
         .collect();
     format!("{WEB}/exec?container=main&{query}{command}")
 }
@@ -23,11 +28,18 @@ fn json_of(text: &str) -> Value {
 #[tokio::test]
 async fn a_program_gets_its_input_and_its_end() {
     let rig = Rig::start().await;
-    let path = exec("stdin=true&stdout=true&stderr=true", &["sh", "-c", "sort; echo done >&2"]);
+    let path = exec(
+        "stdin=true&stdout=true&stderr=true",
+        &["sh", "-c", "sort; echo done >&2"],
+    );
     let mut socket = rig.websocket(&path, "v5.channel.k8s.io").await;
     socket.send(0, b"b\n").await;
     // Text is taken too, and pieces of a message.
-    socket.io.write_all(&masked(websocket::TEXT, false, b"\0a")).await.unwrap();
+    socket
+        .io
+        .write_all(&masked(websocket::TEXT, false, b"\0a"))
+        .await
+        .unwrap();
     socket.io.write_all(&masked(9, true, b"are you there")).await.unwrap();
     socket.io.write_all(&masked(0, true, b"\n")).await.unwrap();
     socket.send(0, b"").await;
@@ -44,16 +56,24 @@ async fn a_program_gets_its_input_and_its_end() {
     }
     assert_eq!(pong.unwrap(), b"are you there");
     let ([_, stdout, stderr, status], code) = socket.all().await;
-    let early = first.map(|f| String::from_utf8(f[1..].to_vec()).unwrap()).unwrap_or_default();
+    let early = first
+        .map(|f| String::from_utf8(f[1..].to_vec()).unwrap())
+        .unwrap_or_default();
     assert_eq!((early + &stdout).as_str(), "a\nb\n");
-    assert_eq!((stderr.as_str(), json_of(&status), code), ("done\n", json_of(SUCCESS), 1000));
+    assert_eq!(
+        (stderr.as_str(), json_of(&status), code),
+        ("done\n", json_of(SUCCESS), 1000)
+    );
     rig.stop().await;
 }
 
 #[tokio::test]
 async fn each_version_tells_the_exit_code_in_its_own_way() {
     let rig = Rig::start().await;
-    let path = exec("stdout=true&stderr=true", &["sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let path = exec(
+        "stdout=true&stderr=true",
+        &["sh", "-c", "echo out; echo err >&2; exit 3"],
+    );
     for protocol in [
         "v5.channel.k8s.io",
         "v4.channel.k8s.io",
@@ -64,11 +84,21 @@ async fn each_version_tells_the_exit_code_in_its_own_way() {
     ] {
         let mut socket = rig.websocket(&path, protocol).await;
         let ([_, stdout, stderr, status], code) = socket.all().await;
-        assert_eq!((stdout.as_str(), stderr.as_str(), code), ("out\n", "err\n", 1000), "{protocol}");
+        assert_eq!(
+            (stdout.as_str(), stderr.as_str(), code),
+            ("out\n", "err\n", 1000),
+            "{protocol}"
+        );
         if protocol.starts_with("v5") || protocol.starts_with("v4") {
-            assert_eq!(json_of(&status)["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
+            assert_eq!(
+                json_of(&status)["details"]["causes"][0],
+                json!({"reason": "ExitCode", "message": "3"})
+            );
         } else {
-            assert_eq!(status, "command terminated with non-zero exit code: exit status 3", "{protocol}");
+            assert_eq!(
+                status, "command terminated with non-zero exit code: exit status 3",
+                "{protocol}"
+            );
         }
     }
     rig.stop().await;
@@ -82,8 +112,16 @@ async fn base64_channels_are_text_both_ways() {
         let mut socket = rig.websocket(&path, protocol).await;
         // In pieces that Base64 does not end at.
         let text = format!("0{}", STANDARD.encode("hello, world"));
-        socket.io.write_all(&masked(1, false, &text.as_bytes()[..6])).await.unwrap();
-        socket.io.write_all(&masked(0, true, &text.as_bytes()[6..])).await.unwrap();
+        socket
+            .io
+            .write_all(&masked(1, false, &text.as_bytes()[..6]))
+            .await
+            .unwrap();
+        socket
+            .io
+            .write_all(&masked(0, true, &text.as_bytes()[6..]))
+            .await
+            .unwrap();
         let mut said = Vec::new();
         loop {
             let (opcode, payload) = socket.frame().await;
@@ -120,10 +158,15 @@ async fn a_terminal_has_its_size_from_the_beginning() {
 #[tokio::test]
 async fn what_cannot_be_executed_is_told_with_a_status() {
     let rig = Rig::start().await;
-    let mut socket = rig.websocket(&exec("stdout=true", &["no-such-program"]), "v4.channel.k8s.io").await;
+    let mut socket = rig
+        .websocket(&exec("stdout=true", &["no-such-program"]), "v4.channel.k8s.io")
+        .await;
     let ([_, _, _, status], code) = socket.all().await;
     let status = json_of(&status);
-    assert_eq!((status["reason"].as_str(), status["code"].as_i64(), code), (Some("InternalError"), Some(500), 1000));
+    assert_eq!(
+        (status["reason"].as_str(), status["code"].as_i64(), code),
+        (Some("InternalError"), Some(500), 1000)
+    );
     assert_eq!(
         status["message"],
         "Internal error occurred: error executing command in container: exec: \"no-such-program\": no such file or directory"
@@ -141,7 +184,10 @@ async fn spdy_has_a_stream_for_everything() {
         ("POST", "channel.k8s.io"),
         ("POST", "v5.channel.k8s.io"),
     ] {
-        let path = exec("stdin=true&stdout=true&stderr=true", &["sh", "-c", "cat; echo err >&2; exit 7"]);
+        let path = exec(
+            "stdin=true&stdout=true&stderr=true",
+            &["sh", "-c", "cat; echo err >&2; exit 7"],
+        );
         let mut spdy = rig.spdy(method, &path, protocol).await;
         for (id, name) in [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr")] {
             spdy.open(id, &[("streamtype", name)]).await;
@@ -186,7 +232,10 @@ async fn a_slow_reader_slows_the_program_down_and_loses_nothing() {
     let sending = tokio::spawn(async move {
         for _ in 0..200 {
             // One message that is larger than any buffer.
-            write.write_all(&masked(2, true, &[&[0][..], &to_send].concat())).await.unwrap();
+            write
+                .write_all(&masked(2, true, &[&[0][..], &to_send].concat()))
+                .await
+                .unwrap();
             counted.fetch_add(to_send.len(), std::sync::atomic::Ordering::SeqCst);
         }
         write.write_all(&masked(2, true, &[255, 0])).await.unwrap();
@@ -244,7 +293,11 @@ async fn a_client_that_vanishes_takes_its_program_with_it() {
     // One that says goodbye is answered.
     let mut polite = rig.websocket(&sleeping, "v4.channel.k8s.io").await;
     rig.local.until_alive(1).await;
-    polite.io.write_all(&masked(8, true, &1000_u16.to_be_bytes())).await.unwrap();
+    polite
+        .io
+        .write_all(&masked(8, true, &1000_u16.to_be_bytes()))
+        .await
+        .unwrap();
     let (_, code) = polite.all().await;
     assert_eq!(code, 1000);
     rig.local.until_alive(0).await;
@@ -261,11 +314,16 @@ async fn a_client_that_vanishes_takes_its_program_with_it() {
 #[tokio::test]
 async fn a_stopping_agent_ends_its_streams_and_says_so() {
     let rig = Rig::start().await;
-    let mut socket = rig.websocket(&exec("stdout=true", &["sleep", "1000"]), "v5.channel.k8s.io").await;
+    let mut socket = rig
+        .websocket(&exec("stdout=true", &["sleep", "1000"]), "v5.channel.k8s.io")
+        .await;
     rig.local.until_alive(1).await;
     rig.stop.send_replace(true);
     let ([_, _, _, status], code) = socket.all().await;
-    assert_eq!(json_of(&status)["message"], "Internal error occurred: the agent is stopping");
+    assert_eq!(
+        json_of(&status)["message"],
+        "Internal error occurred: the agent is stopping"
+    );
     assert_eq!(code, 1000);
     rig.stop().await;
 }
@@ -273,9 +331,14 @@ async fn a_stopping_agent_ends_its_streams_and_says_so() {
 #[tokio::test]
 async fn a_stream_without_data_ends_in_the_end() {
     let rig = Rig::with(Limits::default(), Duration::from_millis(100)).await;
-    let mut socket = rig.websocket(&exec("stdout=true", &["sleep", "1000"]), "v5.channel.k8s.io").await;
+    let mut socket = rig
+        .websocket(&exec("stdout=true", &["sleep", "1000"]), "v5.channel.k8s.io")
+        .await;
     let ([_, _, _, status], _) = socket.all().await;
-    assert!(json_of(&status)["message"].as_str().unwrap().contains("idle"), "{status}");
+    assert!(
+        json_of(&status)["message"].as_str().unwrap().contains("idle"),
+        "{status}"
+    );
     rig.stop().await;
 }
 
@@ -289,7 +352,9 @@ async fn more_streams_than_allowed_are_told_to_come_back() {
     let path = exec("stdout=true", &["sleep", "1000"]);
     let first = rig.websocket(&path, "v5.channel.k8s.io").await;
     rig.local.until_alive(1).await;
-    let (head, _) = rig.ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n{WEBSOCKET}\r\n")).await;
+    let (head, _) = rig
+        .ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n{WEBSOCKET}\r\n"))
+        .await;
     assert!(head.starts_with("HTTP/1.1 429"), "{head}");
     drop(first);
     rig.local.until_alive(0).await;

@@ -5,7 +5,8 @@ use super::*;
 #[tokio::test]
 async fn what_cannot_be_reached_is_a_status() {
     let rig = Rig::start().await;
-    rig.pod("near", &["main"], &["main"], &json!({"podIP": "127.0.0.1"})).await;
+    rig.pod("near", &["main"], &["main"], &json!({"podIP": "127.0.0.1"}))
+        .await;
     for (id, code, message) in [
         ("none", 404, "pods \"none\" not found"),
         ("a:b:c:d", 400, "invalid pod request \"a:b:c:d\""),
@@ -16,7 +17,11 @@ async fn what_cannot_be_reached_is_a_status() {
     ] {
         let path = format!("/api/v1/namespaces/default/pods/{id}/proxy/x");
         let status = rig.refused("PUT", &path, "").await;
-        assert_eq!((status["code"].as_i64(), status["message"].as_str()), (Some(code), Some(message)), "{id}");
+        assert_eq!(
+            (status["code"].as_i64(), status["message"].as_str()),
+            (Some(code), Some(message)),
+            "{id}"
+        );
     }
     rig.stop().await;
 }

@@ -9,17 +9,41 @@ async fn what_cannot_be_begun_is_a_status() {
     rig.pod("done", &["only"], &[], &json!({"phase": "Succeeded"})).await;
     let upgrade = WEBSOCKET.replace("connection: Upgrade\r\n", "connection: Upgrade\r\n");
     for (path, code, message) in [
-        ("web/exec?container=main&stdout=true", 400, "you must specify at least one command for the container"),
-        ("web/exec?container=main&command=ls", 400, "you must specify at least 1 of stdin, stdout, stderr"),
-        ("web/exec?container=main&command=ls&tty=true&stderr=true", 400, "you must specify at least 1 of stdin, stdout, stderr"),
+        (
+            "web/exec?container=main&stdout=true",
+            400,
+            "you must specify at least one command for the container",
+        ),
+        (
+            "web/exec?container=main&command=ls",
+            400,
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ),
+        (
+            "web/exec?container=main&command=ls&tty=true&stderr=true",
+            400,
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ),
         (
             "web/exec?command=ls&stdout=true",
             400,
             "a container name must be specified for pod web, choose one of: [main side idle]",
         ),
-        ("web/exec?container=x&command=ls&stdout=true", 400, "container x is not valid for pod web"),
-        ("web/exec?container=idle&command=ls&stdout=true", 404, "container not found (\"idle\")"),
-        ("web/attach?container=idle&stdout=true", 404, "container not found (\"idle\")"),
+        (
+            "web/exec?container=x&command=ls&stdout=true",
+            400,
+            "container x is not valid for pod web",
+        ),
+        (
+            "web/exec?container=idle&command=ls&stdout=true",
+            404,
+            "container not found (\"idle\")",
+        ),
+        (
+            "web/attach?container=idle&stdout=true",
+            404,
+            "container not found (\"idle\")",
+        ),
         ("none/exec?command=ls&stdout=true", 404, "pods \"none\" not found"),
         ("none/portforward", 404, "pods \"none\" not found"),
         ("done/portforward", 404, "pod not found (\"done_default\")"),
@@ -29,11 +53,20 @@ async fn what_cannot_be_begun_is_a_status() {
     ] {
         let path = format!("/api/v1/namespaces/default/pods/{path}");
         let status = rig.refused("GET", &path, &upgrade).await;
-        assert_eq!((status["code"].as_i64(), status["message"].as_str()), (Some(code), Some(message)), "{path}");
+        assert_eq!(
+            (status["code"].as_i64(), status["message"].as_str()),
+            (Some(code), Some(message)),
+            "{path}"
+        );
         assert_eq!(status["kind"], "Status");
     }
-    let plain = rig.refused("POST", &format!("{WEB}/exec?container=main&command=ls&stdout=true"), "").await;
-    assert_eq!((plain["code"].as_i64(), plain["message"].as_str()), (Some(400), Some("Upgrade request required")));
+    let plain = rig
+        .refused("POST", &format!("{WEB}/exec?container=main&command=ls&stdout=true"), "")
+        .await;
+    assert_eq!(
+        (plain["code"].as_i64(), plain["message"].as_str()),
+        (Some(400), Some("Upgrade request required"))
+    );
     let unknown = rig
         .refused(
             "GET",
