@@ -53,7 +53,9 @@ impl Target {
                     "failed to connect to localhost:{port} inside the pod: {}",
                     super::dial_error(source)
                 ),
-                other => super::session::chain(other),
+                StreamError::NotRunning(_) | StreamError::NotExecuted(_) | StreamError::Shim(_) => {
+                    super::session::chain(&error)
+                }
             };
             self.refused(port, &why)
         })
@@ -98,7 +100,7 @@ impl Pair {
             {
                 return;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         // Cancel-safe: what is dropped here ends the connection to the pod, as the client wants.
         tokio::select! {

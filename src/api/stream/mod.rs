@@ -126,6 +126,7 @@ impl Context {
 }
 
 /// `corev1.PodExecOptions` and `PodAttachOptions`.
+#[expect(clippy::struct_excessive_bools, reason = "they are Kubernetes' own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Options {
     container: Option<String>,
@@ -242,13 +243,13 @@ async fn begin(
     let spdys = [REMOTE_SPDY, &[V5]].concat();
     let transport = match upgrade::negotiate(request.method(), &request.headers().clone(), REMOTE_WEBSOCKET, &spdys) {
         Ok(transport) => transport,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let context = Context::new(api, head);
     let streams = Arc::clone(&api.pod_streams);
     upgraded(api, request, transport, move |io, transport| async move {
         let work = remote(io, &transport, &options, start, &uid, streams, &context);
-        context.bounded(work).await;
+        context.bounded(Box::pin(work)).await;
     })
 }
 
@@ -320,7 +321,8 @@ async fn remote(
                 let _gone = first.send(&[]).await;
                 session::serve(client, start, uid, streams, context).await;
             };
-            until_closed(channels::drive(io, layout, wire.clone(), queues), serving).await;
+            let connection = channels::drive(io, layout, wire.clone(), queues);
+            until_closed(Box::pin(connection), Box::pin(serving)).await;
         }
         Transport::Spdy { protocol } => {
             let (opened, streams_opened) = multiplex::opened();
@@ -332,7 +334,8 @@ async fn remote(
                     wire.end().await;
                 }
             };
-            until_closed(multiplex::drive(io, opened, wire.clone(), queues), serving).await;
+            let connection = multiplex::drive(io, opened, wire.clone(), queues);
+            until_closed(Box::pin(connection), Box::pin(serving)).await;
         }
     }
 }
@@ -438,7 +441,7 @@ async fn port_forward(State(api): State<Api>, head: Head, request: Request) -> R
     );
     let transport = match agreed {
         Ok(transport) => transport,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let is_channels = matches!(&transport, Transport::WebSocket { protocol, .. } if *protocol != PORT_FORWARD_TUNNEL);
     let ports = match is_channels.then(|| ports(&head.params)).transpose() {
@@ -447,9 +450,8 @@ async fn port_forward(State(api): State<Api>, head: Head, request: Request) -> R
     };
     let context = Context::new(&api, &head);
     upgraded(&api, request, transport, move |io, transport| async move {
-        context
-            .bounded(forwarded(io, &transport, &ports, &target, &context))
-            .await;
+        let work = forwarded(io, &transport, &ports, &target, &context);
+        context.bounded(Box::pin(work)).await;
     })
 }
 
@@ -466,7 +468,8 @@ async fn forwarded(
         Transport::Spdy { .. } => {
             let (opened, streams) = multiplex::opened();
             let serving = forward::serve_streams(streams, wire.clone(), target, context);
-            until_closed(multiplex::drive(io, opened, wire.clone(), queues), serving).await;
+            let connection = multiplex::drive(io, opened, wire.clone(), queues);
+            until_closed(Box::pin(connection), Box::pin(serving)).await;
         }
         Transport::WebSocket { protocol, .. } if *protocol == PORT_FORWARD_TUNNEL => {
             let (sender, incoming) = tokio::sync::mpsc::channel(wire::PIECES);
@@ -480,11 +483,8 @@ async fn forwarded(
             let (opened, streams) = multiplex::opened();
             let inside = async {
                 let serving = forward::serve_streams(streams, inner_wire.clone(), target, context);
-                until_closed(
-                    multiplex::drive(inner, opened, inner_wire.clone(), inner_queues),
-                    serving,
-                )
-                .await;
+                let connection = multiplex::drive(inner, opened, inner_wire.clone(), inner_queues);
+                until_closed(Box::pin(connection), Box::pin(serving)).await;
             };
             let serving = async {
                 tokio::join!(inside, tunnel(outside, incoming, &outgoing));
@@ -492,7 +492,7 @@ async fn forwarded(
                 let _gone = wire.frame(websocket::close(websocket::NORMAL)).await;
                 wire.end().await;
             };
-            until_closed(outer, serving).await;
+            until_closed(Box::pin(outer), Box::pin(serving)).await;
         }
         Transport::WebSocket { protocol, .. } => {
             let base64 = *protocol == V4_BASE64;
@@ -500,7 +500,8 @@ async fn forwarded(
             let (layout, incoming) = Layout::channels(&data, base64, false);
             let framing = |channel| framing(base64, channel);
             let serving = forward::serve_channels(ports, incoming, framing, wire.clone(), target, context);
-            until_closed(channels::drive(io, layout, wire.clone(), queues), serving).await;
+            let connection = channels::drive(io, layout, wire.clone(), queues);
+            until_closed(Box::pin(connection), Box::pin(serving)).await;
         }
     }
 }
@@ -534,6 +535,10 @@ async fn tunnel(io: impl AsyncRead + AsyncWrite, mut from: Incoming, to: &Outgoi
 }
 
 /// A failed connect in the words that clients know from Go.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of the standard library are many, and grow"
+)]
 fn dial_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),

@@ -162,7 +162,7 @@ impl Table {
         self.slots
             .retain(|_, slot| !slot.reset.is_closed() || slot.data.as_ref().is_some_and(|d| !d.is_closed()));
         // A number that is not new would give a second owner to a stream's bytes.
-        let refusal = if id % 2 == 0 || id <= self.last {
+        let refusal = if id.is_multiple_of(2) || id <= self.last {
             Some(spdy::PROTOCOL_ERROR)
         } else if self.slots.len() >= STREAMS || self.opened.is_closed() {
             Some(spdy::REFUSED_STREAM)

@@ -84,8 +84,8 @@ impl Target {
     fn of(pod: &Pod, scheme: &str, port: &str) -> Result<Self, ApiError> {
         let is_https = scheme == "https";
         let port = if port.is_empty() {
-            let containers = pod.spec.iter().flat_map(|s| &s.containers);
-            let first = containers.filter_map(|c| c.ports.iter().flatten().next()).next();
+            let mut containers = pod.spec.iter().flat_map(|s| &s.containers);
+            let first = containers.find_map(|c| c.ports.iter().flatten().next());
             first.map_or(if is_https { 443 } else { 80 }, |p| {
                 u16::try_from(p.container_port).unwrap_or(0)
             })

@@ -130,11 +130,13 @@ async fn run(client: &mut Client, start: Start, uid: &Uid, streams: Arc<dyn Stre
                 *size = tokio::time::timeout(FIRST_SIZE, sizes.next()).await.ok().flatten();
             }
             let program = exec.command.first().cloned().unwrap_or_default();
-            streams.exec(uid, exec).await.map_err(|error| match error {
+            streams.exec(uid, exec).await.map_err(|error| match &error {
                 StreamError::NotExecuted(why) => {
                     format!("error executing command in container: exec: \"{program}\": {why}")
                 }
-                other => format!("error executing command in container: {}", chain(&other)),
+                StreamError::NotRunning(_) | StreamError::Dial { .. } | StreamError::Shim(_) => {
+                    format!("error executing command in container: {}", chain(&error))
+                }
             })
         }
         Start::Attach { container, wanted } => streams

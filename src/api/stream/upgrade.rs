@@ -63,17 +63,17 @@ pub(super) fn negotiate(
     headers: &HeaderMap,
     websockets: &[&'static str],
     spdys: &[&'static str],
-) -> Result<Transport, Response> {
-    let upgrade_required = || ApiError::bad_request("Upgrade request required").into_response();
+) -> Result<Transport, Box<Response>> {
+    let refused = |error: ApiError| Box::new(error.into_response());
+    let upgrade_required = || refused(ApiError::bad_request("Upgrade request required"));
     let wanted = wanted(headers).ok_or_else(upgrade_required)?;
     if wanted.eq_ignore_ascii_case("websocket") {
         let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
         let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
         let accept = key.and_then(websocket::accept).filter(|_| version == Some(b"13"));
         let (Some(accept), &Method::GET) = (accept, method) else {
-            return Err(
-                ApiError::bad_request("unable to upgrade: not a WebSocket handshake of version 13").into_response(),
-            );
+            let message = "unable to upgrade: not a WebSocket handshake of version 13";
+            return Err(refused(ApiError::bad_request(message)));
         };
         let offered: Vec<&str> = list(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
         let protocol = if offered.is_empty() {
@@ -83,7 +83,7 @@ pub(super) fn negotiate(
         };
         return match protocol {
             Some(protocol) => Ok(Transport::WebSocket { protocol, accept }),
-            None => Err(no_common_protocol(&offered, websockets).into_response()),
+            None => Err(refused(no_common_protocol(&offered, websockets))),
         };
     }
     if !wanted.eq_ignore_ascii_case("SPDY/3.1") {
@@ -92,19 +92,17 @@ pub(super) fn negotiate(
     let offered: Vec<&str> = list(headers, &STREAM_PROTOCOL).collect();
     if offered.is_empty() {
         let message = "unable to upgrade: X-Stream-Protocol-Version is required";
-        return Err(ApiError::bad_request(message).into_response());
+        return Err(refused(ApiError::bad_request(message)));
     }
-    match chosen(&offered, spdys) {
-        Some(protocol) => Ok(Transport::Spdy { protocol }),
-        None => {
-            let mut response = no_common_protocol(&offered, spdys).into_response();
-            for known in spdys {
-                let known = HeaderValue::from_static(known);
-                response.headers_mut().append(ACCEPTED_STREAM_PROTOCOL, known);
-            }
-            Err(response)
-        }
+    if let Some(protocol) = chosen(&offered, spdys) {
+        return Ok(Transport::Spdy { protocol });
     }
+    let mut response = no_common_protocol(&offered, spdys).into_response();
+    for known in spdys {
+        let known = HeaderValue::from_static(known);
+        response.headers_mut().append(ACCEPTED_STREAM_PROTOCOL, known);
+    }
+    Err(Box::new(response))
 }
 
 impl Transport {

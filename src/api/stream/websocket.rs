@@ -147,8 +147,11 @@ fn head(input: &mut BytesMut, in_message: bool) -> Result<Option<Frame>, WebSock
     let (opcode, fin) = (one & 0x0f, one & 0x80 != 0);
     let (left, rest, extended) = match (two & 0x7f, rest) {
         (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest, 2),
-        (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest, 8),
-        (126 | 127, _) => return Ok(None),
+        (127, rest) => match rest.split_first_chunk::<8>() {
+            Some((length, rest)) => (u64::from_be_bytes(*length), rest, 8),
+            None => return Ok(None),
+        },
+        (126, _) => return Ok(None),
         (short, rest) => (u64::from(short), rest, 0),
     };
     if left > u64::MAX >> 1 {

@@ -162,7 +162,7 @@ async fn channels_have_two_numbers_for_each_port_of_the_query() {
     let rig = Rig::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (heard, mut hears) = mpsc::channel(1);
+    let (heard, mut words) = mpsc::channel(1);
     tokio::spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
         let mut buffer = [0; 5];
@@ -181,7 +181,7 @@ async fn channels_have_two_numbers_for_each_port_of_the_query() {
             continue;
         }
         socket.send(0, b"hello").await;
-        assert_eq!(&hears.recv().await.unwrap(), b"hello");
+        assert_eq!(&words.recv().await.unwrap(), b"hello");
         let mut channels: [Vec<u8>; 4] = Default::default();
         let code = loop {
             let (opcode, payload) = socket.frame().await;

@@ -1,5 +1,7 @@
 //! exec and attach.
 
+use std::fmt::Write as _;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -7,16 +9,14 @@ use super::*;
 use crate::runtime::stream::TerminalSize;
 
 fn exec(query: &str, command: &[&str]) -> String {
-    let command: String = command
-        .iter()
-        .map(|word| {
-            format!(
-                "&command={}",
-                word.bytes().map(|b| format!("%{b:02x}")).collect::<String>()
-            )
-        })
-        .collect();
-    format!("{WEB}/exec?container=main&{query}{command}")
+    let mut words = String::new();
+    for word in command {
+        words.push_str("&command=");
+        for byte in word.bytes() {
+            write!(words, "%{byte:02x}").unwrap();
+        }
+    }
+    format!("{WEB}/exec?container=main&{query}{words}")
 }
 
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;

@@ -7,7 +7,6 @@ async fn what_cannot_be_begun_is_a_status() {
     let rig = Rig::start().await;
     rig.pod("one", &["only"], &["only"], &json!({})).await;
     rig.pod("done", &["only"], &[], &json!({"phase": "Succeeded"})).await;
-    let upgrade = WEBSOCKET.replace("connection: Upgrade\r\n", "connection: Upgrade\r\n");
     for (path, code, message) in [
         (
             "web/exec?container=main&stdout=true",
@@ -52,7 +51,7 @@ async fn what_cannot_be_begun_is_a_status() {
         ("web/portforward?ports=x", 400, "unable to parse \"x\" as a port"),
     ] {
         let path = format!("/api/v1/namespaces/default/pods/{path}");
-        let status = rig.refused("GET", &path, &upgrade).await;
+        let status = rig.refused("GET", &path, WEBSOCKET).await;
         assert_eq!(
             (status["code"].as_i64(), status["message"].as_str()),
             (Some(code), Some(message)),
@@ -71,7 +70,7 @@ async fn what_cannot_be_begun_is_a_status() {
         .refused(
             "GET",
             &format!("{WEB}/exec?container=main&command=ls&stdout=true"),
-            &format!("{upgrade}sec-websocket-protocol: v9.channel.k8s.io\r\n"),
+            &format!("{WEBSOCKET}sec-websocket-protocol: v9.channel.k8s.io\r\n"),
         )
         .await;
     assert_eq!(unknown["code"], 403);
