@@ -97,6 +97,22 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     authority.split(':').next()
 }
 
+/// Whether an `Origin` is the habit of a program, as of Python's WebSockets, and not of a page: it is this server itself
+/// that is named, for a WebSocket, by a client that does not say what it is. Every browser says so, whatever a page wants.
+fn is_a_programs_own(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &axum::http::HeaderValue| value.to_str().ok())
+    };
+    let is_own = text(header::ORIGIN).and_then(|origin| origin.strip_prefix("https://"));
+    is_own.is_some()
+        && is_own == text(header::HOST)
+        && text(header::UPGRADE).is_some_and(|to| to.eq_ignore_ascii_case("websocket"))
+        && !headers.contains_key(header::USER_AGENT)
+        && !headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
+}
+
 fn check(request: &Request) -> Result<(), ApiError> {
     let peer = request.extensions().get::<Peer>();
     if let Some(Peer {
@@ -106,7 +122,7 @@ fn check(request: &Request) -> Result<(), ApiError> {
     }) = peer
     {
         // No page of any browser has business here, whatever certificate the browser may hold.
-        if request.headers().contains_key(header::ORIGIN) {
+        if request.headers().contains_key(header::ORIGIN) && !is_a_programs_own(request.headers()) {
             return Err(ApiError::Forbidden {
                 message: "requests from web pages are refused".to_owned(),
             });
@@ -192,6 +208,30 @@ mod tests {
         assert_eq!(of("/x", Some("localhost")).as_deref(), Some("localhost"));
         assert_eq!(of("https://evil.example/x", None).as_deref(), Some("evil.example"));
         assert_eq!(of("/x", None), None);
+    }
+
+    #[test]
+    fn an_origin_is_forgiven_to_programs_alone() {
+        let own = [("origin", "https://h:1"), ("host", "h:1"), ("upgrade", "websocket")];
+        let of = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.insert(*name, axum::http::HeaderValue::from_static(value));
+            }
+            is_a_programs_own(&headers)
+        };
+        assert!(of(&own));
+        assert!(!of(&own[..2]), "no WebSocket");
+        for more in [
+            ("user-agent", "Mozilla/5.0"),
+            ("sec-fetch-site", "same-origin"),
+            ("host", "other:1"),
+            ("origin", "https://evil.example"),
+            ("origin", "http://h:1"),
+            ("origin", "null"),
+        ] {
+            assert!(!of(&[&own[..], &[more]].concat()), "{more:?}");
+        }
     }
 
     #[test]

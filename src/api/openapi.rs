@@ -245,7 +245,44 @@ const LOG: &[Parameter] = &[
     Parameter("sinceTime", Type::String, "Only what is not older (RFC 3339)."),
     Parameter("tailLines", Type::Integer, "Only so many lines from the end."),
     Parameter("limitBytes", Type::Integer, "At most so many bytes."),
+    Parameter(
+        "stream",
+        Type::String,
+        "`All` (default), `Stdout` or `Stderr`; one alone not together with `tailLines`.",
+    ),
 ];
+const REMOTE: &[Parameter] = &[
+    Parameter(
+        "container",
+        Type::String,
+        "Which container; needed where there are several.",
+    ),
+    Parameter("stdin", Type::Boolean, "Stream to its standard input."),
+    Parameter("stdout", Type::Boolean, "Stream its standard output."),
+    Parameter("stderr", Type::Boolean, "Stream its standard error; never with `tty`."),
+    Parameter("tty", Type::Boolean, "With a terminal."),
+];
+const EXEC: &[Parameter] = &[
+    Parameter(
+        "command",
+        Type::String,
+        "The program; given again for each of its arguments.",
+    ),
+    Parameter(
+        "container",
+        Type::String,
+        "Which container; needed where there are several.",
+    ),
+    Parameter("stdin", Type::Boolean, "Stream to its standard input."),
+    Parameter("stdout", Type::Boolean, "Stream its standard output."),
+    Parameter("stderr", Type::Boolean, "Stream its standard error; never with `tty`."),
+    Parameter("tty", Type::Boolean, "With a terminal."),
+];
+const FORWARD: &[Parameter] = &[Parameter(
+    "ports",
+    Type::String,
+    "Which ports, for WebSockets whose channels are those; several with commas.",
+)];
 
 const JSON: &[&str] = &["application/json", "application/yaml"];
 const PATCHES: &[&str] = &[
@@ -463,6 +500,35 @@ fn add_paths(paths: &mut Paths, kind: &Kind) {
                     vec![("200", String::new())],
                 ),
             ),
+            "attach" | "exec" | "portforward" | "proxy" => {
+                let (parameters, description) = match sub.name {
+                    "attach" => (REMOTE, "Be at a container's input and output (WebSocket or SPDY/3.1)."),
+                    "exec" => (EXEC, "Run a program in a container (WebSocket or SPDY/3.1)."),
+                    "portforward" => (FORWARD, "Reach ports of the pod (WebSocket or SPDY/3.1)."),
+                    _ => (
+                        &[][..],
+                        "Pass a request on to a port of the pod; paths beneath this one too.",
+                    ),
+                };
+                for (verb, method) in CONNECT {
+                    if sub.name != "proxy" && !matches!(method, HttpMethod::Get | HttpMethod::Post) {
+                        continue;
+                    }
+                    let operation = Draft {
+                        kind,
+                        verb: "connect",
+                        action: "connect",
+                        description: description.to_owned(),
+                        in_name: true,
+                        parameters,
+                        body: None,
+                        answers: vec![("200", String::new())],
+                    };
+                    let mut operation = operation.build();
+                    operation.operation_id = Some(format!("connect{verb}{}{}", kind.kind, capital(sub.name)));
+                    add(&path, method.clone(), operation);
+                }
+            }
             "status" => add(
                 &path,
                 HttpMethod::Get,
@@ -495,6 +561,26 @@ fn add_paths(paths: &mut Paths, kind: &Kind) {
             ),
         );
     }
+}
+
+/// The methods of streams, as their operations are named.
+const CONNECT: &[(&str, HttpMethod)] = &[
+    ("Get", HttpMethod::Get),
+    ("Post", HttpMethod::Post),
+    ("Put", HttpMethod::Put),
+    ("Delete", HttpMethod::Delete),
+    ("Patch", HttpMethod::Patch),
+    ("Head", HttpMethod::Head),
+    ("Options", HttpMethod::Options),
+];
+
+/// `Exec` of `exec`.
+fn capital(name: &str) -> String {
+    let mut letters = name.chars();
+    letters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string() + letters.as_str())
+        .unwrap_or_default()
 }
 
 /// The part of the document about one group and version, as `/openapi/v3/...` has it.

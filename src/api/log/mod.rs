@@ -44,6 +44,8 @@ struct Options {
     since: Option<Timestamp>,
     tail: Option<u64>,
     limit: Option<u64>,
+    /// `None`: both.
+    stream: Option<cri::Stream>,
 }
 
 impl Options {
@@ -89,6 +91,28 @@ impl Options {
                 detail: "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned(),
             });
         }
+        let stream = match params.text("stream") {
+            None | Some("All") => None,
+            Some("Stdout") => Some(cri::Stream::Stdout),
+            Some("Stderr") => Some(cri::Stream::Stderr),
+            Some(other) => {
+                faults.push(Fault {
+                    field: "stream".to_owned(),
+                    reason: FaultReason::NotSupported,
+                    detail: format!(
+                        "Unsupported value: \"{other}\": supported values: \"All\", \"Stderr\", \"Stdout\""
+                    ),
+                });
+                None
+            }
+        };
+        if stream.is_some() && tail.is_some() {
+            faults.push(Fault {
+                field: String::new(),
+                reason: FaultReason::Forbidden,
+                detail: "Forbidden: `tailLines` and specific `stream` are mutually exclusive for now".to_owned(),
+            });
+        }
         if !faults.is_empty() {
             return Err(ApiError::Invalid {
                 group: "",
@@ -109,6 +133,7 @@ impl Options {
             since: time.or(ago),
             tail,
             limit,
+            stream,
         })
     }
 }
@@ -276,7 +301,7 @@ pub(crate) async fn serve(State(state): State<Api>, head: Head) -> Result<Respon
     let follower = Follower {
         state,
         reader: Some(reader),
-        printer: Some(cri::Printer::new(options.since, options.timestamps, options.limit)),
+        printer: Some(cri::Printer::new(options.since, options.timestamps, options.limit).only(options.stream)),
         instance: Instance {
             uid: object.uid.0.clone(),
             namespace: object.namespace,
