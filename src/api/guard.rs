@@ -97,8 +97,8 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     authority.split(':').next()
 }
 
-/// Whether an `Origin` is the habit of a program, as of Python's WebSockets, and not of a page: it is this server itself
-/// that is named, for a WebSocket, by a client that does not say what it is. Every browser says so, whatever a page wants.
+/// Whether an `Origin` is the habit of a program, as of Python's clients, and not of a page: it is this server itself that
+/// is named, for a WebSocket, by a client that does not say what it is. Every browser says so, whatever a page wants.
 fn is_a_programs_own(headers: &HeaderMap) -> bool {
     let text = |name| {
         headers

@@ -208,6 +208,41 @@ async fn other_protocols_go_through_both_ways() {
     serving.await.unwrap();
 }
 
+#[tokio::test]
+async fn the_certificates_of_pods_are_not_checked() {
+    let made = rcgen::generate_simple_self_signed(vec!["somebody.else".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let mut tls = acceptor.accept(tcp).await.unwrap();
+        let mut got = Vec::new();
+        while !got.ends_with(b"\r\n\r\n") {
+            assert!(tls.read_buf(&mut got).await.unwrap() > 0);
+        }
+        tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret")
+            .await
+            .unwrap();
+        tls.shutdown().await.unwrap();
+    });
+    let target = Target {
+        is_https: true,
+        address,
+    };
+    let request = Request::get(format!("{PROXY}/")).body(Body::empty()).unwrap();
+    let (code, _, body) = passed(request, &target).await;
+    assert_eq!((code, body.as_str()), (StatusCode::OK, "secret"));
+}
+
 #[test]
 fn ids_name_scheme_and_port() {
     assert_eq!(split("p"), Some(("", "p", "")));

@@ -199,3 +199,34 @@ async fn channels_have_two_numbers_for_each_port_of_the_query() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn halves_without_end_are_refused() {
+    let rig = Rig::start().await;
+    let mut spdy = rig
+        .spdy("POST", &format!("{WEB}/portforward"), "portforward.k8s.io")
+        .await;
+    for at in 0..65 {
+        let request = at.to_string();
+        spdy.open(
+            2 * at + 1,
+            &[("streamtype", "data"), ("port", "80"), ("requestid", &request)],
+        )
+        .await;
+    }
+    let mut answer = spdy.next().await;
+    while matches!(answer, Some(Event::Ping { .. })) {
+        answer = spdy.next().await;
+    }
+    assert_eq!(answer, Some(Event::Reset { id: 129 }));
+    let port = shouting().await;
+    // One that completes a pair is still welcome.
+    drop(spdy);
+    let mut spdy = rig
+        .spdy("POST", &format!("{WEB}/portforward"), "portforward.k8s.io")
+        .await;
+    pair(&mut spdy, 1, port, "0").await;
+    spdy.send(3, true, b"").await;
+    assert_eq!(spdy.all([1, 3]).await[1], "bye");
+    rig.stop().await;
+}

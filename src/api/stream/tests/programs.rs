@@ -360,3 +360,22 @@ async fn more_streams_than_allowed_are_told_to_come_back() {
     rig.local.until_alive(0).await;
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn many_programs_run_side_by_side() {
+    let rig = Rig::start().await;
+    let path = exec("stdin=true&stdout=true", &["cat"]);
+    let one = |at: usize| {
+        let (rig, path) = (&rig, &path);
+        async move {
+            let mut socket = rig.websocket(path, "v5.channel.k8s.io").await;
+            let text = at.to_string().repeat(1000);
+            socket.send(0, text.as_bytes()).await;
+            socket.send(255, &[0]).await;
+            let ([_, stdout, _, status], _) = socket.all().await;
+            assert_eq!((stdout, json_of(&status)), (text, json_of(SUCCESS)));
+        }
+    };
+    futures_util::future::join_all((0..60).map(one)).await;
+    rig.stop().await;
+}
