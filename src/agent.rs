@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -24,10 +25,11 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{privilege, process};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, Uid};
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
 use crate::reconcile::Limits;
+use crate::runtime::stream::{Exec, Session, StreamError, Streams, Wanted};
 use crate::runtime::{Machine, Parts, Settings, Shims};
 use crate::status::NodeFacts;
 use crate::store::Store;
@@ -160,6 +162,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_name: config.node_name.clone(),
         log_dir: config.log_dir.clone(),
         ready: readiness.clone(),
+        streams: Arc::new(NotYet),
+        streaming_idle_timeout: config.streaming_idle_timeout,
         clock,
     };
     let router = api::router(state).merge(api::images::router(images));

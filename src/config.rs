@@ -43,6 +43,9 @@ pub struct Settings {
     /// The longest wait before a failing container is started again, 1s to 300s [default: 300s]
     #[arg(long, env = "PODD_MAX_RESTART_BACKOFF", value_name = "DURATION")]
     pub max_restart_backoff: Option<String>,
+    /// How long exec, attach, port-forward or proxy may be without data before it is ended; 0 for ever [default: 4h]
+    #[arg(long, env = "PODD_STREAMING_IDLE_TIMEOUT", value_name = "DURATION")]
+    pub streaming_idle_timeout: Option<String>,
 }
 
 impl Settings {
@@ -60,6 +63,7 @@ impl Settings {
             cgroup_root,
             node_name,
             max_restart_backoff,
+            streaming_idle_timeout,
         } = self;
         Self {
             root: root.or(below.root),
@@ -72,6 +76,7 @@ impl Settings {
             cgroup_root: cgroup_root.or(below.cgroup_root),
             node_name: node_name.or(below.node_name),
             max_restart_backoff: max_restart_backoff.or(below.max_restart_backoff),
+            streaming_idle_timeout: streaming_idle_timeout.or(below.streaming_idle_timeout),
         }
     }
 
@@ -101,6 +106,8 @@ pub struct Config {
     pub cgroup_root: String,
     pub node_name: String,
     pub max_restart_backoff: Duration,
+    /// [`Duration::MAX`]: for ever.
+    pub streaming_idle_timeout: Duration,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -127,6 +134,7 @@ impl Config {
             cgroup_root,
             node_name,
             max_restart_backoff,
+            streaming_idle_timeout,
         } = settings;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
         let run_dir = absolute("run-dir", run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)))?;
@@ -186,6 +194,20 @@ impl Config {
                     )
                 })?,
         };
+        let streaming_idle_timeout = match streaming_idle_timeout {
+            None => Duration::from_hours(4),
+            Some(text) => match parse_duration(&text) {
+                Some(Duration::ZERO) => Duration::MAX,
+                Some(limit) => limit,
+                None => {
+                    return Err(invalid(
+                        "streaming-idle-timeout",
+                        &text,
+                        "a duration such as 4h, 30m or 90s, or 0",
+                    ));
+                }
+            },
+        };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         Ok(Self {
             root,
@@ -198,6 +220,7 @@ impl Config {
             cgroup_root,
             node_name,
             max_restart_backoff,
+            streaming_idle_timeout,
         })
     }
 }
@@ -217,19 +240,20 @@ fn invalid(setting: &'static str, value: &str, expected: &'static str) -> Config
     }
 }
 
-/// Whole seconds, with `s` or `m`, or `m` and `s`: `90`, `90s`, `1m30s`.
+/// Whole seconds, or hours, minutes and seconds in this order: `90`, `90s`, `1m30s`, `4h`.
 fn parse_duration(text: &str) -> Option<Duration> {
-    let (minutes, rest) = match text.split_once('m') {
-        Some((minutes, rest)) => (minutes.parse::<u64>().ok()?, rest),
-        None => (0, text),
-    };
-    let rest = rest.strip_suffix('s').unwrap_or(rest);
-    let seconds = if rest.is_empty() && text.contains('m') {
-        0
-    } else {
-        rest.parse::<u64>().ok()?
-    };
-    minutes.checked_mul(60)?.checked_add(seconds).map(Duration::from_secs)
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut seconds = 0_u64;
+    for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
+        if let Some((number, after)) = rest.split_once(unit) {
+            seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(length)?)?;
+            rest = after;
+        }
+    }
+    (rest.is_empty() && !text.is_empty()).then(|| Duration::from_secs(seconds))
 }
 
 /// RFC 1123 subdomain, as Kubernetes checks names of objects (`apimachinery/pkg/util/validation`).
@@ -280,6 +304,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:7443");
         assert_eq!(config.node_name, "host-1");
         assert_eq!(config.max_restart_backoff, Duration::from_mins(5));
+        assert_eq!(config.streaming_idle_timeout, Duration::from_hours(4));
     }
 
     #[test]
@@ -302,7 +327,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 5] = [
+        let wrong: [(Settings, &str); 6] = [
             (
                 Settings {
                     listen: Some("localhost".to_owned()),
@@ -338,6 +363,13 @@ mod tests {
                 },
                 "max-restart-backoff",
             ),
+            (
+                Settings {
+                    streaming_idle_timeout: Some("long".to_owned()),
+                    ..Settings::default()
+                },
+                "streaming-idle-timeout",
+            ),
         ];
         for (settings, name) in wrong {
             let error = Config::new(settings, "h").unwrap_err();
@@ -346,11 +378,19 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_seconds_or_minutes() {
-        for (text, seconds) in [("90", 90), ("90s", 90), ("1m30s", 90), ("5m", 300)] {
+    fn durations_are_hours_minutes_and_seconds() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("1m30s", 90),
+            ("5m", 300),
+            ("4h", 14_400),
+            ("1h1s", 3601),
+            ("0", 0),
+        ] {
             assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "s", "1h", "-3", "m"] {
+        for text in ["", "s", "1d", "-3", "m", "1s1m", "1m5", "1h1h"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }

@@ -2,6 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+#[expect(dead_code, reason = "pods are not reached into here")]
+#[path = "../src/api/stream/tests/fake.rs"]
+mod fake;
+
+/// Where the fake looks for them.
+mod model {
+    pub(crate) use podd::model::Uid;
+}
+mod runtime {
+    pub(crate) use podd::runtime::stream;
+}
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -65,6 +77,8 @@ impl Server {
             node_name: "node-1".to_owned(),
             log_dir,
             ready,
+            streams: fake::Local::new(dir.path().to_owned()),
+            streaming_idle_timeout: std::time::Duration::from_hours(4),
             clock: now,
         };
         let (stop, stopping) = watch::channel(false);

@@ -100,6 +100,12 @@ pub enum ApiError {
     },
     #[error("the server rejected our request due to an error in our request: {why}")]
     Unprocessable { why: String },
+    /// What a stream is wanted of does not run.
+    #[error("{message}")]
+    NotRunning { message: String },
+    /// A pod that was to be reached is not.
+    #[error("{message}")]
+    ServiceUnavailable { message: String },
     #[error("too many requests at once, please try again")]
     TooManyRequests { retry_after: Duration },
     #[error("the request's body did not arrive in time")]
@@ -159,9 +165,10 @@ impl ApiError {
             Self::Forbidden { .. } | Self::Denied { .. } | Self::ForbiddenObject { .. } => {
                 ("Forbidden", StatusCode::FORBIDDEN)
             }
-            Self::NotFound { .. } | Self::NoSuchPath | Self::VersionNotServed { .. } => {
+            Self::NotFound { .. } | Self::NoSuchPath | Self::NotRunning { .. } | Self::VersionNotServed { .. } => {
                 ("NotFound", StatusCode::NOT_FOUND)
             }
+            Self::ServiceUnavailable { .. } => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::MethodNotAllowed | Self::NotSupported { .. } => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
@@ -245,6 +252,8 @@ impl ApiError {
             | Self::ServerSideApply { .. }
             | Self::Misdirected { .. }
             | Self::Unprocessable { .. }
+            | Self::NotRunning { .. }
+            | Self::ServiceUnavailable { .. }
             | Self::BodyTimeout => None,
         }
     }

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use rustls::pki_types::UnixTime;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::auth::attributes::{Attributes, Resource, Target};
@@ -55,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) remote: Option<IpAddr>,
     /// True once the agent stops.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Streams that outlive their request: the listener waits for them before it ends.
+    pub(crate) streams: TaskTracker,
 }
 
 /// Completes once the agent stops; never where no listener said how to know.
@@ -304,6 +307,30 @@ mod tests {
         assert_eq!(of("/x", Some("localhost")).as_deref(), Some("localhost"));
         assert_eq!(of("https://evil.example/x", None).as_deref(), Some("evil.example"));
         assert_eq!(of("/x", None), None);
+    }
+
+    #[test]
+    fn an_origin_is_forgiven_to_programs_alone() {
+        let own = [("origin", "https://h:1"), ("host", "h:1"), ("upgrade", "websocket")];
+        let of = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.insert(*name, axum::http::HeaderValue::from_static(value));
+            }
+            is_a_programs_own(&headers)
+        };
+        assert!(of(&own));
+        assert!(!of(&own[..2]), "no WebSocket");
+        for more in [
+            ("user-agent", "Mozilla/5.0"),
+            ("sec-fetch-site", "same-origin"),
+            ("host", "other:1"),
+            ("origin", "https://evil.example"),
+            ("origin", "http://h:1"),
+            ("origin", "null"),
+        ] {
+            assert!(!of(&[&own[..], &[more]].concat()), "{more:?}");
+        }
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! The API: Kubernetes' paths, verbs and words over HTTP.
 //!
 //! Goes in: requests, from the TLS listener and the unix socket (`serve`). Comes out: answers, and desired state in
-//! the store. Reads come from the store as well; the only thing read besides it are log files.
+//! the store. Reads come from the store as well; the only things reached besides it are log files, and what runs in pods
+//! (`stream`).
 //!
 //! The handlers (`read`, `write`, `delete`, `watching`) know no kind: they work on JSON and on the values in [`kinds`]. A
 //! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: from where it
 //! comes, who asks and whether they may ([`auth`]), and how many at once.
 //!
-//! **Invariants:** this room never calls the runtime, and writes of a status only what it begins with and what clients
-//! are allowed to. Every refusal is a Kubernetes `Status`
+//! **Invariants:** this room never calls the runtime, but for streams, and writes of a status only what it begins with and
+//! what clients are allowed to. Every refusal is a Kubernetes `Status`
 //! ([`error`]). No request, however large, slow or deep, holds more than a fixed amount of memory.
 
 mod answer;
@@ -31,6 +32,7 @@ mod pods;
 mod read;
 mod selector;
 mod serve;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ pub use serve::{serve_tls, serve_unix};
 
 use crate::linux::inotify::Inotify;
 use crate::model::Timestamp;
+use crate::runtime::stream::Streams;
 use crate::store::Store;
 use kinds::{Amend, KINDS, Kind};
 use node_watch::NodeWatch;
@@ -65,7 +68,7 @@ use params::Head;
 pub struct Limits {
     /// Requests being worked on at once, streams not counted; more are told to come back (429).
     pub requests: usize,
-    /// Watches and logs being streamed at once; more are told to come back (429).
+    /// Watches, logs and streams of pods at once; more are told to come back (429).
     pub streams: usize,
     /// Connections of one listener; more wait to be accepted.
     pub connections: usize,
@@ -103,6 +106,10 @@ pub struct ApiState {
     pub log_dir: PathBuf,
     /// True once the agent serves pods: `/readyz` tells it.
     pub ready: watch::Receiver<bool>,
+    /// Where exec, attach and port-forward lead.
+    pub streams: Arc<dyn Streams>,
+    /// How long such a stream may be without data.
+    pub streaming_idle_timeout: Duration,
     /// Where the time comes from.
     pub clock: fn() -> Timestamp,
 }
@@ -118,6 +125,8 @@ pub(crate) struct Api {
     clock: fn() -> Timestamp,
     limits: Limits,
     streams: Arc<Semaphore>,
+    pod_streams: Arc<dyn Streams>,
+    streaming_idle_timeout: Duration,
     inotify: Inotify,
     lines: Arc<watching::Lines>,
 }
@@ -129,6 +138,8 @@ impl Api {
             node_name,
             log_dir,
             ready,
+            streams,
+            streaming_idle_timeout,
             clock,
         } = state;
         let node_name: Arc<str> = node_name.into();
@@ -141,6 +152,8 @@ impl Api {
             clock,
             limits,
             streams: Arc::new(Semaphore::new(limits.streams)),
+            pod_streams: streams,
+            streaming_idle_timeout,
             inotify: Inotify::default(),
             lines: Arc::default(),
         }
@@ -174,6 +187,7 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
     router
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
         .merge(pods::router())
+        .merge(stream::router())
         .fallback(|uri: Uri| async move { discovery::no_such_path(uri.path()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .with_state(Api::new(state, limits))

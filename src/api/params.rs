@@ -29,6 +29,11 @@ impl Params {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// Every value of a name that may be given several times.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
     /// Given and not empty.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|v| !v.is_empty())

@@ -124,6 +124,7 @@ pub(crate) async fn serve_tls_with(
             let _permit = permit;
             keep_alive(&stream);
             let local = stream.local_addr().ok().map(|a: SocketAddr| a.ip());
+            let remote = stream.peer_addr().ok().map(|a: SocketAddr| a.ip());
             let handshake = tokio::time::timeout(shared.limits.head_timeout, acceptor.accept(stream));
             let Ok(Ok(stream)) = handshake.await else { return };
             let session = stream.get_ref().1;
@@ -133,8 +134,9 @@ pub(crate) async fn serve_tls_with(
                 shown,
                 hosts: Some(Arc::clone(&tls.hosts)),
                 local,
-                remote: Some(remote.ip()),
+                remote: remote,
                 stopping: shared.stopping.clone(),
+                streams: shared.tasks.clone(),
             };
             connection(
                 &shared,
@@ -179,6 +181,7 @@ pub(crate) async fn serve_unix_with(
             local: None,
             remote: None,
             stopping: listening.stopping.clone(),
+            streams: listening.tasks.clone(),
         };
         let shared = Arc::clone(&listening);
         listening.tasks.spawn(async move {

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::kinds::{KINDS, Kind};
+use super::stream::tests::fake::Local;
 use super::{ApiState, Limits, router_with};
 use crate::model::Timestamp;
 use crate::store::Store;
@@ -85,6 +86,8 @@ impl Server {
             node_name: "node-1".to_owned(),
             log_dir: dir.path().join("logs"),
             ready: readiness,
+            streams: Local::new(dir.path().to_owned()),
+            streaming_idle_timeout: std::time::Duration::from_hours(4),
             clock: now,
         };
         Self {

@@ -555,9 +555,18 @@ mod tests {
             cgroup_root,
             node_name,
             max_restart_backoff,
+            streaming_idle_timeout,
         } = toml::from_str(&set).unwrap();
         assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
-        let words = [listen, pod_cidr, bridge, cgroup_root, node_name, max_restart_backoff];
+        let words = [
+            listen,
+            pod_cidr,
+            bridge,
+            cgroup_root,
+            node_name,
+            max_restart_backoff,
+            streaming_idle_timeout,
+        ];
         assert!(words.iter().all(Option::is_some));
     }
 

@@ -31,6 +31,12 @@ pub static POD: Kind = Kind {
     verbs: ALL_VERBS,
     subresources: &[
         Subresource {
+            name: "attach",
+            kind: ("", "v1", "PodAttachOptions"),
+            verbs: &["create", "get"],
+            amend: None,
+        },
+        Subresource {
             name: "binding",
             kind: ("", "v1", "Binding"),
             verbs: &["create"],
@@ -43,9 +49,27 @@ pub static POD: Kind = Kind {
             amend: None,
         },
         Subresource {
+            name: "exec",
+            kind: ("", "v1", "PodExecOptions"),
+            verbs: &["create", "get"],
+            amend: None,
+        },
+        Subresource {
             name: "log",
             kind: ("", "v1", "Pod"),
             verbs: &["get"],
+            amend: None,
+        },
+        Subresource {
+            name: "portforward",
+            kind: ("", "v1", "PodPortForwardOptions"),
+            verbs: &["create", "get"],
+            amend: None,
+        },
+        Subresource {
+            name: "proxy",
+            kind: ("", "v1", "PodProxyOptions"),
+            verbs: &["create", "delete", "get", "patch", "update"],
             amend: None,
         },
         Subresource {

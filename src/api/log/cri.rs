@@ -4,10 +4,18 @@
 
 use crate::model::Timestamp;
 
+/// Where a container wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
 /// One record: a line, or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) timestamp: &'a str,
+    pub(super) stream: Stream,
     /// The last part of a line (`F`), or the only one.
     pub(super) full: bool,
     pub(super) text: &'a [u8],
@@ -18,9 +26,11 @@ pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
     let (timestamp, rest) = word(line)?;
     let (stream, rest) = word(rest)?;
     let (tags, text) = word(rest)?;
-    if stream != b"stdout" && stream != b"stderr" {
-        return None;
-    }
+    let stream = match stream {
+        b"stdout" => Stream::Stdout,
+        b"stderr" => Stream::Stderr,
+        _ => return None,
+    };
     let full = match tags.split(|b| *b == b':').next()? {
         b"F" => true,
         b"P" => false,
@@ -28,6 +38,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
     };
     Some(Record {
         timestamp: std::str::from_utf8(timestamp).ok()?,
+        stream,
         full,
         text,
     })
@@ -43,6 +54,8 @@ fn word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) struct Printer {
     /// Only records of this moment or later.
     since: Option<Timestamp>,
+    /// Only records of this one.
+    stream: Option<Stream>,
     timestamps: bool,
     /// Bytes still to be written.
     left: Option<u64>,
@@ -53,10 +66,17 @@ impl Printer {
     pub(super) fn new(since: Option<Timestamp>, timestamps: bool, limit: Option<u64>) -> Self {
         Self {
             since,
+            stream: None,
             timestamps,
             left: limit,
             at_line_start: true,
         }
+    }
+
+    /// Only what was written there; `None`: everything.
+    pub(super) fn only(mut self, stream: Option<Stream>) -> Self {
+        self.stream = stream;
+        self
     }
 
     /// The limit is reached: nothing more will be written.
@@ -86,6 +106,9 @@ impl Printer {
                 Ok(at) if at >= since => self.since = None,
                 Ok(_) | Err(_) => return,
             }
+        }
+        if self.stream.is_some_and(|wanted| wanted != record.stream) {
+            return;
         }
         if self.timestamps && self.at_line_start {
             self.write(record.timestamp.as_bytes(), out);
@@ -147,6 +170,13 @@ nonsense\n\
             printed(Printer::new(None, true, None), 4096),
             "2026-01-01T00:00:01.000000001Z one\n2026-01-01T00:00:02.5Z two\n2026-01-01T00:00:03Z \n2026-01-01T00:00:04Z a  b\n"
         );
+    }
+
+    #[test]
+    fn one_stream_alone_is_told_from_the_other() {
+        let only = |stream| printed(Printer::new(None, false, None).only(Some(stream)), 4096);
+        assert_eq!(only(Stream::Stdout), "one\n\na  b\n");
+        assert_eq!(only(Stream::Stderr), "two\n");
     }
 
     #[test]

@@ -44,6 +44,8 @@ struct Options {
     since: Option<Timestamp>,
     tail: Option<u64>,
     limit: Option<u64>,
+    /// `None`: both.
+    stream: Option<cri::Stream>,
 }
 
 impl Options {
@@ -89,6 +91,28 @@ impl Options {
                 detail: "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned(),
             });
         }
+        let stream = match params.text("stream") {
+            None | Some("All") => None,
+            Some("Stdout") => Some(cri::Stream::Stdout),
+            Some("Stderr") => Some(cri::Stream::Stderr),
+            Some(other) => {
+                faults.push(Fault {
+                    field: "stream".to_owned(),
+                    reason: FaultReason::NotSupported,
+                    detail: format!(
+                        "Unsupported value: \"{other}\": supported values: \"All\", \"Stderr\", \"Stdout\""
+                    ),
+                });
+                None
+            }
+        };
+        if stream.is_some() && tail.is_some() {
+            faults.push(Fault {
+                field: String::new(),
+                reason: FaultReason::Forbidden,
+                detail: "Forbidden: `tailLines` and specific `stream` are mutually exclusive for now".to_owned(),
+            });
+        }
         if !faults.is_empty() {
             return Err(ApiError::Invalid {
                 group: "",
@@ -109,12 +133,13 @@ impl Options {
             since: time.or(ago),
             tail,
             limit,
+            stream,
         })
     }
 }
 
 /// The container that is meant (`pkg/registry/core/pod/strategy.go`, `LogLocation`).
-fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String, ApiError> {
+pub(super) fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String, ApiError> {
     let spec = pod.spec.as_ref();
     let main: Vec<&str> = spec
         .into_iter()
@@ -147,7 +172,7 @@ fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Result<String
     }
 }
 
-fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+pub(super) fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
     status
@@ -276,7 +301,7 @@ pub(crate) async fn serve(State(state): State<Api>, head: Head) -> Result<Respon
     let follower = Follower {
         state,
         reader: Some(reader),
-        printer: Some(cri::Printer::new(options.since, options.timestamps, options.limit)),
+        printer: Some(cri::Printer::new(options.since, options.timestamps, options.limit).only(options.stream)),
         instance: Instance {
             uid: object.uid.0.clone(),
             namespace: object.namespace,

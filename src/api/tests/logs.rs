@@ -69,6 +69,14 @@ async fn a_log_is_read_in_every_way_that_kubectl_asks_for() {
         text("timestamps=true&tailLines=1").await,
         "2026-01-01T00:00:05Z line 5\n"
     );
+    let other = log(&server, "stream=Both&tailLines=1").await;
+    assert_eq!(other.code, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        other.message(),
+        "PodLogOptions \"p\" is invalid: stream: Unsupported value: \"Both\": supported values: \"All\", \"Stderr\", \"Stdout\""
+    );
+    let both = log(&server, "stream=Stderr&tailLines=1").await;
+    assert!(both.message().contains("mutually exclusive"), "{}", both.text);
     let invalid = log(&server, "tailLines=-1&limitBytes=0").await;
     assert_eq!(invalid.code, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(
