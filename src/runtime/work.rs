@@ -133,6 +133,7 @@ impl Work {
             sub_paths: built.sub_paths,
             log: self.log.clone(),
             stdin: container.stdin,
+            stdin_once: container.stdin_once,
         })
     }
 }

@@ -14,9 +14,11 @@
 //! **Invariant:** one thread, no tokio, no `SQLite`; nothing here interprets what happens, and nothing here waits for
 //! anything but its own epoll.
 
+mod attach;
 pub mod client;
 mod connection;
 mod containers;
+mod execs;
 pub mod frame;
 pub mod journal;
 mod log;

@@ -77,7 +77,7 @@ pub(super) fn full_pod() -> Value {
                         "capabilities": {"add": ["CAP_NET_ADMIN", "sys_time"], "drop": ["ALL"]},
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
-                    "stdin": true, "tty": true, "terminationMessagePath": "/var/last-words",
+                    "stdin": true, "stdinOnce": true, "tty": true, "terminationMessagePath": "/var/last-words",
                 },
                 {"name": "side", "image": "busybox", "securityContext": {"privileged": true}},
             ],

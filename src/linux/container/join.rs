@@ -101,6 +101,11 @@ impl Joining {
         self.channel.as_fd()
     }
 
+    /// Whether the next thing it does is exec (or that has happened already).
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// Read the channel, without waiting.
     pub fn progress(&mut self) -> JoinProgress {
         let mut bytes = [0; WORD_LENGTH];
