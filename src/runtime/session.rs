@@ -16,7 +16,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::unix::pipe;
@@ -138,17 +137,16 @@ impl Shims {
             Ok((_, None)) => return Err(StreamError::Shim(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => return Err(StreamError::Shim(error)),
         };
-        let master = Terminal::new(master).map_err(StreamError::Shim)?;
+        let (stdin, stdout) = terminal_streams(&master, wanted).map_err(StreamError::Shim)?;
         let (resize, mut sizes) = mpsc::channel::<TerminalSize>(SIZES);
-        let resized = master.clone();
         let task = tokio::spawn(async move {
             while let Some(TerminalSize { width, height }) = sizes.recv().await {
                 // A terminal that cannot be resized stays as it is.
-                let _ = terminal::resize(resized.0.get_ref().as_fd(), height, width);
+                let _ = terminal::resize(master.as_fd(), height, width);
             }
+            // Held until the session ends: the program's terminal must not hang up because nobody resizes it.
+            std::future::pending::<()>().await;
         });
-        let stdin = wanted.stdin.then(|| Box::new(master.clone()) as Input);
-        let stdout = wanted.stdout.then(|| Box::new(master) as Output);
         Ok(link.session(stdin, stdout, None, Some(resize), Some(task.abort_handle())))
     }
 
@@ -298,6 +296,25 @@ fn executed(reply: Reply) -> Result<(), StreamError> {
         Reply::Failed(message) => Err(StreamError::NotExecuted(message)),
         Reply::Attached { .. } => Err(StreamError::Shim(nonsense())),
     }
+}
+
+/// A terminal's master for reading and for writing. Shutting it down does nothing: a terminal's input has no end but the
+/// one that is typed.
+fn terminal_streams(master: &OwnedFd, wanted: Wanted) -> io::Result<(Option<Input>, Option<Output>)> {
+    fd::set_nonblocking(master.as_fd())?;
+    let stdin = if wanted.stdin {
+        let writer = pipe::Sender::from_owned_fd_unchecked(fd::duplicate(master)?)?;
+        Some(Box::new(writer) as Input)
+    } else {
+        None
+    };
+    let stdout = if wanted.stdout {
+        let reader = pipe::Receiver::from_owned_fd_unchecked(fd::duplicate(master)?)?;
+        Some(Box::new(TerminalOutput(reader)) as Output)
+    } else {
+        None
+    };
+    Ok((stdin, stdout))
 }
 
 /// Our ends of the pipes that are wanted, and theirs in the order in which a request names them.
@@ -472,56 +489,16 @@ impl AsyncWrite for ClosingPipe {
     }
 }
 
-/// A terminal's master. Shutting it down does nothing: a terminal's input has no end but the one that is typed.
-#[derive(Debug, Clone)]
-struct Terminal(Arc<AsyncFd<OwnedFd>>);
+/// A terminal's master, read. It has no end of file of its own.
+#[derive(Debug)]
+struct TerminalOutput(pipe::Receiver);
 
-impl Terminal {
-    fn new(master: OwnedFd) -> io::Result<Self> {
-        fd::set_nonblocking(master.as_fd())?;
-        Ok(Self(Arc::new(AsyncFd::register(master)?)))
-    }
-}
-
-fn or_would_block(done: io::Result<Option<usize>>) -> io::Result<usize> {
-    done?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
-}
-
-impl AsyncRead for Terminal {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(cx))?;
-            let unfilled = buffer.initialize_unfilled();
-            match ready.try_io(|master| or_would_block(fd::read_some(master.as_fd(), unfilled))) {
-                Ok(Ok(length)) => {
-                    buffer.advance(length);
-                    return Poll::Ready(Ok(()));
-                }
-                // Nobody holds the other side any more: everything was read.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_would_block) => {}
-            }
+impl AsyncRead for TerminalOutput {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.0).poll_read(cx, buffer)) {
+            // Nobody holds the other side any more: everything was read.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Poll::Ready(Ok(())),
+            other => Poll::Ready(other),
         }
-    }
-}
-
-impl AsyncWrite for Terminal {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            match ready.try_io(|master| or_would_block(fd::write_some(master.as_fd(), bytes))) {
-                Ok(result) => return Poll::Ready(result),
-                Err(_would_block) => {}
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

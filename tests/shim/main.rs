@@ -16,4 +16,6 @@ mod life;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod speed;
