@@ -49,6 +49,8 @@ struct Output {
     terminal: bool,
     /// A terminal's input is wanted.
     wants_input: bool,
+    /// The container has ended. Until then a session can attach, also where the container has closed its streams.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Outputs {
                 audience: Audience::new(FIRST_INPUT + id, false),
                 terminal: false,
                 wants_input: false,
+                ended: false,
             },
         );
         id
@@ -256,6 +259,7 @@ impl Outputs {
     /// The container has ended: what is in the pipes now goes into the log, and what has no newline yet too.
     pub(super) fn drain(&mut self, id: u64, at: i64, poller: &Poller) -> Option<Fact> {
         let output = self.open.get_mut(&id)?;
+        output.ended = true;
         output.audience.end_input(poller);
         for index in 0..2 {
             output.drain(index, at, poller);
@@ -271,7 +275,7 @@ impl Outputs {
         }
         let fact = output.lost();
         // Clients still have to take what was read last.
-        if (0..2).all(|index| !output.audience.is_behind(index)) {
+        if output.ended && (0..2).all(|index| !output.audience.is_behind(index)) {
             self.open.remove(&id);
             self.sessions.retain(|_, output| *output != id);
         }

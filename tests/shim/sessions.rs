@@ -22,8 +22,8 @@ use crate::harness::{Sandbox, kill, pidfd, status_field, try_pidfd, wait_for_end
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A sandbox, and the agent's way to it.
-struct Pod {
-    sandbox: Sandbox,
+pub(crate) struct Pod {
+    pub(crate) sandbox: Sandbox,
     shims: Arc<Shims>,
     uid: Uid,
 }
@@ -69,7 +69,7 @@ impl Pod {
     }
 
     /// With a container `web` that sleeps.
-    fn sleeping() -> Self {
+    pub(crate) fn sleeping() -> Self {
         Self::running(|_| {})
     }
 
@@ -99,7 +99,7 @@ impl Pod {
     }
 
     /// Run to the end: how it ended, stdout, stderr.
-    async fn run(&self, command: &[&str]) -> (SessionEnd, String, String) {
+    pub(crate) async fn run(&self, command: &[&str]) -> (SessionEnd, String, String) {
         let mut session = self.exec(command, OUTPUTS).await.unwrap();
         let (out, error) = (all(&mut session, false).await, all(&mut session, true).await);
         (in_time(&mut session.end).await.unwrap(), out, error)
@@ -535,17 +535,9 @@ async fn nobody_inside_sees_a_process_with_more_than_the_container_has() {
         }
     });
     // It looks at whoever comes and goes, as fast as it can.
-    let look = "echo go; while :; do for p in /proc/[0-9]*; do \
-        grep -H -e ^CapPrm -e ^CapBnd $p/status; ls $p/fd; done 2>/dev/null; done | grep -e Cap -e '^[0-9]*$' | sort -u | \
-        sed -u 's/.*status://' & sleep 3; kill %1";
-    let mut watcher = pod
-        .exec(
-            &["sh", "-c", "echo go; end=$(($(date +%s)+3)); while [ $(date +%s) -lt $end ]; do grep -h -e ^CapPrm -e ^CapBnd /proc/[0-9]*/status 2>/dev/null; done | sort -u"],
-            OUTPUTS,
-        )
-        .await
-        .unwrap();
-    let _ = look;
+    let script = "echo go; end=$(($(date +%s)+3)); while [ $(date +%s) -lt $end ]; do \
+        grep -h -e ^CapPrm -e ^CapBnd /proc/[0-9]*/status 2>/dev/null; done | sort -u";
+    let mut watcher = pod.exec(&["sh", "-c", script], OUTPUTS).await.unwrap();
     until_it_says(&mut watcher, "go").await;
     let mine = pod.sh("grep -h -e ^CapPrm -e ^CapBnd /proc/self/status").await;
     while watcher.end.try_recv().is_err() {
@@ -683,18 +675,19 @@ async fn a_client_that_does_not_read_is_cut_off_and_nobody_else_loses_anything()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_on_the_pods_localhost_is_reached() {
-    let mut pod = Pod::running(|spec| {
+    let pod = Pod::running(|spec| {
         for set in ["bounding", "effective", "permitted"] {
             let list = spec["process"]["capabilities"][set].as_array_mut().unwrap();
             list.push(json!("CAP_NET_ADMIN"));
         }
     });
     pod.sh("ip link set lo up").await;
-    let _server = pod
-        .exec(&["nc", "-l", "-p", "8080", "-s", "127.0.0.1", "-e", "cat"], NOTHING)
-        .await
-        .unwrap();
+    pod.sh("echo hello > /tmp/file").await;
+    let server = ["httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/tmp"];
+    let _server = pod.exec(&server, NOTHING).await.unwrap();
+    let begin = std::time::Instant::now();
     let mut stream = loop {
+        assert!(begin.elapsed() < PATIENCE);
         match in_time(pod.shims.dial(&pod.uid, 8080)).await {
             Ok(stream) => break stream,
             // It does not listen yet.
@@ -704,11 +697,10 @@ async fn a_port_on_the_pods_localhost_is_reached() {
             Err(other) => panic!("{other:?}"),
         }
     };
-    stream.write_all(b"hello").await.unwrap();
-    stream.shutdown().await.unwrap();
+    stream.write_all(b"GET /file HTTP/1.0\r\n\r\n").await.unwrap();
     let mut text = String::new();
     in_time(stream.read_to_string(&mut text)).await.unwrap();
-    assert_eq!(text, "hello");
+    assert!(text.ends_with("\r\n\r\nhello\n"), "{text:?}");
     let nobody = pod.shims.dial(&pod.uid, 1).await.unwrap_err();
     assert_eq!(nobody.to_string(), "cannot connect to port 1 of the pod");
     kill(pod.sandbox.shim);
