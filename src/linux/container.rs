@@ -356,11 +356,7 @@ impl Prepared {
 }
 
 /// What every process of the container becomes, the first one or another.
-fn process_plan(
-    process: &Process,
-    seccomp: Option<Program>,
-    machine: &Machine,
-) -> Result<ProcessPlan, PrepareError> {
+fn process_plan(process: &Process, seccomp: Option<Program>, machine: &Machine) -> Result<ProcessPlan, PrepareError> {
     Ok(ProcessPlan {
         oom_score_adj: process.oom_score_adj().map(|score| plain_number(score.into())),
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),

@@ -142,7 +142,7 @@ pub fn receive_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result
 fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-    control: &mut Vec<u8>,
+    control: &mut [u8],
     flags: MsgFlags,
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
     loop {

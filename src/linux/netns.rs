@@ -37,9 +37,15 @@ fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
 /// A TCP socket that belongs to this network namespace, not blocking and not connected.
 pub fn tcp_socket(netns: BorrowedFd<'_>, ipv6: bool) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
-    let family = if ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let family = if ipv6 {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let made = run_in(netns, || socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)))?;
+    let made = run_in(netns, || {
+        socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
+    })?;
     made.map_err(io::Error::from)
 }
 

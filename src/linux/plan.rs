@@ -386,9 +386,21 @@ impl Plan {
             Step::Cwd => format!("working directory {}: {words}", quoted(Some(&self.cwd))),
             Step::ReadonlyRoot => format!("make the root file system read-only: {words}"),
             Step::Pivot => format!("change root: {words}"),
-            Step::Cgroup | Step::ParentGone | Step::Session | Step::Terminal | Step::Stdio
-            | Step::Container | Step::Fork | Step::Rlimit | Step::Seccomp | Step::Capabilities | Step::Groups | Step::User
-            | Step::NoNewPrivileges | Step::Signals | Step::Exec => self.process.describe(fault),
+            Step::Cgroup
+            | Step::ParentGone
+            | Step::Session
+            | Step::Terminal
+            | Step::Stdio
+            | Step::Container
+            | Step::Fork
+            | Step::Rlimit
+            | Step::Seccomp
+            | Step::Capabilities
+            | Step::Groups
+            | Step::User
+            | Step::NoNewPrivileges
+            | Step::Signals
+            | Step::Exec => self.process.describe(fault),
         }
     }
 }

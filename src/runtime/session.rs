@@ -207,13 +207,20 @@ impl Shims {
         let (socket, own) = connected
             .await
             .map_err(|_| StreamError::Shim(io::Error::other("the work panicked")))?
-            .map_err(|error: io::Error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => no_sandbox(uid),
-                _ => StreamError::Shim(error),
+            .map_err(|error: io::Error| {
+                let is_gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+                if is_gone {
+                    no_sandbox(uid)
+                } else {
+                    StreamError::Shim(error)
+                }
             })?;
         let (reader, writer) = UnixStream::from_std(socket).map_err(StreamError::Shim)?.into_split();
         let mut link = Link {
-            hold: Hold { socket: own, task: None },
+            hold: Hold {
+                socket: own,
+                task: None,
+            },
             reader,
             writer: Some(writer),
         };
@@ -463,10 +470,7 @@ impl Drop for Hold {
 struct ClosingPipe(Option<pipe::Sender>);
 
 impl ClosingPipe {
-    fn with<T>(
-        &mut self,
-        poll: impl FnOnce(Pin<&mut pipe::Sender>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut pipe::Sender>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match &mut self.0 {
             Some(pipe) => poll(Pin::new(pipe)),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),

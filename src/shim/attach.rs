@@ -284,7 +284,11 @@ impl Client {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let waiting = self.outlets.iter().flatten().filter(|outlet| !outlet.waiting.is_empty());
+        let waiting = self
+            .outlets
+            .iter()
+            .flatten()
+            .filter(|outlet| !outlet.waiting.is_empty());
         waiting.map(|outlet| outlet.since + PATIENCE).min()
     }
 }

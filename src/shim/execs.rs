@@ -122,10 +122,10 @@ impl Execs {
             }
             Ok(joining)
         };
-        let made = make();
+        let attempt = make();
         // A number is used once: what is left of the one before may still be there.
         self.made += 1;
-        let joining = match made {
+        let joining = match attempt {
             Ok(joining) => joining,
             Err(error) => {
                 return Outcome {

@@ -8,6 +8,9 @@
 //!   └──── Request / Reply, Journal{length} ───────┘ └─── clone ──> containers
 //! ```
 //!
+//! A session (exec, attach) is a connection of its own, and ends with it: [`execs`] are programs that join containers,
+//! [`attach`] is who listens to a container besides its log.
+//!
 //! [`zygote`] is the process that shims are forked from; [`client`] is the agent's half of making one; [`supervisor`] is
 //! the shim itself, with [`journal`], [`log`] and [`frame`] as its parts.
 //!

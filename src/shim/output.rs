@@ -13,8 +13,8 @@ use super::attach::Audience;
 use super::log::{LogFile, Stream};
 use super::protocol::Fact;
 use super::supervisor::{FIRST_INPUT, FIRST_OUTPUT};
-use crate::linux::{fd, terminal};
 use crate::linux::poll::{Interest, Poller};
+use crate::linux::{fd, terminal};
 
 /// How much is read at once, so that one loud container does not keep the others waiting.
 const CHUNK: usize = 16 * 1024;
@@ -166,7 +166,9 @@ impl Outputs {
 
     /// Sessions at this output.
     pub(super) fn attached(&self, id: u64) -> Vec<u64> {
-        self.open.get(&id).map_or_else(Vec::new, |output| output.audience.connections())
+        self.open
+            .get(&id)
+            .map_or_else(Vec::new, |output| output.audience.connections())
     }
 
     /// A connection is gone.

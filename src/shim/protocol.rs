@@ -300,3 +300,19 @@ pub enum WaitStatus {
     Code(i32),
     Signal(i32),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_of_an_older_agent_is_understood() {
+        let text = r#"{"id": 3, "body": {"Start": {"container": "web", "attempt": 0, "spec": "/c", "rootfs":
+            {"lower": ["/l"], "upper": "/u", "work": "/w", "target": "/t"}, "sub_paths": [], "log": "/log", "stdin": true}}}"#;
+        let request: Request = serde_json::from_str(text).unwrap();
+        let RequestBody::Start(start) = request.body else {
+            panic!("{request:?}")
+        };
+        assert!(start.stdin && !start.stdin_once);
+    }
+}

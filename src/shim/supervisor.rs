@@ -277,7 +277,7 @@ impl Supervisor<'_> {
                     FIRST_INPUT..FIRST_SESSION => self.outputs.input_ready(token, &self.poller),
                     FIRST_SESSION..FIRST_CONNECTION => {
                         let token = token - FIRST_SESSION;
-                        idle_heap &= token % 4 != 0;
+                        idle_heap &= !token.is_multiple_of(4);
                         self.session(token);
                     }
                     connection => self.requests(connection),

@@ -8,6 +8,8 @@
 )]
 
 #[cfg(test)]
+mod attach;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod isolation;

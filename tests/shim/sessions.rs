@@ -1,4 +1,4 @@
-//! Exec, attach and dial, as the agent does them.
+//! Exec and dial, as the agent does them. Attach is in `attach.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Sandbox, kill, pidfd, status_field, try_pidfd, wait_for_end};
+use crate::harness::{Sandbox, kill, pidfd, status_field, wait_for_end};
 
 /// Longer than anything here takes on a loaded machine; only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -34,17 +34,14 @@ const NOTHING: Wanted = Wanted {
     stderr: false,
     tty: None,
 };
-const OUTPUTS: Wanted = Wanted {
+pub(crate) const OUTPUTS: Wanted = Wanted {
     stdout: true,
     stderr: true,
     ..NOTHING
 };
-const ALL: Wanted = Wanted {
-    stdin: true,
-    ..OUTPUTS
-};
+pub(crate) const ALL: Wanted = Wanted { stdin: true, ..OUTPUTS };
 
-fn terminal(width: u16, height: u16) -> Wanted {
+pub(crate) fn terminal(width: u16, height: u16) -> Wanted {
     Wanted {
         stdin: true,
         stdout: true,
@@ -53,12 +50,12 @@ fn terminal(width: u16, height: u16) -> Wanted {
     }
 }
 
-async fn in_time<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it took too long")
 }
 
 impl Pod {
-    fn of(sandbox: Sandbox) -> Self {
+    pub(crate) fn of(sandbox: Sandbox) -> Self {
         let (hints, _) = tokio::sync::mpsc::unbounded_channel();
         let shims = Shims::new(&sandbox.home.path().join("run"), sandbox.config.boot_id.clone(), hints);
         Self {
@@ -81,12 +78,15 @@ impl Pod {
         Self::of(sandbox)
     }
 
-    fn start(&mut self, args: &[&str], change: impl FnOnce(&mut Value, &mut StartContainer)) {
+    pub(crate) fn start(&mut self, args: &[&str], change: impl FnOnce(&mut Value, &mut StartContainer)) {
         let mut spec = self.sandbox.spec("web", 0, args);
         let mut start = self.sandbox.start_of("web", 0, &spec);
         change(&mut spec, &mut start);
         fs::write(&start.spec, serde_json::to_vec(&spec).unwrap()).unwrap();
-        assert_eq!(self.sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+        assert_eq!(
+            self.sandbox.connection.ask(RequestBody::Start(Box::new(start))),
+            Reply::Done
+        );
     }
 
     async fn exec(&self, command: &[&str], wanted: Wanted) -> Result<Session, StreamError> {
@@ -111,7 +111,7 @@ impl Pod {
         out
     }
 
-    async fn attach(&self, wanted: Wanted) -> Session {
+    pub(crate) async fn attach(&self, wanted: Wanted) -> Session {
         in_time(self.shims.attach(&self.uid, "web", wanted)).await.unwrap()
     }
 
@@ -133,7 +133,7 @@ impl Pod {
     }
 }
 
-async fn all(session: &mut Session, stderr: bool) -> String {
+pub(crate) async fn all(session: &mut Session, stderr: bool) -> String {
     let output = if stderr {
         session.stderr.as_mut()
     } else {
@@ -145,7 +145,7 @@ async fn all(session: &mut Session, stderr: bool) -> String {
 }
 
 /// Read stdout until it holds this; what was read.
-async fn until_it_says(session: &mut Session, wanted: &str) -> String {
+pub(crate) async fn until_it_says(session: &mut Session, wanted: &str) -> String {
     let output = session.stdout.as_mut().unwrap();
     let mut text = String::new();
     while !text.contains(wanted) {
@@ -157,12 +157,12 @@ async fn until_it_says(session: &mut Session, wanted: &str) -> String {
     text
 }
 
-async fn say(session: &mut Session, text: &str) {
+pub(crate) async fn say(session: &mut Session, text: &str) {
     let input = session.stdin.as_mut().unwrap();
     in_time(input.write_all(text.as_bytes())).await.unwrap();
 }
 
-async fn end_of(session: &mut Session) -> SessionEnd {
+pub(crate) async fn end_of(session: &mut Session) -> SessionEnd {
     in_time(&mut session.end).await.unwrap()
 }
 
@@ -303,7 +303,14 @@ async fn a_terminal_has_its_size_from_the_first_moment_and_is_resized() {
 async fn ctrl_c_reaches_the_foreground_of_a_terminal() {
     let mut pod = Pod::sleeping();
     let mut session = pod
-        .exec(&["sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"], terminal(80, 24))
+        .exec(
+            &[
+                "sh",
+                "-c",
+                "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done",
+            ],
+            terminal(80, 24),
+        )
         .await
         .unwrap();
     until_it_says(&mut session, "ready").await;
@@ -316,8 +323,22 @@ async fn ctrl_c_reaches_the_foreground_of_a_terminal() {
 
 /// What of a process must be as the first process has it.
 const STATUS: [&str; 16] = [
-    "Umask", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
-    "Seccomp_filters", "SigQ", "SigBlk", "SigIgn", "NStgid",
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+    "SigQ",
+    "SigBlk",
+    "SigIgn",
+    "NStgid",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -336,13 +357,23 @@ async fn a_program_is_what_the_first_process_is() {
             });
         });
         let what = format!("uid {uid}, no_new_privs {no_new_privileges}");
-        let (first, own) = (pod.sh("cat /proc/1/status").await, pod.sh("exec cat /proc/self/status").await);
+        let (first, own) = (
+            pod.sh("cat /proc/1/status").await,
+            pod.sh("exec cat /proc/self/status").await,
+        );
         for field in STATUS.into_iter().filter(|field| !matches!(*field, "SigQ" | "NStgid")) {
-            assert_eq!(status_field(&own, field), status_field(&first, field), "{field} of {what}");
+            assert_eq!(
+                status_field(&own, field),
+                status_field(&first, field),
+                "{field} of {what}"
+            );
         }
         for file in ["limits", "oom_score_adj", "environ", "mountinfo"] {
             let script = format!("cat /proc/1/{file}");
-            let (first, own) = (pod.sh(&script).await, pod.run(&["cat", &format!("/proc/self/{file}")]).await.1);
+            let (first, own) = (
+                pod.sh(&script).await,
+                pod.run(&["cat", &format!("/proc/self/{file}")]).await.1,
+            );
             assert_eq!(own, first, "{file} of {what}");
         }
         for name in ["cgroup", "ipc", "mnt", "net", "pid", "uts", "user"] {
@@ -454,7 +485,10 @@ async fn the_end_of_a_container_ends_its_programs() {
         assert_eq!(sandbox.start("web", 0, &["sleep", "100000"]), Reply::Done);
         let mut pod = Pod::of(sandbox);
         let mut one = pod.exec(&["sleep", "1000"], ALL).await.unwrap();
-        let mut two = pod.exec(&["sh", "-c", "sleep 1000; true"], terminal(80, 24)).await.unwrap();
+        let mut two = pod
+            .exec(&["sh", "-c", "sleep 1000; true"], terminal(80, 24))
+            .await
+            .unwrap();
         kill(pod.sandbox.pid_of("web", 0));
         assert_eq!(end_of(&mut one).await, SessionEnd::Code(137));
         assert_eq!(end_of(&mut two).await, SessionEnd::Code(137));
@@ -469,7 +503,10 @@ async fn the_end_of_the_sandbox_ends_its_sessions() {
     let mut pod = Pod::sleeping();
     let mut stopped = pod.exec(&["sleep", "1000"], ALL).await.unwrap();
     pod.sandbox.stop();
-    assert!(matches!(end_of(&mut stopped).await, SessionEnd::Code(137) | SessionEnd::Lost(_)));
+    assert!(matches!(
+        end_of(&mut stopped).await,
+        SessionEnd::Code(137) | SessionEnd::Lost(_)
+    ));
 
     let pod = Pod::sleeping();
     let mut lost = pod.exec(&["sleep", "1000"], ALL).await.unwrap();
@@ -551,7 +588,10 @@ async fn nobody_inside_sees_a_process_with_more_than_the_container_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_working_directory_is_looked_up_inside_alone() {
-    for (cwd, expected) in [("/proc/self/fd/7", "working directory"), ("/proc/self/cwd", "working directory")] {
+    for (cwd, expected) in [
+        ("/proc/self/fd/7", "working directory"),
+        ("/proc/self/cwd", "working directory"),
+    ] {
         let pod = Pod::sleeping();
         // The shim reads it again for each program.
         let config = pod.sandbox.dir.join("web-0/config.json");
@@ -563,114 +603,6 @@ async fn a_working_directory_is_looked_up_inside_alone() {
             other => panic!("{cwd}: {other:?}"),
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_that_attach_see_the_output_and_feed_the_input() {
-    let mut pod = Pod::of(Sandbox::new());
-    let script = "echo before; while read line; do echo out $line; echo error $line >&2; done; echo over; exit 6";
-    pod.start(&["sh", "-c", script], |_, start| start.stdin = true);
-    while pod.sandbox.output("web", 0, "stdout") != "before\n" {}
-    let (mut one, mut two) = (pod.attach(ALL).await, pod.attach(OUTPUTS).await);
-    assert!(one.resize.is_none());
-    say(&mut one, "a\n").await;
-    assert_eq!(until_it_says(&mut one, "\n").await, "out a\n");
-    assert_eq!(until_it_says(&mut two, "\n").await, "out a\n");
-    // Closing it closes nothing but this client's part.
-    one.stdin.as_mut().unwrap().shutdown().await.unwrap();
-    drop(one);
-    let mut three = pod.attach(ALL).await;
-    say(&mut three, "b\n").await;
-    assert_eq!(until_it_says(&mut three, "\n").await, "out b\n");
-    assert_eq!(until_it_says(&mut two, "\n").await, "out b\n");
-    kill(pod.sandbox.pid_of("web", 0));
-    assert_eq!(end_of(&mut two).await, SessionEnd::Code(137));
-    assert_eq!(all(&mut two, true).await, "error a\nerror b\n");
-    assert_eq!(all(&mut two, false).await, "");
-    assert_eq!(pod.sandbox.exited("web", 0), WaitStatus::Signal(9));
-    assert_eq!(pod.sandbox.output("web", 0, "stdout"), "before\nout a\nout b\n");
-    pod.sandbox.stop();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn input_once_is_closed_for_good_by_its_first_client() {
-    let mut pod = Pod::of(Sandbox::new());
-    pod.start(&["sh", "-c", "cat; echo over; sleep 1000"], |_, start| {
-        start.stdin = true;
-        start.stdin_once = true;
-    });
-    let mut listener = pod.attach(OUTPUTS).await;
-    let mut one = pod.attach(ALL).await;
-    // What was written last arrives, although nobody waits for it.
-    say(&mut one, &"x".repeat(60_000)).await;
-    drop(one);
-    let said = until_it_says(&mut listener, "over").await;
-    assert_eq!(said.len(), 60_000 + "over".len() + said.matches('\n').count(), "{}", said.len());
-    let late = pod.attach(ALL).await;
-    assert!(late.stdin.is_none() && late.stdout.is_some());
-    pod.sandbox.stop();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_container_with_a_terminal_has_one_output_and_is_resized() {
-    let mut pod = Pod::of(Sandbox::new());
-    let script = "echo begin >&2; while read line; do stty size; done";
-    pod.start(&["sh", "-c", script], |spec, start| {
-        spec["process"]["terminal"] = json!(true);
-        start.stdin = true;
-        start.stdin_once = true;
-    });
-    let mut session = pod.attach(terminal(101, 33)).await;
-    assert!(session.resize.is_some() && session.stdin.is_some());
-    let mut other = pod.attach(OUTPUTS).await;
-    assert_eq!(all(&mut other, true).await, "", "it ends at once");
-    let mut said = String::new();
-    while !said.contains("33 101") {
-        say(&mut session, "\r").await;
-        said = until_it_says(&mut session, "\n").await;
-        said += &until_it_says(&mut session, "\n").await;
-    }
-    let resize = session.resize.clone().unwrap();
-    resize.send(TerminalSize { width: 55, height: 11 }).await.unwrap();
-    while !said.contains("11 55") {
-        say(&mut session, "\r").await;
-        said = until_it_says(&mut session, "\n").await;
-        said += &until_it_says(&mut session, "\n").await;
-    }
-    drop(session);
-    // Its input cannot be closed: the next client finds it open.
-    let mut next = pod.attach(terminal(20, 10)).await;
-    say(&mut next, "\r").await;
-    until_it_says(&mut next, "\n").await;
-    let log = fs::read_to_string(pod.sandbox.log_path("web", 0)).unwrap();
-    assert!(log.lines().all(|line| line.split(' ').nth(1) == Some("stdout")), "{log}");
-    assert!(pod.sandbox.output("web", 0, "stdout").contains("begin"));
-    pod.sandbox.stop();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_is_cut_off_and_nobody_else_loses_anything() {
-    const LINES: usize = 100_000;
-    let mut pod = Pod::of(Sandbox::new());
-    pod.start(&["sh", "-c", "read go; seq 1 100000; echo over"], |_, start| start.stdin = true);
-    let mut slow = pod.attach(ALL).await;
-    let mut quick = pod.attach(OUTPUTS).await;
-    let reading = tokio::spawn(async move {
-        let text = all(&mut quick, false).await;
-        (text, end_of(&mut quick).await)
-    });
-    say(&mut slow, "go\n").await;
-    let SessionEnd::Lost(why) = end_of(&mut slow).await else {
-        panic!("it was not cut off")
-    };
-    assert_eq!(why, "cut off: the output was not read");
-    let (text, end) = in_time(reading).await.unwrap();
-    assert_eq!(end, SessionEnd::Code(0));
-    assert_eq!(text.lines().count(), LINES + 1);
-    assert!(text.ends_with("100000\nover\n"));
-    assert_eq!(pod.sandbox.exited("web", 0), WaitStatus::Code(0));
-    assert_eq!(pod.sandbox.output("web", 0, "stdout"), text);
-    pod.sandbox.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -703,18 +635,11 @@ async fn a_port_on_the_pods_localhost_is_reached() {
     assert!(text.ends_with("\r\n\r\nhello\n"), "{text:?}");
     let nobody = pod.shims.dial(&pod.uid, 1).await.unwrap_err();
     assert_eq!(nobody.to_string(), "cannot connect to port 1 of the pod");
+    let infra = pidfd(pod.sandbox.infra);
     kill(pod.sandbox.shim);
-    wait_for_end(&pidfd_or_gone(pod.sandbox.infra));
+    wait_for_end(&infra);
     let gone = pod.shims.dial(&pod.uid, 8080).await.unwrap_err();
     assert!(matches!(gone, StreamError::NotRunning(_)), "{gone:?}");
-}
-
-fn pidfd_or_gone(pid: i32) -> std::os::fd::OwnedFd {
-    // Of ourselves a descriptor would never end; of one that is gone there is nothing to wait for.
-    try_pidfd(pid).unwrap_or_else(|| {
-        let child = std::process::Command::new("true").spawn().unwrap();
-        pidfd(i32::try_from(child.id()).unwrap())
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -749,7 +674,9 @@ async fn an_agent_of_another_age_is_answered() {
         panic!("{said:?}")
     };
     assert!(
-        message.starts_with(&format!("this shim speaks protocol {PROTOCOL} and does not know the request")),
+        message.starts_with(&format!(
+            "this shim speaks protocol {PROTOCOL} and does not know the request"
+        )),
         "{message}"
     );
     pod.sandbox.stop();

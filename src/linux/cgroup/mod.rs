@@ -228,10 +228,7 @@ impl Cgroups {
         self.open_entry(|_| relative(path))
     }
 
-    fn open_entry<'a>(
-        &self,
-        path: impl Fn(&Hierarchy) -> Result<&'a Path, CgroupError>,
-    ) -> Result<Entry, CgroupError> {
+    fn open_entry<'a>(&self, path: impl Fn(&Hierarchy) -> Result<&'a Path, CgroupError>) -> Result<Entry, CgroupError> {
         let mut entry = Entry {
             tasks: Vec::new(),
             directory: None,

@@ -164,7 +164,10 @@ impl Supervisor<'_> {
     fn begin_session(&mut self, waiter: Waiter) -> Option<Vec<OwnedFd>> {
         let connection = self.connections.get_mut(&waiter.connection)?;
         if connection.session {
-            self.reply(waiter, Reply::Refused("this connection has a session already".to_owned()));
+            self.reply(
+                waiter,
+                Reply::Refused("this connection has a session already".to_owned()),
+            );
             return None;
         }
         connection.session = true;
