@@ -162,22 +162,23 @@ impl Shims {
         let (has_stdin, has_terminal) = match reply {
             Reply::Attached { stdin, tty } => (stdin, tty),
             Reply::Refused(message) => return Err(StreamError::NotRunning(message)),
-            Reply::Done | Reply::Failed(_) => return Err(StreamError::Shim(nonsense())),
+            Reply::Failed(message) => return Err(StreamError::Shim(io::Error::other(message))),
+            Reply::Done => return Err(StreamError::Shim(nonsense())),
         };
         let stdin = pipes.stdin.filter(|_| has_stdin);
         let (mut resize, mut task) = (None, None);
         if has_terminal && let Some(mut writer) = link.writer.take() {
-            let (sender, mut sizes) = mpsc::channel(SIZES);
+            let mut id = SESSION_REQUEST;
             if let Some(Some(size)) = wanted.tty {
-                // The channel is new and has room.
-                let _ = sender.try_send(size);
+                id += 1;
+                let sent = send(&mut writer, &resize_request(id, size)).await;
+                sent.map_err(StreamError::Shim)?;
             }
+            let (sender, mut sizes) = mpsc::channel(SIZES);
             let running = tokio::spawn(async move {
-                let mut id = SESSION_REQUEST;
-                while let Some(TerminalSize { width, height }) = sizes.recv().await {
+                while let Some(size) = sizes.recv().await {
                     id += 1;
-                    let body = RequestBody::Resize { width, height };
-                    if send(&mut writer, &Request { id, body }).await.is_err() {
+                    if send(&mut writer, &resize_request(id, size)).await.is_err() {
                         break;
                     }
                 }
@@ -269,6 +270,14 @@ impl Shims {
         }
         let source = last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
         Err(StreamError::Dial { port, source })
+    }
+}
+
+fn resize_request(id: u64, size: TerminalSize) -> Request {
+    let TerminalSize { width, height } = size;
+    Request {
+        id,
+        body: RequestBody::Resize { width, height },
     }
 }
 

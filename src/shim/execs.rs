@@ -89,7 +89,7 @@ impl Execs {
             ..Outcome::default()
         };
         if self.live.len() >= MAX_LIVE {
-            return answer(Reply::Refused(format!("{MAX_LIVE} programs run in this pod already")));
+            return answer(Reply::Failed(format!("{MAX_LIVE} programs run in this pod already")));
         }
         let Some(running) = containers.running(&container) else {
             return answer(not_running(&container));
@@ -195,9 +195,17 @@ impl Execs {
             return Some(Outcome::default());
         };
         if live.program != Some(pid) {
-            // The guest; whether it has done its work is heard on the channel.
+            // The guest. All that it said was heard before it was waited for.
             live.guest = None;
-            return Some(Outcome::default());
+            if live.program.is_some() {
+                return Some(Outcome::default());
+            }
+            let reply = Reply::Failed("killed while it joined the container".to_owned());
+            return Some(Outcome {
+                reply: Some((live.waiter, reply)),
+                remove: self.kill(connection, poller),
+                ..Outcome::default()
+            });
         }
         live.program = None;
         let was_ready = live.joining.as_ref().is_none_or(|joining| joining.is_ready());

@@ -117,7 +117,8 @@ pub enum RequestBody {
     /// [`FromShim::Ended`].
     Exec(Box<Exec>),
     /// Be at the output, and the input, of a container that runs. A session too; nothing happens to the container when
-    /// it closes, but for `stdinOnce`. Answered [`Reply::Attached`] or `Refused`; later comes [`FromShim::Ended`] or
+    /// it closes, but for `stdinOnce`. Answered [`Reply::Attached`], `Failed`, or `Refused` when the container does not
+    /// run; later comes [`FromShim::Ended`] or
     /// [`FromShim::CutOff`].
     Attach(Attach),
     /// In a session with `Attach`: the size of the container's terminal.

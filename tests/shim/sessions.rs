@@ -643,6 +643,28 @@ async fn a_port_on_the_pods_localhost_is_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_the_hosts_network_is_joined_and_reached_there() {
+    let mut sandbox = Sandbox::with(|config| config.host_network = true);
+    let mut spec = sandbox.spec("web", 0, &["sleep", "100000"]);
+    let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| n["type"] != "network" && n["type"] != "uts");
+    assert_eq!(sandbox.start_spec("web", 0, &spec), Reply::Done);
+    let mut pod = Pod::of(sandbox);
+    for name in ["net", "uts"] {
+        let host = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        let own = pod.run(&["readlink", &format!("/proc/self/ns/{name}")]).await.1;
+        assert_eq!(own.trim(), host.to_str().unwrap());
+    }
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        let here = listener.local_addr().unwrap();
+        let stream = in_time(pod.shims.dial(&pod.uid, here.port())).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), here);
+    }
+    pod.sandbox.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_another_age_is_answered() {
     use std::io::{Read, Write};
     let mut pod = Pod::sleeping();

@@ -233,7 +233,7 @@ impl Supervisor<'_> {
             .join(output, waiter.connection, source, outlets, &self.poller);
         let reply = match joined {
             Ok(Found { stdin, tty }) => Reply::Attached { stdin, tty },
-            Err(message) => Reply::Refused(message),
+            Err(message) => Reply::Failed(message),
         };
         self.reply(waiter, reply);
     }
