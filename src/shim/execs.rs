@@ -228,19 +228,26 @@ impl Execs {
             if let Some(guest) = live.guest {
                 self.pids.remove(&guest);
             }
-            self.left.push_back(live.cgroup);
+            let cgroup = live.cgroup;
+            if machine.cgroups.pids(&cgroup).is_ok_and(|pids| pids.is_empty()) {
+                // The kernel may take it for busy a moment longer.
+                outcome.remove = Some(cgroup);
+            } else {
+                self.left.push_back(cgroup);
+            }
         }
         self.sweep(machine);
         Some(outcome)
     }
 
-    /// The newest first, which is most likely empty; then some of those that were not.
+    /// Remove some of the cgroups in which something was left behind, if it has ended since. What cannot be removed now
+    /// goes with its container at the latest.
     fn sweep(&mut self, machine: &Machine) {
-        for _ in 0..SWEEP {
-            let Some(cgroup) = self.left.pop_back() else { return };
-            // What cannot be removed now goes with its container at the latest.
-            if !machine.cgroups.remove(&cgroup).unwrap_or(false) {
-                self.left.push_front(cgroup);
+        for _ in 0..SWEEP.min(self.left.len()) {
+            if let Some(cgroup) = self.left.pop_front()
+                && !machine.cgroups.remove(&cgroup).unwrap_or(false)
+            {
+                self.left.push_back(cgroup);
             }
         }
     }
