@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use futures_util::future::BoxFuture;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -25,11 +24,10 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{privilege, process};
-use crate::model::{Timestamp, Uid};
+use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
 use crate::reconcile::Limits;
-use crate::runtime::stream::{Exec, Session, StreamError, Streams, Wanted};
 use crate::runtime::{Machine, Parts, Settings, Shims};
 use crate::status::NodeFacts;
 use crate::store::Store;
@@ -79,7 +77,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
 
-    let machine = Machine::new(
+    let machine = Arc::new(Machine::new(
         Parts {
             shims,
             images: images.clone(),
@@ -98,7 +96,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
         },
-    );
+    ));
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
@@ -114,10 +112,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         facts: Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?,
         clock,
     };
-    node.register().await.context("cannot write the node")?;
     let controller = Controller {
         store: store.clone(),
-        runtime: Arc::new(machine),
+        runtime: Arc::clone(&machine),
         limits: Limits {
             max_backoff: config.max_restart_backoff,
         },
@@ -152,6 +149,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     garbage::bootstrap(&store, &garbage)
         .await
         .context("cannot make the first namespaces")?;
+    node.register().await.context("cannot write the node")?;
     let garbage = Garbage {
         store: store.clone(),
         settings: garbage,
@@ -162,7 +160,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_name: config.node_name.clone(),
         log_dir: config.log_dir.clone(),
         ready: readiness.clone(),
-        streams: Arc::new(NotYet),
+        streams: machine,
         streaming_idle_timeout: config.streaming_idle_timeout,
         clock,
     };

@@ -313,7 +313,7 @@ pub(super) fn container(container: &Container, at: &Path, findings: &mut Finding
             ("securityContext", security_context.is_some(), Honoured),
             ("startupProbe", startup_probe.is_some(), Refused("startup probes")),
             ("stdin", stdin.is_some(), Honoured),
-            ("stdinOnce", *stdin_once == Some(true), Refused("stdinOnce")),
+            ("stdinOnce", stdin_once.is_some(), Honoured),
             ("terminationMessagePath", termination_message_path.is_some(), Honoured),
             (
                 "terminationMessagePolicy",

@@ -293,6 +293,7 @@ fn container(
         resources: resources(container.resources.as_ref(), &field("resources"))?,
         security: security(container.security_context.as_ref(), pod, &field("securityContext"))?,
         stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         termination_message_path: cleaned(message_path),
     })

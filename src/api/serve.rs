@@ -118,7 +118,7 @@ pub(crate) async fn serve_tls_with(
     let listening = Listening::new(router, limits, guard, stopping);
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let tls = Arc::new(tls);
-    while let Some(((stream, remote), permit)) = listening.accept(|| listener.accept()).await {
+    while let Some(((stream, _remote), permit)) = listening.accept(|| listener.accept()).await {
         let (acceptor, tls, shared) = (acceptor.clone(), Arc::clone(&tls), Arc::clone(&listening));
         listening.tasks.spawn(async move {
             let _permit = permit;
@@ -134,7 +134,7 @@ pub(crate) async fn serve_tls_with(
                 shown,
                 hosts: Some(Arc::clone(&tls.hosts)),
                 local,
-                remote: remote,
+                remote,
                 stopping: shared.stopping.clone(),
                 streams: shared.tasks.clone(),
             };

@@ -1,5 +1,7 @@
 //! A container's first process, from clone to exec.
 //!
+//! The parts that a process has in common with one that joins the container later (`guest.rs`) are used by both.
+//!
 //! Goes in: the [`Plan`], in a copy of the parent's memory. Comes out: the container's program, or a [`Fault`] on the
 //! channel.
 //!
@@ -15,7 +17,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::plan::{Device, Fault, Link, Mount, Plan, Step, What, Word};
+use super::cgroup::Entry;
+use super::plan::{Device, Fault, Link, Mount, Plan, ProcessPlan, Step, What, Word};
 use super::rootfs::{self, Kind, PathBuffer};
 use super::sys::{self, MountAttr, OPEN_TREE_CLONE};
 
@@ -55,14 +58,21 @@ fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, F
     change_root(root, plan.root.propagation).map_err(Step::Pivot.fault())?;
     streams(plan, terminal.as_ref())?;
     sys::fchdir(cwd.as_fd()).map_err(Step::Cwd.fault())?;
-    limit(plan)?;
-    give_up(plan)?;
+    limit(&plan.process)?;
+    give_up(&plan.process)?;
     // The shim hears that everything but the exec itself has been done. If it is gone, so are we.
     sys::send(channel, &Word::Ready.encode(), None).map_err(Step::ParentGone.fault())?;
-    if let (true, Some(program)) = (plan.no_new_privileges, &plan.seccomp) {
-        program.install().map_err(Step::Seccomp.fault())?;
+    Err(become_program(&plan.process))
+}
+
+/// The last filter and the program. Returns only with what went wrong.
+pub(super) fn become_program(process: &ProcessPlan) -> Fault {
+    if let (true, Some(program)) = (process.no_new_privileges, &process.seccomp)
+        && let Err(errno) = program.install()
+    {
+        return Step::Seccomp.fault()(errno);
     }
-    Err(Step::Exec.fault()(exec(plan)))
+    Step::Exec.fault()(exec(process))
 }
 
 const READONLY: MountAttr = MountAttr {
@@ -74,10 +84,8 @@ const READONLY: MountAttr = MountAttr {
 
 /// Cgroup, session, namespaces, and what is written through the host's /proc.
 fn enter(plan: &Plan) -> Result<(), Fault> {
-    for tasks in &plan.cgroup.tasks {
-        sys::write(tasks.as_fd(), b"0").map_err(Step::Cgroup.fault())?;
-    }
-    sys::prctl(libc::PR_SET_PDEATHSIG, KILL, 0).map_err(Step::Signals.fault())?;
+    enter_cgroup(&plan.cgroup)?;
+    die_with_parent()?;
     sys::umask(0);
     sys::new_session().map_err(Step::Session.fault())?;
     for (index, join) in plan.join.iter().enumerate() {
@@ -86,18 +94,35 @@ fn enter(plan: &Plan) -> Result<(), Fault> {
     if plan.new_cgroup_namespace {
         sys::unshare(libc::CLONE_NEWCGROUP).map_err(Step::CgroupNamespace.fault())?;
     }
-    if let Some(score) = &plan.oom_score_adj {
-        // Lowering it needs CAP_SYS_RESOURCE, which not every machine gives: the score is then what we inherited.
-        if let Ok(file) = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY) {
-            let _lowered = sys::write(file.as_fd(), score.to_bytes());
-        }
-    }
+    set_oom_score(&plan.process);
     for (index, sysctl) in plan.sysctls.iter().enumerate() {
         let written = sys::open(&sysctl.path, libc::O_WRONLY)
             .and_then(|file| sys::write(file.as_fd(), sysctl.value.to_bytes()).map(drop));
         written.map_err(Step::Sysctl.at(index))?;
     }
     Ok(())
+}
+
+/// By our own write to each `tasks`: see [`Entry`].
+pub(super) fn enter_cgroup(cgroup: &Entry) -> Result<(), Fault> {
+    for tasks in &cgroup.tasks {
+        sys::write(tasks.as_fd(), b"0").map_err(Step::Cgroup.fault())?;
+    }
+    Ok(())
+}
+
+pub(super) fn die_with_parent() -> Result<(), Fault> {
+    sys::prctl(libc::PR_SET_PDEATHSIG, KILL, 0).map_err(Step::Signals.fault())
+}
+
+/// Through the host's /proc.
+pub(super) fn set_oom_score(process: &ProcessPlan) {
+    if let Some(score) = &process.oom_score_adj {
+        // Lowering it needs CAP_SYS_RESOURCE, which not every machine gives: the score is then what we inherited.
+        if let Ok(file) = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY) {
+            let _lowered = sys::write(file.as_fd(), score.to_bytes());
+        }
+    }
 }
 
 const KILL: libc::c_ulong = libc::SIGKILL.cast_unsigned() as libc::c_ulong;
@@ -406,22 +431,13 @@ fn change_root(root: BorrowedFd<'_>, propagation: Option<libc::c_ulong>) -> Resu
 }
 
 fn streams(plan: &Plan, terminal: Option<&OwnedFd>) -> Result<(), Fault> {
+    let uid = plan.process.uid;
     let set = || {
         if let Some(slave) = terminal {
             sys::set_controlling_terminal(slave.as_fd())?;
-            sys::chown(slave.as_fd(), plan.uid, u32::MAX)?;
-            for number in 0..=2 {
-                sys::dup2(slave.as_fd(), number)?;
-            }
+            terminal_streams(slave.as_fd(), uid)?;
         } else if let Some(files) = &plan.stdio {
-            for (number, file) in (0..).zip(files) {
-                // The user can open /dev/stdout again by its name; /dev/null stays root's.
-                let is_pipe = sys::stat(file.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFIFO;
-                if is_pipe && plan.uid != 0 {
-                    sys::chown(file.as_fd(), plan.uid, u32::MAX)?;
-                }
-                sys::dup2(file.as_fd(), number)?;
-            }
+            file_streams(files, uid)?;
         }
         // Nothing but the three goes through exec, whoever opened it; the channel's end is how the shim hears of it.
         sys::close_from(3, libc::CLOSE_RANGE_CLOEXEC)
@@ -429,8 +445,30 @@ fn streams(plan: &Plan, terminal: Option<&OwnedFd>) -> Result<(), Fault> {
     set().map_err(Step::Stdio.fault())
 }
 
-fn limit(plan: &Plan) -> Result<(), Fault> {
-    for (index, (resource, wanted)) in plan.rlimits.iter().enumerate() {
+/// The terminal as stdin, stdout and stderr.
+pub(super) fn terminal_streams(slave: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
+    sys::chown(slave, uid, u32::MAX)?;
+    for number in 0..=2 {
+        sys::dup2(slave, number)?;
+    }
+    Ok(())
+}
+
+/// These as stdin, stdout and stderr.
+pub(super) fn file_streams(files: &[OwnedFd; 3], uid: u32) -> Result<(), Errno> {
+    for (number, file) in (0..).zip(files) {
+        // The user can open /dev/stdout again by its name; /dev/null stays root's.
+        let is_pipe = sys::stat(file.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFIFO;
+        if is_pipe && uid != 0 {
+            sys::chown(file.as_fd(), uid, u32::MAX)?;
+        }
+        sys::dup2(file.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+pub(super) fn limit(process: &ProcessPlan) -> Result<(), Fault> {
+    for (index, (resource, wanted)) in process.rlimits.iter().enumerate() {
         let set = match sys::prlimit(*resource, Some(wanted)) {
             // Raising a hard limit needs CAP_SYS_RESOURCE: then as much as there is.
             Err(Errno::EPERM) => sys::prlimit(*resource, None).and_then(|have| {
@@ -449,43 +487,43 @@ fn limit(plan: &Plan) -> Result<(), Fault> {
     let _kept = sys::new_session_keyring();
     sys::default_actions();
     sys::unblock_signals().map_err(Step::Signals.fault())?;
-    sys::umask(plan.umask);
+    sys::umask(process.umask);
     Ok(())
 }
 
 /// Privileges, in the one order that works: each step still has what it needs.
-fn give_up(plan: &Plan) -> Result<(), Fault> {
-    if let (false, Some(program)) = (plan.no_new_privileges, &plan.seccomp) {
+pub(super) fn give_up(process: &ProcessPlan) -> Result<(), Fault> {
+    if let (false, Some(program)) = (process.no_new_privileges, &process.seccomp) {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is gone in a moment.
         program.install().map_err(Step::Seccomp.fault())?;
     }
     let failed = || Step::Capabilities.fault();
-    for capability in 0..=plan.last_capability {
-        if plan.capabilities.bounding & (1 << capability) == 0 {
+    for capability in 0..=process.last_capability {
+        if process.capabilities.bounding & (1 << capability) == 0 {
             sys::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0).map_err(failed())?;
         }
     }
     sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).map_err(failed())?;
-    sys::setgroups(&plan.groups).map_err(Step::Groups.fault())?;
-    sys::setresgid(plan.gid).map_err(Step::Groups.fault())?;
-    sys::setresuid(plan.uid).map_err(Step::User.fault())?;
+    sys::setgroups(&process.groups).map_err(Step::Groups.fault())?;
+    sys::setresgid(process.gid).map_err(Step::Groups.fault())?;
+    sys::setresuid(process.uid).map_err(Step::User.fault())?;
     sys::prctl(libc::PR_SET_KEEPCAPS, 0, 0).map_err(failed())?;
-    sys::capset(&plan.capabilities.sets).map_err(failed())?;
-    set_ambient(plan).map_err(failed())?;
+    sys::capset(&process.capabilities.sets).map_err(failed())?;
+    set_ambient(process).map_err(failed())?;
     // A change of credentials takes the death signal away, and the parent may have died since.
-    sys::prctl(libc::PR_SET_PDEATHSIG, KILL, 0).map_err(Step::Signals.fault())?;
-    if plan.no_new_privileges {
+    die_with_parent()?;
+    if process.no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(Step::NoNewPrivileges.fault())?;
     }
     Ok(())
 }
 
-fn set_ambient(plan: &Plan) -> Result<(), Errno> {
+fn set_ambient(process: &ProcessPlan) -> Result<(), Errno> {
     const CLEAR_ALL: libc::c_ulong = 4;
     const RAISE: libc::c_ulong = 2;
     sys::prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL, 0)?;
-    for capability in 0..=plan.last_capability {
-        if plan.capabilities.ambient & (1 << capability) != 0 {
+    for capability in 0..=process.last_capability {
+        if process.capabilities.ambient & (1 << capability) != 0 {
             sys::prctl(libc::PR_CAP_AMBIENT, RAISE, libc::c_ulong::from(capability))?;
         }
     }
@@ -493,12 +531,12 @@ fn set_ambient(plan: &Plan) -> Result<(), Errno> {
 }
 
 /// As execvpe(3): the next candidate where nothing can be found, and `EACCES` in the end if one could not be read.
-fn exec(plan: &Plan) -> Errno {
+fn exec(process: &ProcessPlan) -> Errno {
     let mut worst = Errno::ENOENT;
-    for candidate in &plan.exec.candidates {
-        let errno = sys::execve(candidate, &plan.exec.arguments, &plan.exec.environment);
+    for candidate in &process.exec.candidates {
+        let errno = sys::execve(candidate, &process.exec.arguments, &process.exec.environment);
         // A name with a slash has one candidate, whose own reason counts.
-        let absent = errno == Errno::ENOENT || errno == Errno::ENOTDIR && plan.exec.searched;
+        let absent = errno == Errno::ENOENT || errno == Errno::ENOTDIR && process.exec.searched;
         if errno == Errno::EACCES {
             worst = errno;
         } else if !absent {

@@ -13,6 +13,7 @@
     reason = "clone3 in a process with one thread, whose child only makes system calls"
 )]
 
+pub mod join;
 mod spec;
 
 use std::collections::HashMap;
@@ -22,12 +23,12 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use super::capability::{self, Capabilities};
 use super::cgroup::{CgroupError, Cgroups, Entry};
 use super::mount::UnsupportedOption;
-use super::plan::{Plan, Root, WORD_LENGTH, What, Word};
+use super::plan::{Plan, ProcessPlan, Root, WORD_LENGTH, What, Word};
 use super::process::{self, Cloned};
 use super::seccomp::Program;
 use super::{child, fd, sys};
@@ -114,6 +115,8 @@ pub enum PrepareError {
     Cgroup(#[from] CgroupError),
     #[error("standard streams: {0}")]
     Streams(io::Error),
+    #[error("{}", clone_error_words(.0))]
+    Clone(io::Error),
 }
 
 /// A container that is ready to be cloned.
@@ -126,7 +129,7 @@ pub struct Prepared {
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
-            .field("program", &self.plan.exec.program)
+            .field("program", &self.plan.process.exec.program)
             .finish_non_exhaustive()
     }
 }
@@ -191,7 +194,7 @@ impl Starting {
                     (Some(Word::Ready), _) => self.ready = true,
                     (Some(Word::Fault(fault)), _) => return Progress::Failed(self.plan.describe(fault)),
                     (Some(Word::Terminal), Some(master)) => return Progress::Terminal(master),
-                    (Some(Word::Terminal) | None, _) => {
+                    (Some(Word::Terminal | Word::Child(_)) | None, _) => {
                         return Progress::Failed("the container's process spoke nonsense".to_owned());
                     }
                 },
@@ -264,7 +267,6 @@ impl Prepared {
             join: namespaces.join,
             new_cgroup_namespace: namespaces.new_cgroup,
             cgroup: entry,
-            oom_score_adj: process.oom_score_adj().map(|score| plain_number(score.into())),
             sysctls: sysctls(linux.sysctl().as_ref())?,
             root: Root {
                 lower: parts
@@ -287,16 +289,7 @@ impl Prepared {
             readonly: paths("read-only path", linux.readonly_paths().as_deref())?,
             cwd: absolute("working directory", process.cwd())?,
             stdio,
-            rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
-            umask: process.user().umask().unwrap_or(0o022),
-            uid: process.user().uid(),
-            gid: process.user().gid(),
-            groups: process.user().additional_gids().clone().unwrap_or_default(),
-            capabilities: Capabilities::of(process.capabilities().as_ref(), machine.available),
-            last_capability: machine.last_capability,
-            no_new_privileges: process.no_new_privileges().unwrap_or(false),
-            seccomp: parts.seccomp.clone(),
-            exec: exec(process)?,
+            process: process_plan(process, parts.seccomp.clone(), machine)?,
         };
         if plan.root.lower.is_empty() {
             return Err(PrepareError::Missing { field: "root layers" });
@@ -362,9 +355,27 @@ impl Prepared {
     }
 }
 
+/// What every process of the container becomes, the first one or another.
+fn process_plan(process: &Process, seccomp: Option<Program>, machine: &Machine) -> Result<ProcessPlan, PrepareError> {
+    Ok(ProcessPlan {
+        oom_score_adj: process.oom_score_adj().map(|score| plain_number(score.into())),
+        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        umask: process.user().umask().unwrap_or(0o022),
+        uid: process.user().uid(),
+        gid: process.user().gid(),
+        groups: process.user().additional_gids().clone().unwrap_or_default(),
+        capabilities: Capabilities::of(process.capabilities().as_ref(), machine.available),
+        last_capability: machine.last_capability,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp,
+        exec: exec(process)?,
+    })
+}
+
 fn streams(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
     let (our_stdin, their_stdin) = if stdin {
         let (reads, writes) = fd::pipe()?;
+        fd::set_nonblocking(writes.as_fd())?;
         (Some(writes), reads)
     } else {
         (None, sys::open(c"/dev/null", libc::O_RDONLY)?)

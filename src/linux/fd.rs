@@ -96,16 +96,59 @@ pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd
 /// Receive bytes and, if one came with them, a descriptor. More than one: the first is kept, the others are closed.
 /// `MSG_DONTWAIT` with `wait` false: `WouldBlock` if nothing is there.
 pub fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut control = cmsg_space!([libc::c_int; 4]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC
-        | if wait {
-            MsgFlags::empty()
-        } else {
-            MsgFlags::MSG_DONTWAIT
-        };
+    let mut control = cmsg_space!([libc::c_int; MOST]);
+    let flags = if wait {
+        MsgFlags::empty()
+    } else {
+        MsgFlags::MSG_DONTWAIT
+    };
+    let (length, received) = receive(socket, buffer, &mut control, flags)?;
+    Ok((length, received.into_iter().next()))
+}
+
+/// The most descriptors that [`send_with_fds`] and [`receive_with_fds`] take at once.
+pub const MOST: usize = 4;
+
+/// Send bytes and some descriptors ([`MOST`] at most), which go with the first byte. Returns how many bytes went.
+pub fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&numbers)];
+    let control = if numbers.is_empty() { &[][..] } else { &control[..] };
+    loop {
+        match sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Receive what is there and the descriptors that came with it ([`MOST`] at most; more are closed). `Ok(None)`: nothing
+/// now; 0 bytes: the end.
+pub fn receive_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
+    let mut control = cmsg_space!([libc::c_int; MOST]);
+    match receive(socket, buffer, &mut control, MsgFlags::MSG_DONTWAIT) {
+        Ok(received) => Ok(Some(received)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    control: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     loop {
         let mut slices = [IoSliceMut::new(buffer)];
-        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+        let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(control), flags) {
             Ok(message) => message,
             Err(nix::errno::Errno::EINTR) => continue,
             Err(errno) => return Err(errno.into()),
@@ -117,7 +160,7 @@ pub fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) ->
                 received.extend(numbers.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
             }
         }
-        return Ok((message.bytes, received.into_iter().next()));
+        return Ok((message.bytes, received));
     }
 }
 

@@ -34,6 +34,21 @@ fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
     move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(io::Error::from)
 }
 
+/// A TCP socket that belongs to this network namespace, not blocking and not connected.
+pub fn tcp_socket(netns: BorrowedFd<'_>, ipv6: bool) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+    let family = if ipv6 {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let made = run_in(netns, || {
+        socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
+    })?;
+    made.map_err(io::Error::from)
+}
+
 /// Run `work` in a network namespace, on a thread made for it.
 pub fn run_in<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
-//! Everything a container's first process needs to know between clone and exec, made ready before the clone.
+//! Everything a container's process needs to know between clone and exec, made ready before the clone.
 //!
-//! Goes in: the work of `container.rs`. Comes out: what `child.rs` carries out, and the words for what went wrong there.
+//! Goes in: the work of `container.rs` and `join.rs`. Comes out: what `child.rs` and `guest.rs` carry out, and the words
+//! for what went wrong there.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -13,7 +14,7 @@ use super::cgroup::Entry;
 use super::seccomp::Program;
 use super::sys::{self, MountAttr};
 
-/// The whole plan. The child reads it from its copy of the parent's memory.
+/// The whole plan of a first process. The child reads it from its copy of the parent's memory.
 pub(super) struct Plan {
     /// Namespaces made by the clone itself.
     pub(super) clone_flags: u64,
@@ -23,7 +24,6 @@ pub(super) struct Plan {
     /// Made after the cgroup is entered, because what is entered then becomes its root.
     pub(super) new_cgroup_namespace: bool,
     pub(super) cgroup: Entry,
-    pub(super) oom_score_adj: Option<CString>,
     pub(super) sysctls: Vec<Sysctl>,
     pub(super) root: Root,
     pub(super) mounts: Vec<Mount>,
@@ -37,6 +37,13 @@ pub(super) struct Plan {
     pub(super) cwd: CString,
     /// stdin, stdout, stderr; unused with a terminal.
     pub(super) stdio: Option<[OwnedFd; 3]>,
+    pub(super) process: ProcessPlan,
+}
+
+/// What a process of a container becomes: its limits, its privileges and its program. The first one and those that join
+/// it later have the same.
+pub(super) struct ProcessPlan {
+    pub(super) oom_score_adj: Option<CString>,
     pub(super) rlimits: Vec<(i32, libc::rlimit64)>,
     pub(super) umask: u32,
     pub(super) uid: u32,
@@ -176,10 +183,12 @@ pub(super) enum Step {
     NoNewPrivileges,
     Signals,
     Exec,
+    Container,
+    Fork,
 }
 
 impl Step {
-    const ALL: [Self; 35] = [
+    const ALL: [Self; 37] = [
         Self::Cgroup,
         Self::ParentGone,
         Self::Session,
@@ -215,6 +224,8 @@ impl Step {
         Self::NoNewPrivileges,
         Self::Signals,
         Self::Exec,
+        Self::Container,
+        Self::Fork,
     ];
 
     fn from_number(number: u32) -> Option<Self> {
@@ -254,6 +265,8 @@ pub(super) enum Word {
     Terminal,
     /// The next thing is exec; if nothing follows but the end, it went well.
     Ready,
+    /// Who shall become the program, by its pid in the caller's pid namespace.
+    Child(i32),
 }
 
 /// A word is three numbers of 32 bits.
@@ -265,6 +278,7 @@ impl Word {
             Self::Fault(fault) => (1_u8, fault.step as u32, fault.index, fault.errno as i32),
             Self::Terminal => (2, 0, 0, 0),
             Self::Ready => (3, 0, 0, 0),
+            Self::Child(pid) => (4, 0, pid.cast_unsigned(), 0),
         };
         let mut bytes = [0; WORD_LENGTH];
         // The kind shares its number with the step, of which there are few.
@@ -286,6 +300,7 @@ impl Word {
             })),
             2 => Some(Self::Terminal),
             3 => Some(Self::Ready),
+            4 => Some(Self::Child(i32::from_le_bytes(number(4)))),
             _ => None,
         }
     }
@@ -324,9 +339,6 @@ impl Plan {
             }
         };
         match step {
-            Step::Cgroup => format!("enter cgroup: {words}"),
-            Step::ParentGone => format!("the shim is gone: {words}"),
-            Step::Session => format!("new session: {words}"),
             Step::Join => {
                 format!(
                     "join {} namespace: {words}",
@@ -368,14 +380,37 @@ impl Plan {
                 });
                 format!("link {path:?}: {words}")
             }
-            Step::Terminal => format!("terminal: {words}"),
             Step::Mask => format!("mask {}: {words}", quoted(self.masked.get(index))),
             Step::NullDevice => format!("/dev/null of the host is not the null device: {words}"),
             Step::Readonly => format!("make {} read-only: {words}", quoted(self.readonly.get(index))),
             Step::Cwd => format!("working directory {}: {words}", quoted(Some(&self.cwd))),
             Step::ReadonlyRoot => format!("make the root file system read-only: {words}"),
             Step::Pivot => format!("change root: {words}"),
-            Step::Stdio => format!("standard streams: {words}"),
+            Step::Cgroup
+            | Step::ParentGone
+            | Step::Session
+            | Step::Terminal
+            | Step::Stdio
+            | Step::Container
+            | Step::Fork
+            | Step::Rlimit
+            | Step::Seccomp
+            | Step::Capabilities
+            | Step::Groups
+            | Step::User
+            | Step::NoNewPrivileges
+            | Step::Signals
+            | Step::Exec => self.process.describe(fault),
+        }
+    }
+}
+
+impl ProcessPlan {
+    /// What a user is told about a fault of a step that all processes have in common.
+    pub(super) fn describe(&self, fault: Fault) -> String {
+        let Fault { step, index, errno } = fault;
+        let words = errno_words(errno);
+        match step {
             Step::Rlimit => format!("resource limit {index}: {words}"),
             Step::Seccomp => format!("install seccomp filter: {words}"),
             Step::Capabilities => format!("set capabilities: {words}"),
@@ -387,6 +422,35 @@ impl Plan {
                 format!("exec: {:?}: executable file not found in $PATH", self.exec.program)
             }
             Step::Exec => format!("exec: {:?}: {words}", self.exec.program),
+            Step::Container => format!("join the container: {words}"),
+            Step::Fork => format!("make process: {words}"),
+            Step::Cgroup => format!("enter cgroup: {words}"),
+            Step::ParentGone => format!("the shim is gone: {words}"),
+            Step::Session => format!("new session: {words}"),
+            Step::Terminal => format!("terminal: {words}"),
+            Step::Stdio => format!("standard streams: {words}"),
+            Step::Cwd => format!("working directory: {words}"),
+            Step::Join
+            | Step::CgroupNamespace
+            | Step::Sysctl
+            | Step::Propagation
+            | Step::Layer
+            | Step::UpperLayer
+            | Step::WorkLayer
+            | Step::RootOptions
+            | Step::MountRoot
+            | Step::OpenRoot
+            | Step::MountSource
+            | Step::MountTarget
+            | Step::Mount
+            | Step::Device
+            | Step::Link
+            | Step::Mask
+            | Step::NullDevice
+            | Step::Readonly
+            | Step::LateReadonly
+            | Step::ReadonlyRoot
+            | Step::Pivot => format!("{step:?}: {words}"),
         }
     }
 }
@@ -408,6 +472,7 @@ mod tests {
         }
         assert_eq!(Word::decode(&Word::Ready.encode()), Some(Word::Ready));
         assert_eq!(Word::decode(&Word::Terminal.encode()), Some(Word::Terminal));
+        assert_eq!(Word::decode(&Word::Child(4711).encode()), Some(Word::Child(4711)));
         assert_eq!(Word::decode(b"short"), None);
         assert_eq!(Word::decode(&[9; WORD_LENGTH]), None);
     }

@@ -9,6 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     Read,
+    Write,
     ReadWrite,
 }
 
@@ -21,6 +22,7 @@ pub struct Poller {
 fn event(interest: Interest, token: u64) -> EpollEvent {
     let flags = match interest {
         Interest::Read => EpollFlags::EPOLLIN,
+        Interest::Write => EpollFlags::EPOLLOUT,
         Interest::ReadWrite => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
     };
     EpollEvent::new(flags, token)

@@ -290,6 +290,12 @@ pub(super) fn close_from(first: RawFd, flags: c_uint) -> Result<(), Errno> {
     result(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, flags) }).map(drop)
 }
 
+/// Close these descriptors, the last one included.
+pub(super) fn close_between(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: as for `close_from`.
+    result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 pub(super) fn setgroups(groups: &[libc::gid_t]) -> Result<(), Errno> {
     // SAFETY: the list is ours and its length is given. The raw call concerns this thread only, and there is but one.
     result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)

@@ -136,6 +136,8 @@ pub struct ContainerSpec {
     pub resources: Resources,
     pub security: ContainerSecurity,
     pub stdin: bool,
+    /// Its input is closed for good by the first client that was attached to it.
+    pub stdin_once: bool,
     pub tty: bool,
     /// Where the container may write its last words (default /dev/termination-log).
     pub termination_message_path: PathBuf,

@@ -45,6 +45,7 @@ pub(crate) fn container(name: &str) -> ContainerSpec {
             seccomp: SeccompProfile::RuntimeDefault,
         },
         stdin: false,
+        stdin_once: false,
         tty: false,
         termination_message_path: PathBuf::from("/dev/termination-log"),
     }

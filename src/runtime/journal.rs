@@ -23,6 +23,8 @@ pub(super) struct Journal {
     pub boot_id: Option<String>,
     /// Why infra could not be made, if so.
     pub infra_failure: Option<String>,
+    /// With infra's pid and the boot, its name.
+    pub infra_start_time: Option<u64>,
     pub sandbox: SandboxSnapshot,
 }
 
@@ -31,6 +33,7 @@ pub(super) fn fold(bytes: &[u8], attempt: u32, shim_alive: bool) -> Result<Journ
     let mut journal = Journal {
         boot_id: None,
         infra_failure: None,
+        infra_start_time: None,
         sandbox: SandboxSnapshot {
             attempt,
             shim_alive,
@@ -64,7 +67,8 @@ impl Journal {
                 pid: _,
                 boot_id,
             } => self.boot_id = Some(boot_id),
-            Fact::InfraStarted { pid, start_time: _ } => {
+            Fact::InfraStarted { pid, start_time } => {
+                self.infra_start_time = Some(start_time);
                 self.sandbox.infra = InfraSnapshot::Running { pid, since: at };
             }
             Fact::InfraFailed { message } => {

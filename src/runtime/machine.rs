@@ -64,7 +64,7 @@ pub struct Settings {
 /// See the module's doc.
 #[derive(Debug)]
 pub struct Machine {
-    shims: Arc<Shims>,
+    pub(super) shims: Arc<Shims>,
     images: ImageStore,
     network: Network,
     volumes: Arc<Volumes>,

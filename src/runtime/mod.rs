@@ -6,6 +6,7 @@
 
 mod journal;
 mod machine;
+mod session;
 mod shims;
 pub mod spec;
 pub mod stream;

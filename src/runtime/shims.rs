@@ -233,7 +233,7 @@ impl Shims {
             .await
             .map_err(|_| ShimError::Stuck { path: dir.clone() })??;
         match reply {
-            Reply::Done => Ok(()),
+            Reply::Done | Reply::Attached { .. } => Ok(()),
             Reply::Refused(message) => Err(ShimError::Refused { path: dir, message }),
             Reply::Failed(message) => Err(ShimError::Failed { message }),
         }
@@ -306,8 +306,9 @@ impl Connection {
                 .await
                 .map_err(|source| io_error("hear the shim of", dir, source))?;
             match message {
+                // It speaks the lower of both, and a lower one lacks only what this connection does not ask for.
                 Some(FromShim::Hello {
-                    protocol: PROTOCOL,
+                    protocol: 1..=PROTOCOL,
                     pid: _,
                 }) => break,
                 Some(FromShim::Hello {
@@ -320,7 +321,12 @@ impl Connection {
                     });
                 }
                 // What it says before it has heard our greeting is read from the journal anyway.
-                Some(FromShim::Journal { .. } | FromShim::Reply { .. }) => {}
+                Some(
+                    FromShim::Journal { .. }
+                    | FromShim::Reply { .. }
+                    | FromShim::Ended { .. }
+                    | FromShim::CutOff { .. },
+                ) => {}
                 None => return Err(ShimError::Gone { path: dir.to_owned() }),
             }
         }
@@ -394,7 +400,8 @@ async fn listen(
                 length.send_replace(now);
                 let _ = hints.send(uid.clone());
             }
-            Ok(Some(FromShim::Hello { .. })) => {}
+            // The last two are for sessions, which have connections of their own.
+            Ok(Some(FromShim::Hello { .. } | FromShim::Ended { .. } | FromShim::CutOff { .. })) => {}
             Ok(None) => break,
             Err(error) => {
                 tracing::warn!(pod.uid = %uid, %error, "lost the connection with a shim");
@@ -412,7 +419,7 @@ async fn listen(
     let _ = hints.send(uid);
 }
 
-async fn send(writer: &mut OwnedWriteHalf, request: &Request) -> io::Result<()> {
+pub(super) async fn send(writer: &mut OwnedWriteHalf, request: &Request) -> io::Result<()> {
     let body = serde_json::to_vec(request)?;
     let length = u32::try_from(body.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut frame = Vec::with_capacity(body.len() + 4);
@@ -422,7 +429,7 @@ async fn send(writer: &mut OwnedWriteHalf, request: &Request) -> io::Result<()> 
 }
 
 /// One message; `None` at the end.
-async fn receive(reader: &mut OwnedReadHalf) -> io::Result<Option<FromShim>> {
+pub(super) async fn receive(reader: &mut OwnedReadHalf) -> io::Result<Option<FromShim>> {
     let mut length = [0; 4];
     match reader.read_exact(&mut length).await {
         Ok(_) => {}

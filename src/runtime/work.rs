@@ -133,6 +133,7 @@ impl Work {
             sub_paths: built.sub_paths,
             log: self.log.clone(),
             stdin: container.stdin,
+            stdin_once: container.stdin_once,
             next_cgroup: (pod.restart_policy != RestartPolicy::Never)
                 .then(|| spec::cgroups_path(input.cgroup_parent, &container.name, attempt.saturating_add(1)))
                 .map(|path| path.to_string_lossy().into_owned()),

@@ -3,13 +3,13 @@
 //! Everything here is blocking and short; whoever has an event loop wraps it.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
 
 use super::frame::{self, Decoder, FrameError};
-use super::protocol::{LOCK, SOCKET, Spawn, Spawned};
+use super::protocol::{LOCK, PROTOCOL, Request, RequestBody, SOCKET, Spawn, Spawned};
 use crate::linux::lock::Holder;
 use crate::linux::{fd, lock, process, unix};
 
@@ -93,6 +93,31 @@ impl Drop for Zygote {
 /// The lock cannot be asked: that is not the same as a dead shim.
 pub fn shim_of(directory: &Path) -> io::Result<Holder> {
     lock::holder(&directory.join(LOCK))
+}
+
+/// The id of the request that begins a session.
+pub const SESSION_REQUEST: u64 = 1;
+
+/// Begin a session: a connection of its own with the shim of this sandbox directory, greeted and asked for `body`, with
+/// which these descriptors go. What comes back are a `Hello` and the answer to [`SESSION_REQUEST`].
+///
+/// # Errors
+/// As [`connect`], and what cannot be sent.
+pub fn begin_session(directory: &Path, body: RequestBody, descriptors: &[BorrowedFd<'_>]) -> io::Result<UnixStream> {
+    let request = Request {
+        id: SESSION_REQUEST,
+        body,
+    };
+    let hello = Request {
+        id: 0,
+        body: RequestBody::Hello { protocol: PROTOCOL },
+    };
+    let mut bytes = frame::encode(&hello).map_err(io::Error::other)?;
+    bytes.extend(frame::encode(&request).map_err(io::Error::other)?);
+    let mut socket = connect(directory)?;
+    let sent = fd::send_with_fds(socket.as_fd(), &bytes, descriptors)?;
+    io::Write::write_all(&mut socket, &bytes[sent..])?;
+    Ok(socket)
 }
 
 /// Connect to the shim of this sandbox directory, however long its path is.

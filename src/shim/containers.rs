@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
@@ -40,9 +41,9 @@ struct Live {
     start_time: u64,
     shares_pid_namespace: bool,
     cgroup: String,
+    /// The spec it was started from.
+    config: PathBuf,
     output: u64,
-    /// Held so that the container's stdin does not end.
-    _stdin: Option<OwnedFd>,
     /// Written down already.
     signals: BTreeSet<i32>,
     ahead: Option<Ahead>,
@@ -83,17 +84,28 @@ pub(super) struct Failure {
     pub(super) cgroup: Option<String>,
 }
 
+/// What a session needs to know of a container that runs.
+#[derive(Debug)]
+pub(super) struct Running<'a> {
+    /// Of its first process.
+    pub(super) pidfd: BorrowedFd<'a>,
+    pub(super) config: &'a Path,
+    pub(super) cgroup: &'a str,
+    pub(super) output: u64,
+}
+
+/// A process of a container could not be made.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("cannot read {path}")]
+pub(super) enum StartError {
+    #[error("cannot read {}", path.display())]
     Read {
-        path: String,
+        path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("{path} is no OCI runtime spec")]
+    #[error("{} is no OCI runtime spec", path.display())]
     Spec {
-        path: String,
+        path: PathBuf,
         #[source]
         source: serde_json::Error,
     },
@@ -107,8 +119,24 @@ enum StartError {
     Prepare(#[from] PrepareError),
     #[error("{}", container::clone_error_words(.0))]
     Clone(io::Error),
-    #[error("cannot watch the container")]
+    #[error("cannot watch the process")]
     Watch(#[source] io::Error),
+    #[error("standard streams")]
+    Streams(#[source] io::Error),
+    #[error("the container has ended")]
+    Ended,
+}
+
+/// The spec in this file.
+pub(super) fn read_spec(path: &Path) -> Result<Spec, StartError> {
+    let bytes = std::fs::read(path).map_err(|source| StartError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|source| StartError::Spec {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// A container runs now.
@@ -124,6 +152,9 @@ pub(super) struct Ended {
     pub(super) fact: Fact,
     pub(super) lost: Option<Fact>,
     pub(super) cgroup: String,
+    /// Sessions that were attached to it.
+    pub(super) attached: Vec<u64>,
+    pub(super) status: WaitStatus,
     pub(super) answer: Vec<(Waiter, Reply)>,
     /// How to make ready for its successor.
     pub(super) ahead: Option<(String, Ahead)>,
@@ -234,6 +265,7 @@ impl Containers {
             sub_paths,
             log,
             stdin,
+            stdin_once,
             next_cgroup,
         } = start;
         let Overlay {
@@ -242,14 +274,12 @@ impl Containers {
             work,
             target,
         } = rootfs;
-        let path = || spec.display().to_string();
-        let bytes = std::fs::read(&spec).map_err(|source| StartError::Read { path: path(), source })?;
+        let config_path = spec;
         let ahead = next_cgroup.map(|cgroup| Ahead {
-            spec: spec.clone(),
+            spec: config_path.clone(),
             cgroup,
         });
-        let spec: Spec = serde_json::from_slice(&bytes).map_err(|source| StartError::Spec { path: path(), source })?;
-        drop(bytes);
+        let spec = read_spec(&config_path)?;
         let linux = spec.linux().as_ref();
         let cgroup = linux
             .and_then(|linux| linux.cgroups_path().as_ref())
@@ -265,10 +295,7 @@ impl Containers {
                 machine.cgroups.apply(&cgroup, resources)?;
             }
         }
-        let filter = linux
-            .and_then(|linux| linux.seccomp().as_ref())
-            .map(|profile| self.filter(profile))
-            .transpose()?;
+        let filter = self.filter_of(&spec)?;
         let sub_paths: HashMap<_, _> = sub_paths.into_iter().map(|sub| (sub.destination, sub.path)).collect();
         let parts = Parts {
             lower: &lower,
@@ -286,6 +313,8 @@ impl Containers {
         let start_time = process::start_time(pid).unwrap_or(0);
         let output = outputs.open(&container, attempt, &log, config.log_max_size, config.log_max_files);
         let streams = std::mem::take(&mut starting.streams);
+        // Held open from now on, so that the container's stdin does not end. A terminal's comes with its master.
+        outputs.accept_input(output, stdin, stdin_once, streams.stdin);
         let watch = |outputs: &mut Outputs| {
             for (file, stderr) in [(streams.stdout, false), (streams.stderr, true)] {
                 if let Some(file) = file {
@@ -316,14 +345,32 @@ impl Containers {
                 waiters: vec![waiter],
             },
             cgroup,
+            config: config_path,
             output,
-            _stdin: streams.stdin,
             signals: BTreeSet::new(),
             ahead,
             mounts: None,
         };
         self.live.insert(pid, live);
         Ok(())
+    }
+
+    /// The container of this name, if it runs.
+    pub(super) fn running(&self, container: &str) -> Option<Running<'_>> {
+        let is_running = |live: &&Live| live.container == container && matches!(live.stage, Stage::Running);
+        let live = self.live.values().find(is_running)?;
+        Some(Running {
+            pidfd: live.pidfd.as_fd(),
+            config: &live.config,
+            cgroup: &live.cgroup,
+            output: live.output,
+        })
+    }
+
+    /// The compiled seccomp filter of a spec, if it has one.
+    pub(super) fn filter_of(&mut self, spec: &Spec) -> Result<Option<Program>, SeccompError> {
+        let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        profile.map(|profile| self.filter(profile)).transpose()
     }
 
     fn filter(&mut self, profile: &LinuxSeccomp) -> Result<Program, SeccompError> {
@@ -350,7 +397,7 @@ impl Containers {
                 Progress::Terminal(master) => {
                     // A terminal that cannot be read ends its program by SIGHUP, which is the truth about it.
                     let _watched = fd::set_nonblocking(master.as_fd())
-                        .and_then(|()| outputs.attach(live.output, master, false, poller));
+                        .and_then(|()| outputs.attach_terminal(live.output, master, poller));
                 }
                 Progress::Running => {
                     let _removed = poller.remove(&starting.channel());
@@ -444,6 +491,7 @@ impl Containers {
             // Nothing else ends what it left behind in the pod's pid namespace.
             let _killed = machine.cgroups.kill(&live.cgroup);
         }
+        let attached = outputs.attached(live.output);
         let lost = outputs.drain(live.output, process::realtime(), poller);
         let oom_killed = machine.cgroups.oom_kills(&live.cgroup).is_ok_and(|count| count > 0);
         let Live {
@@ -504,6 +552,8 @@ impl Containers {
             fact,
             lost,
             cgroup,
+            attached,
+            status,
             answer,
             ahead,
             mounts,

@@ -8,15 +8,20 @@
 //!   └──── Request / Reply, Journal{length} ───────┘ └─── clone ──> containers
 //! ```
 //!
+//! A session (exec, attach) is a connection of its own, and ends with it: [`execs`] are programs that join containers,
+//! [`attach`] is who listens to a container besides its log.
+//!
 //! [`zygote`] is the process that shims are forked from; [`client`] is the agent's half of making one; [`supervisor`] is
 //! the shim itself, with [`journal`], [`log`] and [`frame`] as its parts.
 //!
 //! **Invariant:** one thread, no tokio, no `SQLite`; nothing here interprets what happens, and nothing here waits for
 //! anything but its own epoll.
 
+mod attach;
 pub mod client;
 mod connection;
 mod containers;
+mod execs;
 pub mod frame;
 pub mod journal;
 mod log;

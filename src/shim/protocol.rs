@@ -3,6 +3,10 @@
 //! These formats outlive an upgrade of the agent: fields are only ever added, with a default, and a change of meaning
 //! takes a new [`PROTOCOL`]. Nothing here knows `model`.
 //!
+//! Both ends say in their `Hello` what they speak, and then speak the lower of the two: a shim of an older podd gets no
+//! request that it does not know, and one that comes all the same is answered with `Refused` (a shim of protocol 1 closes
+//! the connection instead).
+//!
 //! On the wire each message is a little-endian u32 length and that many bytes of JSON, over a unix stream socket.
 //! In the journal each [`Entry`] is one line of JSON, appended with a single write(2).
 
@@ -10,8 +14,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of everything in this file.
-pub const PROTOCOL: u32 = 1;
+/// The version of everything in this file. 2 added sessions: `Exec`, `Attach`, `Resize`, `Ended`, `CutOff`.
+pub const PROTOCOL: u32 = 2;
+/// The first version with sessions.
+pub const SESSIONS: u32 = 2;
 
 /// Names inside a sandbox directory (`RUN_DIR/pods/<uid>/<attempt>/`).
 pub const SOCKET: &str = "shim.sock";
@@ -79,6 +85,13 @@ pub struct Request {
     pub body: RequestBody,
 }
 
+/// A [`Request`] whose body is not understood yet.
+#[derive(Debug, Deserialize)]
+pub struct RawRequest {
+    pub id: u64,
+    pub body: Box<serde_json::value::RawValue>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum RequestBody {
     /// First on every connection.
@@ -97,6 +110,48 @@ pub enum RequestBody {
     },
     /// Kill every container and infra, write down their ends, remove the cgroups, answer `Done`, exit.
     Stop,
+    /// Run a program in a container that runs. A session: it has a connection of its own, and when that closes, the
+    /// program and everything it has started is killed, unless it has ended by itself. The request comes with
+    /// descriptors (`SCM_RIGHTS`, with a byte of the request or before it). Answered `Done` when the program runs,
+    /// `Failed` when it could not be executed, `Refused` when the container does not run; later comes
+    /// [`FromShim::Ended`].
+    Exec(Box<Exec>),
+    /// Be at the output, and the input, of a container that runs. A session too; nothing happens to the container when
+    /// it closes, but for `stdinOnce`. Answered [`Reply::Attached`], `Failed`, or `Refused` when the container does not
+    /// run; later comes [`FromShim::Ended`] or
+    /// [`FromShim::CutOff`].
+    Attach(Attach),
+    /// In a session with `Attach`: the size of the container's terminal.
+    Resize { width: u16, height: u16 },
+}
+
+/// A program to run in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    pub container: String,
+    /// Looked up in the container's `PATH`, and its arguments.
+    pub command: Vec<String>,
+    pub streams: ExecStreams,
+}
+
+/// Which descriptors come with an [`Exec`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecStreams {
+    /// In this order those that are true; the others are /dev/null.
+    Files { stdin: bool, stdout: bool, stderr: bool },
+    /// One, a socket: the master of the program's terminal is sent over it.
+    Terminal { width: u16, height: u16 },
+}
+
+/// Where a container's streams go. The descriptors are those of the streams that are true, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    pub container: String,
+    /// A pipe to read the container's input from.
+    pub stdin: bool,
+    /// A pipe to write its output to. Who does not read it holds the container up, but not for long: see `CutOff`.
+    pub stdout: bool,
+    pub stderr: bool,
 }
 
 /// A container to start: an OCI runtime spec (config.json) and what that has no words for.
@@ -113,8 +168,11 @@ pub struct StartContainer {
     pub sub_paths: Vec<SubPath>,
     /// The log file, CRI format. Its directory is made if it is not there.
     pub log: PathBuf,
-    /// Keep stdin open (a pipe); else /dev/null.
+    /// Keep stdin open (a pipe, or the terminal's); else /dev/null.
     pub stdin: bool,
+    /// The first session that was attached to stdin closes it for good when it ends.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// The cgroup of the attempt after this one, if it is likely to come at once when this one ends: then it is made
     /// while the agent decides.
     #[serde(default)]
@@ -155,6 +213,14 @@ pub enum FromShim {
     Journal {
         length: u64,
     },
+    /// To a session: its program, or the container it is attached to, has ended.
+    Ended {
+        status: WaitStatus,
+    },
+    /// To a session that is attached: it is not any more, and this is why.
+    CutOff {
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +228,11 @@ pub enum Reply {
     Done,
     Refused(String),
     Failed(String),
+    /// To `Attach`: whether the container has an input that is still open, and a terminal.
+    Attached {
+        stdin: bool,
+        tty: bool,
+    },
 }
 
 /// One line of the journal.
@@ -233,4 +304,20 @@ pub enum Fact {
 pub enum WaitStatus {
     Code(i32),
     Signal(i32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_of_an_older_agent_is_understood() {
+        let text = r#"{"id": 3, "body": {"Start": {"container": "web", "attempt": 0, "spec": "/c", "rootfs":
+            {"lower": ["/l"], "upper": "/u", "work": "/w", "target": "/t"}, "sub_paths": [], "log": "/log", "stdin": true}}}"#;
+        let request: Request = serde_json::from_str(text).unwrap();
+        let RequestBody::Start(start) = request.body else {
+            panic!("{request:?}")
+        };
+        assert!(start.stdin && !start.stdin_once);
+    }
 }

@@ -5,23 +5,26 @@
 //! Every fact is in the journal before anybody is told. When no agent is there, everything goes on; the journal tells the
 //! next one.
 //!
+//! `supervisor/requests.rs` is what agents ask for.
+//!
 //! **Invariant:** the loop waits in epoll only. What would wait elsewhere (a container's mounts, its exec, a cgroup that is
 //! busy, a full disk) is left to a child or to a later round.
+
+mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::connection::Connection;
-use super::containers::{Containers, Ended, Known};
+use super::containers::{Containers, Ended};
+use super::execs::Execs;
 use super::journal::Journal;
 use super::output::Outputs;
-use super::protocol::{
-    Fact, FromShim, JOURNAL, LOCK, PROTOCOL, Reply, Request, RequestBody, SOCKET, SandboxConfig, Spawn, StartContainer,
-    WaitStatus,
-};
+use super::protocol::{Fact, FromShim, JOURNAL, LOCK, PROTOCOL, Reply, SOCKET, SandboxConfig, Spawn, WaitStatus};
 use super::sandbox::{infra_cgroup, make_infra};
 use crate::linux::container::Machine;
 use crate::linux::infra;
@@ -30,7 +33,8 @@ use crate::linux::poll::{Interest, Poller};
 use crate::linux::process::{self, SignalDescriptor};
 use crate::linux::unix;
 
-const MAX_CONNECTIONS: usize = 64;
+/// More than all sessions together may have.
+const MAX_CONNECTIONS: usize = 640;
 /// Where the last words of a shim go that ends as it should not.
 const LAST_WORDS: &str = "shim.err";
 /// A cgroup that was busy, or a line that did not fit, is tried again after 1 ms, then 2, 4, ... at most this.
@@ -171,6 +175,7 @@ fn serve(spawn: &Spawn, connection: OwnedFd, mounts: OwnedFd) -> Result<(), Shim
         infra: Some(infra),
         containers: Containers::default(),
         outputs: Outputs::default(),
+        execs: Execs::default(),
         connections: BTreeMap::new(),
         next_connection: FIRST_CONNECTION,
         stopping: None,
@@ -198,12 +203,22 @@ const SIGNALS: u64 = 1;
 pub(super) const FIRST_CHANNEL: u64 = 1 << 32;
 /// Outputs: this and twice their number, plus one for stderr.
 pub(super) const FIRST_OUTPUT: u64 = 2 << 32;
+/// Inputs: this and the output's number.
+pub(super) const FIRST_INPUT: u64 = 3 << 32;
+/// Sessions: see [`session_token`].
+const FIRST_SESSION: u64 = 1 << 40;
 const FIRST_CONNECTION: u64 = 1 << 48;
+
+/// What belongs to the session of a connection: the channel of its program (0), what its client writes (1), what its
+/// client reads of stdout (2) and of stderr (3).
+pub(super) fn session_token(connection: u64, index: usize) -> u64 {
+    FIRST_SESSION + 4 * (connection - FIRST_CONNECTION) + u64::try_from(index).unwrap_or(0)
+}
 
 /// Who waits for the answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
-    connection: u64,
+    pub(super) connection: u64,
     request: u64,
 }
 
@@ -221,6 +236,7 @@ struct Supervisor<'a> {
     infra: Option<infra::Infra>,
     containers: Containers,
     outputs: Outputs,
+    execs: Execs,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     /// Everything is being killed, and these wait for it.
@@ -244,14 +260,17 @@ impl Supervisor<'_> {
                 self.finish();
                 return Ok(());
             }
-            if !idle_heap && !self.containers.any_starting() {
+            if !idle_heap && !self.containers.any_starting() && !self.execs.any_joining() {
                 // The shim is about to sleep, perhaps for months: what a start needed is given back.
                 process::trim_heap();
                 idle_heap = true;
             }
-            let timeout = behind.then_some(self.retry_ms);
+            let now = Instant::now();
+            self.cut_off(now);
+            let timeout = [behind.then_some(self.retry_ms), self.patience(now)];
+            let timeout = timeout.into_iter().flatten().min();
             self.poller.wait(&mut tokens, timeout).map_err(ShimError::Poll)?;
-            if tokens.is_empty() {
+            if tokens.is_empty() && behind {
                 self.retry_ms = self.retry_ms.saturating_mul(2).min(MAX_RETRY_MS);
             }
             for &token in &tokens {
@@ -262,11 +281,46 @@ impl Supervisor<'_> {
                         self.channel(token - FIRST_CHANNEL);
                         idle_heap = false;
                     }
-                    FIRST_OUTPUT..FIRST_CONNECTION => self.output(token),
+                    FIRST_OUTPUT..FIRST_INPUT => self.output(token),
+                    FIRST_INPUT..FIRST_SESSION => self.outputs.input_ready(token, &self.poller),
+                    FIRST_SESSION..FIRST_CONNECTION => {
+                        let token = token - FIRST_SESSION;
+                        idle_heap &= !token.is_multiple_of(4);
+                        self.session(token);
+                    }
                     connection => self.requests(connection),
                 }
             }
         }
+    }
+
+    /// Something of a session can be read or written.
+    fn session(&mut self, token: u64) {
+        let connection = FIRST_CONNECTION + token / 4;
+        match token % 4 {
+            0 => {
+                let outcome = self.execs.progress(connection, &self.poller);
+                self.settle(outcome);
+            }
+            1 => self.outputs.client_wrote(connection, &self.poller),
+            2 => self.outputs.client_ready(connection, 0, &self.poller),
+            _ => self.outputs.client_ready(connection, 1, &self.poller),
+        }
+    }
+
+    /// Who holds up a container for too long is told that it is over.
+    fn cut_off(&mut self, now: Instant) {
+        for connection in self.outputs.cut_off(now, &self.poller) {
+            let message = "cut off: the output was not read".to_owned();
+            self.send(connection, &FromShim::CutOff { message });
+        }
+    }
+
+    /// Until somebody is to be cut off, in milliseconds.
+    fn patience(&self, now: Instant) -> Option<u16> {
+        let left = self.outputs.deadline()?.saturating_duration_since(now);
+        // Rounded up, so that it is over then.
+        Some(u16::try_from(left.as_millis()).map_or(u16::MAX, |ms| ms.saturating_add(1)))
     }
 
     fn write_down(&mut self, fact: Fact) {
@@ -284,7 +338,7 @@ impl Supervisor<'_> {
         let greeted: Vec<u64> = self
             .connections
             .iter()
-            .filter(|(_, c)| c.greeted)
+            .filter(|(_, c)| c.greeted && !c.session)
             .map(|(id, _)| *id)
             .collect();
         for id in greeted {
@@ -325,166 +379,6 @@ impl Supervisor<'_> {
         !done
     }
 
-    fn connect(&mut self, socket: UnixStream) {
-        // Only root can reach the socket's directory; a connection that cannot be served is closed.
-        let Ok(connection) = Connection::new(socket) else {
-            return;
-        };
-        let id = self.next_connection;
-        if self.poller.add(&connection, id, Interest::Read).is_ok() {
-            self.next_connection += 1;
-            self.connections.insert(id, connection);
-        }
-    }
-
-    fn accept(&mut self) {
-        while let Ok((socket, _)) = self.listener.accept() {
-            // One agent has a few; who opens more must not use up our descriptors.
-            let room = self.connections.len() < MAX_CONNECTIONS;
-            if room && crate::linux::fd::peer_uid(&socket).is_ok_and(|uid| uid == 0) {
-                self.connect(socket);
-            }
-        }
-    }
-
-    fn disconnect(&mut self, id: u64) {
-        if let Some(connection) = self.connections.remove(&id) {
-            // A child on its way to exec may hold a copy, which would keep it in the poller.
-            let _removed = self.poller.remove(&connection);
-        }
-    }
-
-    fn send(&mut self, id: u64, message: &FromShim) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if connection.send(message).is_err() {
-            self.disconnect(id);
-        } else if connection.is_behind() {
-            let _watched = self.poller.change(connection, id, Interest::ReadWrite);
-        }
-    }
-
-    fn reply(&mut self, waiter: Waiter, result: Reply) {
-        self.send(
-            waiter.connection,
-            &FromShim::Reply {
-                id: waiter.request,
-                result,
-            },
-        );
-    }
-
-    fn requests(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if connection.is_behind() {
-            if connection.flush().is_err() {
-                return self.disconnect(id);
-            }
-            if !connection.is_behind() {
-                let _watched = self.poller.change(connection, id, Interest::Read);
-            }
-        }
-        match connection.receive() {
-            Ok(requests) => {
-                for request in requests {
-                    self.request(id, request);
-                }
-            }
-            Err(_) => self.disconnect(id),
-        }
-    }
-
-    fn request(&mut self, connection: u64, request: Request) {
-        let Request { id, body } = request;
-        let waiter = Waiter {
-            connection,
-            request: id,
-        };
-        let Some(greeted) = self.connections.get(&connection).map(|c| c.greeted) else {
-            return;
-        };
-        match body {
-            RequestBody::Hello { protocol: _ } => {
-                // Fields are only ever added: an older and a newer agent both understand what they know of.
-                if let Some(connection) = self.connections.get_mut(&connection) {
-                    connection.greeted = true;
-                }
-                self.send(
-                    connection,
-                    &FromShim::Hello {
-                        protocol: PROTOCOL,
-                        pid: process::own_pid(),
-                    },
-                );
-                self.send(
-                    connection,
-                    &FromShim::Journal {
-                        length: self.journal.length(),
-                    },
-                );
-            }
-            RequestBody::Start(_) | RequestBody::Signal { .. } | RequestBody::Stop if !greeted => {
-                self.disconnect(connection);
-            }
-            RequestBody::Start(start) => self.start(waiter, *start),
-            RequestBody::Signal {
-                container,
-                attempt,
-                signal,
-                all,
-            } => {
-                self.signal(waiter, &container, attempt, signal, all);
-            }
-            RequestBody::Stop => self.stop(Some(waiter)),
-        }
-    }
-
-    fn start(&mut self, waiter: Waiter, start: StartContainer) {
-        match self.containers.known(&start.container, start.attempt, waiter) {
-            Known::Answer(reply) => return self.reply(waiter, reply),
-            Known::Later => return,
-            Known::No => {}
-        }
-        if self.stopping.is_some() {
-            return self.reply(waiter, Reply::Refused("the sandbox is being stopped".to_owned()));
-        }
-        if self.infra.is_none() {
-            return self.reply(waiter, Reply::Refused("the infra process has ended".to_owned()));
-        }
-        let (container, attempt) = (start.container.clone(), start.attempt);
-        self.containers.remember(&container, attempt);
-        self.write_down(Fact::Starting {
-            container: container.clone(),
-            attempt,
-        });
-        match self.containers.start(
-            start,
-            waiter,
-            &self.machine,
-            &self.poller,
-            self.config,
-            &mut self.outputs,
-            &mut self.remove,
-        ) {
-            Ok(()) => {}
-            Err(failure) => {
-                if let Some(cgroup) = failure.cgroup {
-                    self.remove.insert(cgroup);
-                }
-                let message = failure.message;
-                self.write_down(Fact::StartFailed {
-                    container,
-                    attempt,
-                    message: message.clone(),
-                });
-                self.reply(waiter, Reply::Failed(message));
-            }
-        }
-    }
-
     /// A container on its way to exec has said something.
     fn channel(&mut self, pid: u64) {
         let Ok(pid) = i32::try_from(pid) else { return };
@@ -512,29 +406,10 @@ impl Supervisor<'_> {
         }
     }
 
-    fn signal(&mut self, waiter: Waiter, container: &str, attempt: u32, signal: i32, all: bool) {
-        let signal = if all { SIGKILL } else { signal };
-        if !self.containers.is_known(container, attempt) {
-            let message = format!("attempt {attempt} of container {container} was never started here");
-            return self.reply(waiter, Reply::Refused(message));
-        }
-        if self.containers.first_signal(container, attempt, signal) {
-            self.write_down(Fact::Signalled {
-                container: container.to_owned(),
-                attempt,
-                signal,
-            });
-        }
-        let reply = match self.containers.signal(container, attempt, signal, all, &self.machine) {
-            Ok(()) => Reply::Done,
-            Err(message) => Reply::Failed(message),
-        };
-        self.reply(waiter, reply);
-    }
-
     fn stop(&mut self, waiter: Option<Waiter>) {
         let waiters = self.stopping.get_or_insert_default();
         waiters.extend(waiter);
+        self.execs.kill_all();
         self.containers.kill_all(&self.machine);
         if let Some(infra) = &self.infra {
             // A child that nobody has waited for can always be signalled.
@@ -545,7 +420,7 @@ impl Supervisor<'_> {
     }
 
     fn all_ended(&self) -> bool {
-        self.infra.is_none() && self.containers.none_live()
+        self.infra.is_none() && self.containers.none_live() && self.execs.none_live()
     }
 
     fn stopped(&self) -> bool {
@@ -576,6 +451,10 @@ impl Supervisor<'_> {
     fn ended(&mut self, pid: i32) -> Result<(), ShimError> {
         // It may have become the container's program, or said why not, a moment before.
         self.progress(pid);
+        if let Some(connection) = self.execs.session_of(pid) {
+            let outcome = self.execs.progress(connection, &self.poller);
+            self.settle(outcome);
+        }
         let status = match process::reap(pid).map_err(ShimError::Wait)? {
             process::Ended::Code(code) => WaitStatus::Code(code),
             process::Ended::Signal(signal) => WaitStatus::Signal(signal),
@@ -584,6 +463,10 @@ impl Supervisor<'_> {
             self.infra = None;
             self.remove.insert(infra_cgroup(self.config));
             self.write_down(Fact::InfraExited { status });
+            return Ok(());
+        }
+        if let Some(outcome) = self.execs.ended(pid, status, &self.machine, &self.poller) {
+            self.settle(outcome);
             return Ok(());
         }
         let Some(ended) = self
@@ -596,6 +479,8 @@ impl Supervisor<'_> {
             fact,
             lost,
             cgroup,
+            attached,
+            status,
             answer,
             ahead,
             mounts,
@@ -605,6 +490,9 @@ impl Supervisor<'_> {
         self.tell();
         for (waiter, reply) in answer {
             self.reply(waiter, reply);
+        }
+        for connection in attached {
+            self.send(connection, &FromShim::Ended { status });
         }
         if let Some((container, ahead)) = ahead
             && self.stopping.is_none()

@@ -67,6 +67,7 @@ fn container(memory_limit: Option<u64>) -> ContainerSpec {
             seccomp: SeccompProfile::RuntimeDefault,
         },
         stdin: false,
+        stdin_once: false,
         tty: false,
         termination_message_path: "/dev/termination-log".into(),
     }

@@ -101,7 +101,7 @@ impl Connection {
                 match message {
                     FromShim::Hello { protocol, pid } => self.hello = Some((protocol, pid)),
                     FromShim::Reply { id, result } => assert_eq!(self.replies.insert(id, result), None),
-                    FromShim::Journal { .. } => {}
+                    FromShim::Journal { .. } | FromShim::Ended { .. } | FromShim::CutOff { .. } => {}
                 }
                 return true;
             }
@@ -329,6 +329,7 @@ impl Sandbox {
             sub_paths: Vec::new(),
             log: self.log_path(container, attempt),
             stdin: false,
+            stdin_once: false,
             next_cgroup: None,
         }
     }

@@ -8,6 +8,8 @@
 )]
 
 #[cfg(test)]
+mod attach;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod isolation;
@@ -15,5 +17,7 @@ mod isolation;
 mod life;
 #[cfg(test)]
 mod output;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod speed;

@@ -90,6 +90,30 @@ fn latency_after_idle_gaps() {
     sandbox.stop();
 }
 
+/// From the request to the end of `true`, told to the agent.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures; needs a quiet machine"]
+async fn latency_of_exec_after_idle_gaps() {
+    let mut pod = crate::sessions::Pod::sleeping();
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let _slept = rustix::thread::nanosleep(&rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 200_000_000,
+        });
+        let begin = Instant::now();
+        pod.run(&["true"]).await;
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    println!("exec: min {:?} p50 {:?} p95 {:?}", times[0], times[25], times[47]);
+    println!(
+        "{}",
+        fs::read_to_string(format!("/proc/{}/smaps_rollup", pod.sandbox.shim)).unwrap()
+    );
+    pod.sandbox.stop();
+}
+
 fn pss(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();

@@ -98,7 +98,7 @@ fn full_process() -> Value {
                         "capabilities": {"add": ["CAP_NET_ADMIN", "sys_time"], "drop": ["ALL"]},
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
-                    "stdin": true, "tty": true, "terminationMessagePath": "/var/last-words",
+                    "stdin": true, "stdinOnce": true, "tty": true, "terminationMessagePath": "/var/last-words",
                 },
                 {"name": "side", "image": "busybox", "securityContext": {"privileged": true}},
             ],

@@ -129,7 +129,7 @@ fn a_full_pod_as_podd_means_it() {
             seccomp: SeccompProfile::RuntimeDefault,
         }
     );
-    assert!(web.stdin && web.tty);
+    assert!(web.stdin && web.stdin_once && web.tty);
     assert_eq!(web.termination_message_path, Path::new("/var/last-words"));
 
     let side = &pod.containers[1];

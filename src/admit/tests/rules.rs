@@ -901,12 +901,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "a restartPolicy of single containers",
         ),
         (
-            "/spec/containers/0/stdinOnce",
-            json!(true),
-            "spec.containers[0].stdinOnce",
-            "stdinOnce",
-        ),
-        (
             "/spec/containers/0/volumeDevices",
             json!([{"name": "v", "devicePath": "/dev/x"}]),
             "spec.containers[0].volumeDevices",

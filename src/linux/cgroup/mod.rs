@@ -225,13 +225,16 @@ impl Cgroups {
     /// # Errors
     /// `InvalidPath`, `Open` (the cgroup is not there).
     pub fn entry(&self, path: &str) -> Result<Entry, CgroupError> {
-        let path = relative(path)?;
+        self.open_entry(|_| relative(path))
+    }
+
+    fn open_entry<'a>(&self, path: impl Fn(&Hierarchy) -> Result<&'a Path, CgroupError>) -> Result<Entry, CgroupError> {
         let mut entry = Entry {
             tasks: Vec::new(),
             directory: None,
         };
         for hierarchy in self.used() {
-            let directory = hierarchy.mount_point.join(path);
+            let directory = hierarchy.mount_point.join(path(hierarchy)?);
             if hierarchy.v2 {
                 let opened = fs::OpenOptions::new()
                     .read(true)
@@ -252,6 +255,37 @@ impl Cgroups {
             }
         }
         Ok(entry)
+    }
+
+    /// Make a cgroup named `name` beneath this one (which is there, with processes in it) for a program that joins those,
+    /// and open what it needs to get in. What it does is counted and limited with the others; what it started can be
+    /// found, and killed, by its own path `<path>/<name>`.
+    ///
+    /// In one hierarchy only, which is enough for that: in v2, where no controller is enabled for it, because a cgroup
+    /// with processes cannot hand any on; in v1 in `freezer`, which counts nothing. Elsewhere it is in `path` itself.
+    ///
+    /// # Errors
+    /// `InvalidPath`, `Create` (also where it is there already), `Open`.
+    pub fn create_within(&self, path: &str, name: &str) -> Result<Entry, CgroupError> {
+        let inner = format!("{path}/{name}");
+        let hierarchy = self.marking();
+        let directory = hierarchy.mount_point.join(relative(&inner)?);
+        fs::create_dir(&directory).map_err(|source| CgroupError::Create {
+            path: directory.clone(),
+            source,
+        })?;
+        let entry = self.open_entry(|h| relative(if h == hierarchy { &inner } else { path }));
+        if entry.is_err() {
+            // Nobody was in it yet.
+            let _removed = fs::remove_dir(&directory);
+        }
+        entry
+    }
+
+    /// The hierarchy in which a program that joins a container has a cgroup of its own.
+    fn marking(&self) -> &Hierarchy {
+        let by_preference = self.used().min_by_key(|h| (!h.v2, !h.has("freezer")));
+        by_preference.expect("`detect` has found a hierarchy in use")
     }
 
     /// How many processes of this cgroup the kernel has killed because its memory limit was reached: v1

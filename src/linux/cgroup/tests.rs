@@ -420,17 +420,20 @@ impl Real {
 
     /// A shell that enters the cgroup as a container's first process does, before it is executed.
     fn shell(&self, path: &str, script: &str) -> Child {
+        Self::shell_in(self.cgroups.entry(path).unwrap(), script)
+    }
+
+    fn shell_in(entry: Entry, script: &str) -> Child {
         use std::os::unix::process::CommandExt;
-        let entry = self.cgroups.entry(path).unwrap();
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let directory = entry.directory.as_ref().map(|_| {
-            let unified = self.cgroups.used().find(|h| h.v2).unwrap();
-            CString::new(format!("{}/{path}/cgroup.procs", unified.mount_point.display())).unwrap()
+        let directory = entry.directory.as_ref().map(|directory| {
+            let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).unwrap();
+            CString::new(path.join("cgroup.procs").into_os_string().into_encoded_bytes()).unwrap()
         });
         // SAFETY: between fork and exec only write(2), open(2) and close(2) are called, on what exists already.
         unsafe {
@@ -549,6 +552,54 @@ fn limits_hold_on_this_machine() {
     let (code, text) = output(real.shell(&real.path, "x=$(yes | head -c 134217728); echo $?"));
     assert!(code != Some(0) || text.trim() != "0", "{code:?} {text}");
     assert_eq!(real.cgroups.oom_kills(&real.path).unwrap(), 1);
+}
+
+#[test]
+fn who_joins_a_cgroup_can_be_killed_alone() {
+    for root in [ROOT.to_owned(), format!("{ROOT}/unified")] {
+        // On a machine with v2 alone the first of them is it.
+        let Ok(cgroups) = Cgroups::detect(Path::new(&root)) else {
+            continue;
+        };
+        let real = Real::new(cgroups);
+        let mut first = real.shell(&real.path, "read go; exit 3");
+        let entry = real.cgroups.create_within(&real.path, "inner").unwrap();
+        let again = real.cgroups.create_within(&real.path, "inner").unwrap_err();
+        assert!(matches!(again, CgroupError::Create { .. }), "{again}");
+        let mut joined = Real::shell_in(entry, "setsid sleep 1000 & echo go; sleep 1001");
+        let mut word = [0; 3];
+        io::Read::read_exact(joined.stdout.as_mut().unwrap(), &mut word).unwrap();
+        let inner = format!("{}/inner", real.path);
+        assert!(real.cgroups.pids(&inner).unwrap().len() > 1);
+        assert!(real.cgroups.pids(&real.path).unwrap().len() > 2);
+        assert!(!real.cgroups.remove(&inner).unwrap());
+        assert!(real.cgroups.kill(&inner).unwrap() > 1);
+        let (code, _) = output(joined);
+        assert_eq!(code, None, "killed");
+        while !real.cgroups.remove(&inner).unwrap() {
+            std::thread::yield_now();
+        }
+        first.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        assert_eq!(output(first).0, Some(3), "it was left alone");
+    }
+}
+
+#[test]
+fn v1_marks_who_joins_in_the_freezer_alone() {
+    let fake = Fake::v1();
+    let cgroups = fake.cgroups();
+    cgroups.create("podd/x").unwrap();
+    for name in ["cpu,cpuacct", "devices", "memory", "pids", "freezer"] {
+        fake.put(&format!("{name}/podd/x/tasks"), "");
+    }
+    // A directory of this file system has no `tasks` of its own.
+    let error = cgroups.create_within("podd/x", "y").unwrap_err();
+    assert!(
+        matches!(&error, CgroupError::Open { path, .. } if path.ends_with("freezer/podd/x/y/tasks")),
+        "{error}"
+    );
+    assert!(!fake.0.path().join("freezer/podd/x/y").exists(), "it is taken back");
+    assert!(!fake.0.path().join("memory/podd/x/y").exists());
 }
 
 #[test]

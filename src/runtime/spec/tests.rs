@@ -63,6 +63,7 @@ fn container() -> ContainerSpec {
             seccomp: SeccompProfile::RuntimeDefault,
         },
         stdin: false,
+        stdin_once: false,
         tty: false,
         termination_message_path: PathBuf::from("/dev/termination-log"),
     }
