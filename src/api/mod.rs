@@ -7,7 +7,7 @@
 //! kind brings its names, its table and its admission. What is the same for every request stands in `guard`: who asks, from
 //! where, and how many at once.
 //!
-//! **Invariants:** this room never calls the runtime and never writes a status. Every refusal is a Kubernetes `Status`
+//! **Invariants:** this room never calls the runtime and never writes the status of a pod. Every refusal is a Kubernetes `Status`
 //! ([`error`]). No request, however large, slow or deep, holds more than a fixed amount of memory.
 
 mod answer;

@@ -167,7 +167,7 @@ impl Garbage {
 
     /// Delete an object as a client would.
     async fn delete(&self, uid: &Uid, propagation: Propagation) -> Result<(), StoreError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 1.. {
             let Some(object) = self.store.get_any(uid).await? else {
                 return Ok(());
             };
@@ -178,7 +178,7 @@ impl Garbage {
                 Deletion::Remove => self.remove(&object).await,
             };
             match done {
-                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
                 Ok(()) | Err(StoreError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -188,7 +188,7 @@ impl Garbage {
 
     /// Change an object, unless `change` says that there is nothing to be changed; one that nothing holds any more goes.
     async fn change(&self, uid: &Uid, change: impl Fn(&mut Value) -> bool) -> Result<(), StoreError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 1.. {
             let Some(object) = self.store.get_any(uid).await? else {
                 return Ok(());
             };
@@ -202,7 +202,7 @@ impl Garbage {
                 self.put(&object, changed).await
             };
             match done {
-                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
                 Ok(()) | Err(StoreError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
