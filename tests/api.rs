@@ -24,7 +24,7 @@ use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
 use podd::garbage::{self, Garbage, OwnerKind, Settings};
 use podd::model::{Timestamp, Uid};
-use podd::store::Store;
+use podd::store::{Change, Store};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -416,20 +416,17 @@ async fn kubectl_makes_and_ends_a_namespace_with_what_is_in_it() {
             )
         };
         std::fs::write(path, manifest("a")).unwrap();
+        let mut changes = server.store.subscribe();
         let made = server.kubectl(kubectl, &["apply", "-f", path]).await;
         assert_eq!(
             made,
             "namespace/team created\nconfigmap/settings created\nsecret/word created\n"
         );
         std::fs::write(path, manifest("b")).unwrap();
-        let changed = server.kubectl(kubectl, &["apply", "-f", path]).await;
-        assert!(changed.contains("configmap/settings configured"), "{changed}");
-        server
-            .kubectl(
-                kubectl,
-                &["wait", "--for=create", "-n", "team", "sa/default", "--timeout=20s"],
-            )
-            .await;
+        let again = server.kubectl(kubectl, &["apply", "-f", path]).await;
+        assert!(again.contains("configmap/settings configured"), "{again}");
+        let account = |change: &Change| &*change.object.kind == "ServiceAccount" && &*change.object.namespace == "team";
+        while !account(&changes.recv().await.unwrap()) {}
         let all = server
             .kubectl(
                 kubectl,

@@ -23,8 +23,6 @@ pub enum NameRule {
     /// Labels joined by dots.
     Subdomain,
     Label,
-    /// Anything that can stand in a path.
-    PathSegment,
 }
 
 impl NameRule {
@@ -32,7 +30,6 @@ impl NameRule {
         match self {
             Self::Subdomain => names::dns_subdomain(name),
             Self::Label => names::dns_label(name),
-            Self::PathSegment => names::path_segment(name),
         }
     }
 }

@@ -108,18 +108,6 @@ pub fn config_key(value: &str) -> Vec<String> {
     messages
 }
 
-/// A name that only has to stand in a path.
-pub fn path_segment(value: &str) -> Vec<String> {
-    match value {
-        "." | ".." => vec![format!("may not be '{value}'")],
-        _ => ["/", "%"]
-            .into_iter()
-            .filter(|sign| value.contains(sign))
-            .map(|sign| format!("may not contain '{sign}'"))
-            .collect(),
-    }
-}
-
 /// The value of a label.
 pub fn label_value(value: &str) -> Vec<String> {
     let mut messages = Vec::new();

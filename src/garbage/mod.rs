@@ -141,6 +141,10 @@ impl Garbage {
             }
             Err(error) => tracing::error!(%error, "cannot list the namespaces"),
         }
+        match self.store.owners().await {
+            Ok(uids) => queue.owners = uids.into_iter().collect(),
+            Err(error) => tracing::error!(%error, "cannot tell which objects are owners"),
+        }
         match self.store.unsettled().await {
             Ok(uids) => uids.into_iter().for_each(|uid| queue.wake(Look::Object(uid))),
             Err(error) => tracing::error!(%error, "cannot tell which objects have owners"),
@@ -167,7 +171,7 @@ impl Garbage {
 
     /// Delete an object as a client would.
     async fn delete(&self, uid: &Uid, propagation: Propagation) -> Result<(), StoreError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 1.. {
             let Some(object) = self.store.get_any(uid).await? else {
                 return Ok(());
             };
@@ -178,7 +182,7 @@ impl Garbage {
                 Deletion::Remove => self.remove(&object).await,
             };
             match done {
-                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
                 Ok(()) | Err(StoreError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -188,7 +192,7 @@ impl Garbage {
 
     /// Change an object, unless `change` says that there is nothing to be changed; one that nothing holds any more goes.
     async fn change(&self, uid: &Uid, change: impl Fn(&mut Value) -> bool) -> Result<(), StoreError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 1.. {
             let Some(object) = self.store.get_any(uid).await? else {
                 return Ok(());
             };
@@ -202,7 +206,7 @@ impl Garbage {
                 self.put(&object, changed).await
             };
             match done {
-                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
                 Ok(()) | Err(StoreError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -238,7 +242,11 @@ async fn until(due: Option<Instant>) {
 /// What is to be looked at, each thing once, and none by two looks at a time.
 #[derive(Debug, Default)]
 struct Queue {
+    /// Namespaces come first: someone waits for what is in a new one.
+    namespaces_waiting: VecDeque<Look>,
     waiting: VecDeque<Look>,
+    /// Everything that was referred to as an owner: most objects never are, and are not looked at when they go.
+    owners: HashSet<Uid>,
     queued: HashSet<Look>,
     running: HashMap<Id, Look>,
     /// Looks that failed, and when they are repeated; in the order of time.
@@ -250,17 +258,22 @@ struct Queue {
 impl Queue {
     fn wake(&mut self, look: Look) {
         if self.queued.insert(look.clone()) {
-            self.waiting.push_back(look);
+            match look {
+                Look::Namespace(_) => self.namespaces_waiting.push_back(look),
+                Look::Object(_) | Look::Dependants(_) => self.waiting.push_back(look),
+            }
         }
     }
 
     /// The next one that is not being looked at.
     fn pop(&mut self) -> Option<Look> {
-        let at = self
-            .waiting
-            .iter()
-            .position(|look| !self.running.values().any(|running| running == look))?;
-        let look = self.waiting.remove(at)?;
+        let running = &self.running;
+        let idle = |look: &Look| !running.values().any(|running| running == look);
+        let take = |waiting: &mut VecDeque<Look>| {
+            let at = waiting.iter().position(idle)?;
+            waiting.remove(at)
+        };
+        let look = take(&mut self.namespaces_waiting).or_else(|| take(&mut self.waiting))?;
         self.queued.remove(&look);
         Some(look)
     }
@@ -319,7 +332,7 @@ impl Queue {
         } else if !object.namespace.is_empty() {
             self.wake_namespace_of(change);
         }
-        if gone {
+        if gone && self.owners.remove(&object.uid) {
             self.wake(Look::Dependants(object.uid.clone()));
         }
         self.wake_owners_and_dependants(change);
@@ -358,6 +371,9 @@ impl Queue {
             return;
         }
         let referred_anew = now.is_array() && before != Some(now);
+        if referred_anew {
+            self.owners.extend(owners::uids(now));
+        }
         let finalizers = deletion::finalizers(&object.json);
         let collecting = is_ending(&object.json) && (finalizers.contains(&ORPHAN) || finalizers.contains(&FOREGROUND));
         if referred_anew || collecting {

@@ -432,6 +432,11 @@ impl Store {
         owner::dependants(&mut *self.reader().await?, owner).await
     }
 
+    /// Everything that is referred to as an owner, whether it is there or not, ascending.
+    pub async fn owners(&self) -> Result<Vec<Uid>, StoreError> {
+        owner::all(&mut *self.reader().await?).await
+    }
+
     /// Everything in a namespace, by kind and name.
     pub async fn contents(&self, namespace: &str) -> Result<Vec<Uid>, StoreError> {
         owner::contents(&mut *self.reader().await?, namespace).await

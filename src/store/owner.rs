@@ -87,6 +87,15 @@ pub(super) async fn dependants(connection: &mut SqliteConnection, owner: &Uid) -
         .collect())
 }
 
+/// See [`super::Store::owners`].
+pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<Uid>, StoreError> {
+    let rows = sqlx::query!(r#"SELECT DISTINCT owner AS "owner: Text" FROM owner ORDER BY owner"#)
+        .fetch_all(connection)
+        .await
+        .map_err(StoreError::database("read which objects are owners"))?;
+    Ok(rows.iter().map(|row| uid(&row.owner)).collect())
+}
+
 /// See [`super::Store::contents`].
 pub(super) async fn contents(connection: &mut SqliteConnection, namespace: &str) -> Result<Vec<Uid>, StoreError> {
     let rows = sqlx::query!(

@@ -171,6 +171,11 @@ fn hushed(error: DecodeError) -> DecodeError {
                 complaints,
             }
         }
+        // What quotes may quote a value.
+        DecodeError::Unreadable { expected, reason } if reason.contains(['"', '`']) => DecodeError::Unreadable {
+            expected,
+            reason: "it is not what its encoding says".to_owned(),
+        },
         told @ (DecodeError::Unreadable { .. } | DecodeError::WrongVersion { .. } | DecodeError::WrongKind { .. }) => {
             told
         }

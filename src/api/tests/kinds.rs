@@ -354,6 +354,17 @@ async fn secrets_merge_their_strings_and_tell_no_one() {
             assert!(!message.contains(hidden), "{message}");
         }
     }
+    for body in [
+        "metadata: {name: t}\nstringData: {k: !!int hunter2!}",
+        "metadata: {name: t}\nstringData: {k: !!float hunter2!}",
+        "metadata: {name: t}\nstringData: {k: *hunter2!}",
+        "metadata: {name: t}\nstringData: {k: \"\\hunter2!\"}",
+        "hunter2!",
+    ] {
+        let answer = server.call("POST", SECRETS, "application/yaml", body).await;
+        assert_eq!(answer.code, StatusCode::BAD_REQUEST, "{body}");
+        assert!(!answer.text.contains(hidden), "{}", answer.text);
+    }
     let stored = server.store.get("Secret", "default", "s").await.unwrap().unwrap();
     assert!(!format!("{stored:?}").contains("endlaQ"), "{stored:?}");
 }

@@ -41,6 +41,7 @@ async fn dependants_are_those_that_refer_to_their_owner_now() {
         store.dependants(&uid(9)).await.unwrap(),
         dependants(&[(1, true), (2, false)])
     );
+    assert_eq!(store.owners().await.unwrap(), [uid(8), uid(9)]);
     assert_eq!(store.dependants(&uid(8)).await.unwrap(), dependants(&[(1, false)]));
     let a = store
         .update("ConfigMap", "n", "a", a.resource_version, owned(&[(7, false)]))
