@@ -15,5 +15,6 @@ mod images;
 mod life;
 mod machine;
 mod network;
+mod placement;
 mod restart;
 mod volumes;
