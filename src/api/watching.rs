@@ -65,7 +65,7 @@ impl Start {
         params.check_watch()?;
         let version = params.resource_version()?;
         Ok(match (params.flag("sendInitialEvents"), version) {
-            (None, Some(version)) | (Some(false), Some(version)) => Self::After(version),
+            (None | Some(false), Some(version)) => Self::After(version),
             (None, None) => Self::Everything {
                 announce_end: false,
                 not_before: None,
