@@ -259,8 +259,11 @@ impl Watcher {
             if let Some(event) = self.queue.pop_front() {
                 return Some(self.encode(&event));
             }
+            // What a long first list took is given back: most watches then say nothing for hours.
+            self.queue = VecDeque::new();
             match self.phase {
-                Phase::Replay => self.replay().await,
+                // Boxed, since a watch that waits would carry the room for reading the log around with it.
+                Phase::Replay => Box::pin(self.replay()).await,
                 Phase::Live => self.follow().await,
                 Phase::End => return None,
             }
