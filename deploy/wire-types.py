@@ -197,7 +197,7 @@ def main():
             return f"Kind::{SPECIAL[type_name]}"
         return f"Kind::Message(&{constant(type_name)})"
 
-    print("//! Made by `deploy/wire-types.py` out of upstream's `generated.proto` files and OpenAPI schemas: do not edit.")
+    print("//! Made by `deploy/wire-types.py` out of upstream's `generated.proto` files and `OpenAPI` schemas: do not edit.")
     print()
     print("use super::{Kind, Message, many, map, one};")
     print()

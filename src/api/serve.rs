@@ -244,7 +244,8 @@ where
                 .max_concurrent_streams(H2_STREAMS)
                 .keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(limits.head_timeout);
-            let mut serving = pin!(builder.serve_connection(io, service));
+            // Boxed, since the many connections of HTTP/1 would carry the room for it around with them.
+            let mut serving = Box::pin(builder.serve_connection(io, service));
             // Before its first request HTTP/2 knows no time limit of its own.
             tokio::select! {
                 _ended = serving.as_mut() => return,

@@ -65,7 +65,7 @@ impl Start {
         params.check_watch()?;
         let version = params.resource_version()?;
         Ok(match (params.flag("sendInitialEvents"), version) {
-            (None, Some(version)) | (Some(false), Some(version)) => Self::After(version),
+            (None | Some(false), Some(version)) => Self::After(version),
             (None, None) => Self::Everything {
                 announce_end: false,
                 not_before: None,
@@ -259,8 +259,11 @@ impl Watcher {
             if let Some(event) = self.queue.pop_front() {
                 return Some(self.encode(&event));
             }
+            // What a long first list took is given back: most watches then say nothing for hours.
+            self.queue = VecDeque::new();
             match self.phase {
-                Phase::Replay => self.replay().await,
+                // Boxed, since a watch that waits would carry the room for reading the log around with it.
+                Phase::Replay => Box::pin(self.replay()).await,
                 Phase::Live => self.follow().await,
                 Phase::End => return None,
             }

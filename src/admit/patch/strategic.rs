@@ -329,19 +329,16 @@ impl Merger {
                 .get(key)
                 .map(Value::to_string)
                 .ok_or_else(|| self.no_merge_key(key))?;
-            match places.get(&id) {
-                Some(place) => {
-                    if let Value::Object(found) = std::mem::take(&mut merged[*place]) {
-                        let name = item.get(key).map(shown).unwrap_or_default();
-                        merged[*place] = self
-                            .at(format_args!("{name}"), |m| m.object(found, item, item_type))?
-                            .into();
-                    }
-                }
-                None => {
-                    places.insert(id, merged.len());
-                    merged.push(self.fresh_object(item)?.into());
-                }
+            let Some(place) = places.get(&id) else {
+                places.insert(id, merged.len());
+                merged.push(self.fresh_object(item)?.into());
+                continue;
+            };
+            if let Value::Object(found) = std::mem::take(&mut merged[*place]) {
+                let name = item.get(key).map(shown).unwrap_or_default();
+                merged[*place] = self
+                    .at(format_args!("{name}"), |m| m.object(found, item, item_type))?
+                    .into();
             }
         }
         Ok(arrange(merged, &wanted, &order_before, by))

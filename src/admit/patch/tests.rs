@@ -303,9 +303,9 @@ fn diff(before: &Map<String, Value>, after: &Map<String, Value>, of: Option<&'st
     let mut patch = Map::new();
     for (name, value) in after {
         let field = of.and_then(|m| m.field(name));
-        let inner = field.and_then(|f| match f.kind {
-            Kind::Message(message) if f.count != Count::Map => Some(message),
-            _ => None,
+        let inner = field.and_then(|f| match (&f.kind, f.count) {
+            (Kind::Message(message), Count::One | Count::Many) => Some(*message),
+            (_, Count::One | Count::Many | Count::Map) => None,
         });
         match (before.get(name), value) {
             (Some(old), new) if old == new => {}

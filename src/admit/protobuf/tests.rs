@@ -240,6 +240,97 @@ fn values_are_counted() {
     assert_eq!(error, ProtobufError::TooManyValues);
 }
 
+/// A message with every field it can have, as JSON and as bytes.
+fn full(message: &'static Message) -> (Map<String, Value>, Vec<u8>) {
+    let (mut object, mut raw) = (Map::new(), Vec::new());
+    for field in message.fields {
+        let tag = u64::from(field.number);
+        if let Kind::Inline(inner) = field.kind {
+            let (fields, inner) = full(inner);
+            object.extend(fields);
+            raw.extend(bytes(tag, &inner));
+            continue;
+        }
+        let (value, number_or_bytes) = sample(&field.kind);
+        let encoded = |tag: u64| match &number_or_bytes {
+            Ok(value) => number(tag, *value),
+            Err(inner) => bytes(tag, inner),
+        };
+        let value = match field.count {
+            Count::One => {
+                raw.extend(encoded(tag));
+                value
+            }
+            Count::Many => {
+                raw.extend(encoded(tag).repeat(2));
+                json!([value, value])
+            }
+            Count::Map => {
+                raw.extend(bytes(tag, &[bytes(1, b"key"), encoded(2)].concat()));
+                json!({ "key": value })
+            }
+        };
+        object.insert(field.name.to_owned(), value);
+    }
+    (object, raw)
+}
+
+/// A value as JSON, and as a number or as bytes.
+fn sample(kind: &'static Kind) -> (Value, Result<u64, Vec<u8>>) {
+    let time = [number(1, 0), number(2, 5000)].concat();
+    match kind {
+        Kind::Boolean => (json!(true), Ok(1)),
+        Kind::Integer => (json!(7), Ok(7)),
+        Kind::Text => (json!("text"), Err(b"text".to_vec())),
+        Kind::Bytes => (json!("AP8="), Err(vec![0, 255])),
+        Kind::Time => (json!("1970-01-01T00:00:00Z"), Err(time)),
+        Kind::MicroTime => (json!("1970-01-01T00:00:00.000005Z"), Err(time)),
+        Kind::Quantity => (json!("1Gi"), Err(bytes(1, b"1Gi"))),
+        Kind::IntOrText => (json!("http"), Err([number(1, 1), bytes(3, b"http")].concat())),
+        Kind::Json => (json!({"f:a": {}}), Err(bytes(1, br#"{"f:a":{}}"#))),
+        Kind::Texts => (json!(["a", "b"]), Err([bytes(1, b"a"), bytes(1, b"b")].concat())),
+        Kind::Message(inner) | Kind::Inline(inner) => {
+            let (object, raw) = full(inner);
+            (object.into(), Err(raw))
+        }
+    }
+}
+
+#[test]
+fn every_field_of_every_kind_comes_through() {
+    for (api_version, kind) in [
+        ("v1", "Pod"),
+        ("v1", "PodTemplate"),
+        ("v1", "ConfigMap"),
+        ("v1", "Secret"),
+        ("v1", "Namespace"),
+        ("v1", "ServiceAccount"),
+        ("v1", "Service"),
+        ("v1", "Node"),
+        ("v1", "Event"),
+        ("events.k8s.io/v1", "Event"),
+        ("v1", "Binding"),
+        ("v1", "DeleteOptions"),
+        ("policy/v1", "Eviction"),
+        ("coordination.k8s.io/v1", "Lease"),
+        ("node.k8s.io/v1", "RuntimeClass"),
+        ("authorization.k8s.io/v1", "SelfSubjectAccessReview"),
+        ("authorization.k8s.io/v1", "SelfSubjectRulesReview"),
+        ("authentication.k8s.io/v1", "SelfSubjectReview"),
+        ("authentication.k8s.io/v1", "TokenRequest"),
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "ReplicaSet"),
+        ("autoscaling/v1", "Scale"),
+    ] {
+        let (mut object, raw) = full(Message::of_kind(api_version, kind).expect(kind));
+        object.insert("apiVersion".to_owned(), api_version.into());
+        object.insert("kind".to_owned(), kind.into());
+        let document = read(&body(api_version, kind, &raw)).expect(kind);
+        assert_eq!(document.value, Value::Object(object), "{kind}");
+        assert_eq!(document.complaints, Vec::<String>::new(), "{kind}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_end_in_a_document_or_an_error(raw in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -82,9 +82,12 @@ impl Message {
 
     /// The field of this JSON name, those of embedded messages among them.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find_map(|field| match field.kind {
-            Kind::Inline(inner) => inner.field(name),
-            _ => (field.name == name).then_some(field),
+        self.fields.iter().find_map(|field| {
+            if let Kind::Inline(inner) = field.kind {
+                inner.field(name)
+            } else {
+                (field.name == name).then_some(field)
+            }
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Made by `deploy/wire-types.py` out of upstream's `generated.proto` files and OpenAPI schemas: do not edit.
+//! Made by `deploy/wire-types.py` out of upstream's `generated.proto` files and `OpenAPI` schemas: do not edit.
 
 use super::{Kind, Message, many, map, one};
 
