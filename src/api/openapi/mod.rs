@@ -8,6 +8,7 @@
 //! **Invariant:** no document is ever held whole but while it is written: paths and schemas are written one by one, and
 //! what is kept afterwards is compressed (`serve`).
 
+mod general;
 mod gnostic;
 mod lists;
 mod operations;
@@ -81,7 +82,7 @@ fn path_texts(
         operations::paths(kind).into_iter().try_for_each(&mut keep)?;
     }
     if general {
-        operations::general().into_iter().try_for_each(&mut keep)?;
+        general::general().into_iter().try_for_each(&mut keep)?;
     }
     texts.sort();
     Ok(texts)
@@ -90,6 +91,9 @@ fn path_texts(
 /// The schemas that these kinds need, those of operations among them.
 fn all_schemas(kinds: &[&Kind], general: bool) -> Map<String, Value> {
     let mut schemas = schemas::of(kinds, general);
+    if general {
+        schemas.extend(general::own_schemas().map(|(name, schema)| (name.to_owned(), schema)));
+    }
     schemas.extend(operations::own_schemas().map(|(name, schema)| (name.to_owned(), schema)));
     schemas
 }

@@ -25,7 +25,7 @@ const PATCHES: &[&str] = &[
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 /// What went wrong, by code: the answers that any operation may give, and those of operations that change something.
-pub(super) const ERRORS: &[(&str, &str, bool)] = &[
+const ERRORS: &[(&str, &str, bool)] = &[
     ("400", "BadRequest", false),
     ("401", "Unauthorized", false),
     ("403", "Forbidden", false),
@@ -44,6 +44,17 @@ pub(super) const ERRORS: &[(&str, &str, bool)] = &[
     ("503", "ServiceUnavailable", false),
     ("504", "ServerTimeout", false),
 ];
+
+/// References to the named answers of [`ERRORS`].
+pub(super) fn errors(changes: bool) -> impl Iterator<Item = (String, Value)> {
+    ERRORS
+        .iter()
+        .filter(move |(_, _, of_changes)| changes || !of_changes)
+        .map(|(code, name, _)| {
+            let reference = json!({ "$ref": format!("#/components/responses/{name}") });
+            ((*code).to_owned(), reference)
+        })
+}
 
 /// The named answers that [`ERRORS`] refers to, for `components.responses`.
 pub(super) fn error_responses() -> Value {
@@ -74,7 +85,7 @@ pub(super) fn own_schemas() -> [(&'static str, Value); 1] {
 }
 
 /// The words of a group and version in operation ids: `CoreV1`, `AppsV1`, `RbacAuthorizationV1`.
-fn group_words(group: &str, version: &str) -> String {
+pub(super) fn group_words(group: &str, version: &str) -> String {
     let group = match group {
         "" => "core",
         named => named.strip_suffix(".k8s.io").unwrap_or(named),
@@ -125,11 +136,8 @@ impl Draft {
     fn build(self, tag: &str) -> Value {
         let (group, version, kind) = self.about;
         let mut answers = self.answers;
-        for (code, name, of_changes) in ERRORS {
-            if (self.changes || !of_changes) && !answers.contains_key(*code) {
-                let reference = json!({ "$ref": format!("#/components/responses/{name}") });
-                answers.insert((*code).to_owned(), reference);
-            }
+        for (code, reference) in errors(self.changes) {
+            answers.entry(code).or_insert(reference);
         }
         let mut operation = json!({
             "operationId": self.id,
@@ -149,7 +157,7 @@ impl Draft {
     }
 }
 
-fn content(media: &[&str], schema: &Value) -> Value {
+pub(super) fn content(media: &[&str], schema: &Value) -> Value {
     let of_media: Map<String, Value> = media
         .iter()
         .map(|m| ((*m).to_owned(), json!({ "schema": schema })))
@@ -557,120 +565,9 @@ fn either(schema: &str) -> Value {
     json!({ "anyOf": [reference(schema), reference(STATUS)] })
 }
 
-/// Paths that belong to no kind: discovery, health, version and the documents themselves.
-pub(super) fn general() -> Vec<(String, Value)> {
-    let mut paths = Vec::new();
-    let mut add = |path: &str, tag: &str, id: &str, description: &str, media: &str, schema: Value| {
-        let mut answers: Map<String, Value> = ERRORS
-            .iter()
-            .filter(|(_, _, of_changes)| !of_changes)
-            .map(|(code, name, _)| {
-                let reference = json!({ "$ref": format!("#/components/responses/{name}") });
-                ((*code).to_owned(), reference)
-            })
-            .collect();
-        answers.insert(
-            "200".to_owned(),
-            json!({ "description": "OK", "content": content(&[media], &schema) }),
-        );
-        if path == "/readyz" {
-            let not_ready = json!({ "description": "Not ready", "content": content(&[media], &schema) });
-            answers.insert("503".to_owned(), not_ready);
-        }
-        let operation = json!({ "operationId": id, "description": description, "tags": [tag], "responses": answers });
-        paths.push((path.to_owned(), json!({ "get": operation })));
-    };
-    let text = || json!({ "type": "string" });
-    let (document, meta) = ("application/json", |name: &str| {
-        reference(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"))
-    });
-    add(
-        "/healthz",
-        "health",
-        "healthz",
-        "whether podd lives",
-        "text/plain",
-        text(),
-    );
-    add("/livez", "health", "livez", "whether podd lives", "text/plain", text());
-    add(
-        "/readyz",
-        "health",
-        "readyz",
-        "whether podd serves pods",
-        "text/plain",
-        text(),
-    );
-    let version = reference(super::schemas::VERSION_INFO);
-    add(
-        "/version/",
-        "version",
-        "getCodeVersion",
-        "get the version",
-        document,
-        version,
-    );
-    let object = || json!({ "type": "object" });
-    for (path, id) in [
-        ("/openapi.json", "getOpenAPI"),
-        ("/openapi/v2", "getOpenAPIV2"),
-        ("/openapi/v3", "getOpenAPIV3"),
-    ] {
-        add(path, "openapi", id, "get this document", document, object());
-    }
-    add(
-        "/api/",
-        "core",
-        "getCoreAPIVersions",
-        "get available API versions",
-        document,
-        meta("APIVersions"),
-    );
-    add(
-        "/apis/",
-        "apis",
-        "getAPIVersions",
-        "get available API versions",
-        document,
-        meta("APIGroupList"),
-    );
-    let mut groups: Vec<&str> = Vec::new();
-    for (group, version) in crate::api::discovery::group_versions() {
-        let words = group_words(group, "");
-        let tag = words.to_ascii_lowercase();
-        let path = if group.is_empty() {
-            format!("/api/{version}/")
-        } else {
-            format!("/apis/{group}/{version}/")
-        };
-        let id = format!("get{}APIResources", group_words(group, version));
-        add(
-            &path,
-            &tag,
-            &id,
-            "get available resources",
-            document,
-            meta("APIResourceList"),
-        );
-        if !group.is_empty() && !groups.contains(&group) {
-            groups.push(group);
-            let id = format!("get{words}APIGroup");
-            let path = format!("/apis/{group}/");
-            add(
-                &path,
-                &tag,
-                &id,
-                "get information of a group",
-                document,
-                meta("APIGroup"),
-            );
-        }
-    }
-    paths
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::general::general;
     use super::*;
     use crate::api::kinds::pod::POD;
 
