@@ -526,6 +526,17 @@ fn add_paths(paths: &mut Paths, kind: &Kind) {
                     };
                     let mut operation = operation.build();
                     operation.operation_id = Some(format!("connect{verb}{}{}", kind.kind, capital(sub.name)));
+                    // Not of the kind itself: kubectl takes the first PATCH that is, and asks it what it can do.
+                    let (group, version, options) = sub.kind;
+                    operation.extensions = Some(
+                        Extensions::builder()
+                            .add("x-kubernetes-action", "connect")
+                            .add(
+                                "x-kubernetes-group-version-kind",
+                                json!({ "group": group, "version": version, "kind": options }),
+                            )
+                            .build(),
+                    );
                     add(&path, method.clone(), operation);
                 }
             }
