@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::api::auth::Identity;
-use crate::api::auth::attributes::Attributes;
+use crate::api::auth::attributes::{Attributes, Resource, Target};
 use crate::api::auth::identity::{MASTERS, VIEWERS};
 use crate::api::auth::rules::{is_named, is_public};
 use crate::api::auth::tokens::{TokenFile, Tokens};
@@ -475,4 +477,70 @@ async fn masters_may_ask_as_somebody_else_and_nobody_else_may() {
     );
     let headless = vec![("Impersonate-Group", MASTERS)];
     assert_eq!(ask_as(master(), "/api/v1/pods", headless).await.code, 400);
+}
+
+/// A piece of a path, as it is or with some of it escaped, or another one.
+fn piece(own: String) -> impl Strategy<Value = String> {
+    let escaped = own.bytes().next().map_or_else(String::new, |first| {
+        format!("%{first:02x}{}", own.get(1..).unwrap_or_default())
+    });
+    prop_oneof![
+        8 => Just(own),
+        2 => Just(escaped),
+        1 => prop::sample::select(vec![
+            "", ".", "..", "a%2Fb", "watch", "proxy", "namespaces", "pods", "secrets", "exec", "log", "status", "finalize",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+/// A path like one that is served.
+fn path_like(routes: Vec<String>) -> impl Strategy<Value = String> {
+    prop::sample::select(routes).prop_flat_map(|route| {
+        let pieces: Vec<_> = route.split('/').skip(1).map(|own| piece(own.to_owned())).collect();
+        pieces.prop_map(|pieces| format!("/{}", pieces.join("/")))
+    })
+}
+
+#[test]
+fn the_guard_understands_a_path_as_the_router_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let server = runtime.block_on(Server::start());
+    // Instead of a handler's answer, the pattern that led to it.
+    let told = |matched: axum::extract::MatchedPath| async move { matched.as_str().to_owned() };
+    let router = server.router.clone().route_layer(axum::middleware::from_fn(
+        move |matched: axum::extract::MatchedPath, _: axum::extract::Request, _: axum::middleware::Next| told(matched),
+    ));
+    let known = all().into_iter().map(|(path, _)| filled(&path)).collect();
+    let kind = |asked: Attributes| match asked.target {
+        Target::Resource(Resource {
+            group,
+            version,
+            plural,
+            subresource,
+            ..
+        }) => Some((asked.verb, group, version, plural, subresource)),
+        Target::Path(_) => None,
+    };
+    let hits = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(2000));
+    let result = runner.run(&path_like(known), |path| {
+        let uri: axum::http::Uri = path.parse().unwrap();
+        let request = Request::get(uri.clone()).body(Body::empty()).unwrap();
+        let response = runtime.block_on(router.clone().oneshot(request)).unwrap();
+        if response.status() == StatusCode::OK {
+            hits.set(hits.get() + 1);
+            let bytes = runtime.block_on(response.into_body().collect()).unwrap().to_bytes();
+            let pattern = filled(std::str::from_utf8(&bytes).unwrap());
+            let meant = Attributes::of(&axum::http::Method::GET, &pattern.parse().unwrap());
+            let seen = Attributes::of(&axum::http::Method::GET, &uri);
+            prop_assert_eq!(kind(seen), kind(meant), "{} is served as {}", path, pattern);
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(hits.get() > 100, "{}", hits.get());
 }
