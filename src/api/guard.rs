@@ -310,30 +310,6 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_forgiven_to_programs_alone() {
-        let own = [("origin", "https://h:1"), ("host", "h:1"), ("upgrade", "websocket")];
-        let of = |lines: &[(&'static str, &'static str)]| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in lines {
-                headers.insert(*name, axum::http::HeaderValue::from_static(value));
-            }
-            is_a_programs_own(&headers)
-        };
-        assert!(of(&own));
-        assert!(!of(&own[..2]), "no WebSocket");
-        for more in [
-            ("user-agent", "Mozilla/5.0"),
-            ("sec-fetch-site", "same-origin"),
-            ("host", "other:1"),
-            ("origin", "https://evil.example"),
-            ("origin", "http://h:1"),
-            ("origin", "null"),
-        ] {
-            assert!(!of(&[&own[..], &[more]].concat()), "{more:?}");
-        }
-    }
-
-    #[test]
     fn only_our_own_names_are_hosts() {
         let hosts = Hosts {
             names: vec!["node-1".to_owned()],

@@ -225,21 +225,6 @@ impl Background {
             }
         }
     }
-
-    /// Wait for its end; all its lines.
-    pub(crate) fn end(mut self) -> (i32, Vec<String>) {
-        let status = wait_for("a command to end", || match self.child.try_wait().unwrap() {
-            Some(status) => Ok(status),
-            None => Err("it runs".to_owned()),
-        });
-        let mut lines = std::mem::take(&mut self.seen);
-        lines.extend(self.lines.iter());
-        (status.code().unwrap_or(-1), lines)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Background {

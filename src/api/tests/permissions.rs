@@ -16,6 +16,7 @@ use crate::api::auth::identity::{MASTERS, VIEWERS};
 use crate::api::auth::rules::{is_named, is_public};
 use crate::api::auth::tokens::{TokenFile, Tokens};
 use crate::api::guard::{Guard, Peer, Shown, guarded};
+use tokio_util::task::TaskTracker;
 
 /// Served, or to be served, and not in the document: streams, discovery, the document itself, podd's images. And what is
 /// served nowhere must be closed as well.
@@ -88,7 +89,9 @@ fn routes(document: &Value) -> BTreeSet<(String, String)> {
 fn all() -> BTreeSet<(String, String)> {
     let written: Value = serde_json::from_str(include_str!("../../../openapi/podd.json")).unwrap();
     let mut all = routes(&written);
-    all.extend(routes(&crate::api::openapi::document()));
+    all.extend(routes(
+        &crate::api::openapi::document(crate::api::openapi::Version::V3_1).unwrap(),
+    ));
     all.extend(
         BESIDE
             .iter()
@@ -134,6 +137,7 @@ fn peer(shown: Shown) -> Peer {
         local: None,
         remote: None,
         stopping: watch::channel(false).1,
+        streams: TaskTracker::new(),
     }
 }
 
