@@ -22,6 +22,7 @@ use std::time::Duration;
 use fake::Local;
 use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
+use podd::garbage;
 use podd::model::Timestamp;
 use podd::store::Store;
 use serde_json::{Value, json};
@@ -48,6 +49,13 @@ impl Server {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
+        let settings = garbage::Settings {
+            ca: String::new(),
+            api: "10.1.2.3:6443".parse().unwrap(),
+            kinds: Vec::new(),
+            clock: now,
+        };
+        garbage::bootstrap(&store, &settings).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listening = listener.local_addr().unwrap();
         let pki = Pki::open(dir.path(), "node-1", listening, now()).unwrap();

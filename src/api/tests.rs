@@ -32,7 +32,7 @@ fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }
 
-fn garbage() -> crate::garbage::Settings {
+pub(super) fn garbage() -> crate::garbage::Settings {
     let of = |kind: &&Kind| crate::garbage::OwnerKind {
         group: kind.group.to_owned(),
         kind: kind.kind.to_owned(),

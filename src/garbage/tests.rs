@@ -87,7 +87,10 @@ impl World {
         if !references.is_empty() {
             metadata["ownerReferences"] = references.into();
         }
-        let object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
+        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
+        if kind == "Pod" {
+            object["spec"]["nodeName"] = "n".into();
+        }
         self.store
             .create_in_namespace(kind, namespace, name, &uid, object, None)
             .await

@@ -108,7 +108,9 @@ impl Attributes {
         if resource.plural == "pods" && CONNECTING.contains(&resource.subresource.as_str()) && verb == "get" {
             verb = "create";
         }
-        if resource.name.is_empty() && verb == "get" {
+        // What is beneath a nameless object is no list of it.
+        let in_collection = resource.name.is_empty() && resource.subresource.is_empty();
+        if in_collection && verb == "get" {
             let query = Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| Params::from(pairs));
             let params = query.unwrap_or_default();
             verb = if params.flag("watch").unwrap_or(false) {
@@ -118,7 +120,7 @@ impl Attributes {
             };
             resource.name = one_name(params.get("fieldSelector").unwrap_or_default());
         }
-        if resource.name.is_empty() && verb == "delete" {
+        if in_collection && verb == "delete" {
             verb = "deletecollection";
         }
         Self {

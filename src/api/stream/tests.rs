@@ -52,6 +52,9 @@ impl Rig {
     async fn with(limits: Limits, idle: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
+        crate::garbage::bootstrap(&store, &crate::api::tests::garbage())
+            .await
+            .unwrap();
         let local = Local::new(dir.path().to_owned());
         let (_ready, ready) = watch::channel(true);
         let state = ApiState {

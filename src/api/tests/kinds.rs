@@ -750,7 +750,7 @@ async fn kinds_without_a_controller_are_empty_and_say_why() {
 #[tokio::test]
 async fn every_kind_is_listed_watched_and_has_as_many_cells_as_columns() {
     let server = Server::start().await;
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| kind.is_stored()) {
         let path = format!("{}/{}", kind.base_path(), kind.plural);
         let list = server.get(&path).await;
         assert_eq!(list.code, StatusCode::OK, "{path}");

@@ -499,12 +499,12 @@ async fn discovery_tells_both_old_and_new_clients_what_there_is() {
         groups,
         [
             "apps",
-            "authentication.k8s.io",
-            "authorization.k8s.io",
             "batch",
             "coordination.k8s.io",
             "events.k8s.io",
-            "node.k8s.io"
+            "node.k8s.io",
+            "authentication.k8s.io",
+            "authorization.k8s.io"
         ]
     );
     let resources = server.get("/api/v1").await.json();

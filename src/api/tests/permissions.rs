@@ -242,7 +242,9 @@ async fn what_is_refused_has_no_effect_and_its_body_is_not_read() {
             let answer = ask(&router, shown, request).await;
             let expected = if role == "none" { 401 } else { 403 };
             assert_eq!(answer.code, expected, "{method} {path} as {role}");
-            assert_eq!(answer.json()["kind"], "Status", "{method} {path} as {role}");
+            if method != "HEAD" {
+                assert_eq!(answer.json()["kind"], "Status", "{method} {path} as {role}");
+            }
             assert!(!read.load(Ordering::SeqCst), "{method} {path} as {role}");
             refused += 1;
         }

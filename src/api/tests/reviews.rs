@@ -77,17 +77,17 @@ async fn a_question_must_be_one() {
         (
             json!({"spec": {}}),
             422,
-            "SelfSubjectAccessReview \"\" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            "SelfSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
         ),
         (
             json!({"spec": {"resourceAttributes": {"verb": "get"}, "nonResourceAttributes": path}}),
             422,
-            "SelfSubjectAccessReview \"\" is invalid: spec.nonResourceAttributes: Invalid value: cannot be specified in combination with resourceAttributes",
+            "SelfSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.nonResourceAttributes: Invalid value: cannot be specified in combination with resourceAttributes",
         ),
         (
             json!({"metadata": {"name": "x"}, "spec": {"nonResourceAttributes": path}}),
             422,
-            "SelfSubjectAccessReview \"\" is invalid: metadata: Invalid value: must be empty",
+            "SelfSubjectAccessReview.authorization.k8s.io \"\" is invalid: metadata: Invalid value: must be empty",
         ),
     ] {
         let answer = ask(&server, MASTERS, ACCESS, body.to_string()).await;

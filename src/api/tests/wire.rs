@@ -334,6 +334,7 @@ async fn options_of_lists_that_make_no_sense_are_refused_as_kubernetes_refuses_t
             );
         }
     }
+    let current = server.store.resource_version().await.unwrap();
     for path in [
         format!("{PODS}?resourceVersion=99"),
         format!("{PODS}/a?resourceVersion=99"),
@@ -344,7 +345,7 @@ async fn options_of_lists_that_make_no_sense_are_refused_as_kubernetes_refuses_t
             (early.code, early.message()),
             (
                 StatusCode::GATEWAY_TIMEOUT,
-                "Too large resource version: 99, current: 1".to_owned()
+                format!("Too large resource version: 99, current: {current}")
             )
         );
         assert_eq!(
