@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::{self, ApiState};
 use crate::config::Config;
@@ -30,7 +31,7 @@ use crate::node::{Facts, Identity, NodeKeeper};
 use crate::reconcile::Limits;
 use crate::runtime::{Machine, Parts, Settings, Shims};
 use crate::status::NodeFacts;
-use crate::store::Store;
+use crate::store::{Change, Store};
 use crate::volume::Volumes;
 
 /// Processes a container may have when nothing else limits it: enough for a large server, too few for a fork bomb to
@@ -180,6 +181,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     ));
     let http = tokio::spawn(api::serve_unix(unix, router, stopped.clone()));
     tokio::spawn(announce(readiness, config.clone(), listening));
+    tokio::spawn(give_back(store.subscribe()));
 
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -250,6 +252,29 @@ async fn announce(mut readiness: watch::Receiver<bool>, config: Config, listenin
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot tell the service manager that the agent is ready");
+    }
+}
+
+/// Nothing has changed for so long: a burst of work is over.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// After each burst of work, what only that needed goes back to the machine: an agent is idle most of its life.
+async fn give_back(mut changes: broadcast::Receiver<Arc<Change>>) {
+    // Having missed some is as good as having seen them.
+    while !matches!(changes.recv().await, Err(broadcast::error::RecvError::Closed)) {
+        // Cancel-safe: a broadcast receiver keeps its place.
+        while tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {
+            if changes.is_closed() {
+                return;
+            }
+        }
+        let given = tokio::task::spawn_blocking(|| {
+            process::trim_heap();
+            process::unmap_code()
+        });
+        if let Ok(Err(error)) = given.await {
+            tracing::debug!(%error, "cannot give code back");
+        }
     }
 }
 

@@ -401,6 +401,36 @@ pub fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Let go of the pages of this program's code that are mapped by now. Those that are still needed come back from the page
+/// cache when they are next run, a few at a time.
+pub fn unmap_code() -> io::Result<()> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    for (from, to) in maps.lines().filter_map(|line| code_of(line, &program)) {
+        // SAFETY: a private mapping of a file that is only read and run was never written to: each of its pages is read
+        // from the file again, with the same content, when it is touched next.
+        let done = unsafe {
+            libc::madvise(
+                std::ptr::with_exposed_provenance_mut(from),
+                to.saturating_sub(from),
+                libc::MADV_DONTNEED,
+            )
+        };
+        Errno::result(done)?;
+    }
+    Ok(())
+}
+
+/// From where to where a line of proc_pid_maps(5) maps code of this program.
+fn code_of(line: &str, program: &Path) -> Option<(usize, usize)> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let is_code = words.next()? == "r-xp";
+    let path = words.nth(3)?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    (is_code && Path::new(path) == program).then_some((address(from)?, address(to)?))
+}
+
 /// This boot's id, from `/proc/sys/kernel/random/boot_id`.
 pub fn boot_id() -> io::Result<String> {
     let mut text = String::new();
@@ -411,6 +441,22 @@ pub fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_programs_own_code_is_let_go_of() {
+        let program = Path::new("/usr/bin/podd");
+        let line = "55d0c000-55d0f000 r-xp 00003000 fe:00 1234                       /usr/bin/podd";
+        assert_eq!(code_of(line, program), Some((0x55d0_c000, 0x55d0_f000)));
+        for other in [
+            line.replace("r-xp", "r--p"),
+            line.replace("bin/podd", "lib/libc.so.6"),
+            line.replace("/usr/bin/podd", ""),
+            String::new(),
+        ] {
+            assert_eq!(code_of(&other, program), None, "{other}");
+        }
+        unmap_code().unwrap();
+    }
     use std::io::Write;
 
     #[test]

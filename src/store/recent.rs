@@ -16,7 +16,7 @@ use crate::model::{Observed, Uid};
 /// A record takes one or two kilobytes.
 const RECORDS_MAX: usize = 512;
 /// A pod's object takes ten to twenty kilobytes, and is shared with the changes that are being watched.
-const OBJECTS_MAX: usize = 128;
+const OBJECTS_MAX: usize = 64;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

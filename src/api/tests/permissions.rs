@@ -540,7 +540,10 @@ fn the_guard_understands_a_path_as_the_router_does() {
         if response.status() == StatusCode::OK {
             hits.set(hits.get() + 1);
             let bytes = runtime.block_on(response.into_body().collect()).unwrap().to_bytes();
-            let pattern = filled(std::str::from_utf8(&bytes).unwrap());
+            let mut pattern = filled(std::str::from_utf8(&bytes).unwrap());
+            if let Some(query) = uri.query() {
+                pattern = format!("{pattern}?{query}");
+            }
             let meant = Attributes::of(&axum::http::Method::GET, &pattern.parse().unwrap());
             let seen = Attributes::of(&axum::http::Method::GET, &uri);
             prop_assert_eq!(kind(seen), kind(meant), "{} is served as {}", path, pattern);
