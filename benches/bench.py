@@ -90,6 +90,13 @@ class Pipe:
                 return at
 
 
+def volatile(work, name):
+    """A directory for what lives no longer than the machine, where all of them have it by default: beneath /run."""
+    directory = pathlib.Path("/run") / work.name / name
+    directory.mkdir(parents=True)
+    return directory
+
+
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as f:
@@ -140,16 +147,17 @@ class Podd:
     def __init__(self, binary, work, rootfs):
         self.dir = work / "podd"
         self.dir.mkdir()
+        self.run = volatile(work, "podd")
         self.binary = binary
         self.bridge = "podd-bench"
         self.cgroup = "podd-bench"
         self.log = open(self.dir / "agent.log", "w")
         self.agent = subprocess.Popen(
-            [binary, "serve", "--root", self.dir / "root", "--run-dir", self.dir / "run", "--log-dir", self.dir / "log",
+            [binary, "serve", "--root", self.dir / "root", "--run-dir", self.run, "--log-dir", self.dir / "log",
              "--listen", "127.0.0.1:7445", "--bridge", self.bridge, "--pod-cidr", "10.244.248.0/22",
              "--cgroup-root", self.cgroup, "--node-name", "bench", "--max-restart-backoff", "1s"],
             stdout=self.log, stderr=self.log)
-        self.socket = self.dir / "run/podd.sock"
+        self.socket = self.run / "podd.sock"
         self.local = threading.local()
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -205,7 +213,7 @@ class Podd:
                 children.setdefault(int(stat[1]), []).append(pid)
                 if f"/{self.cgroup}/" in cgroups:
                     pods.append(pid)
-        for directory, _, files in os.walk(self.dir / "run/pods"):
+        for directory, _, files in os.walk(self.run / "pods"):
             if "journal" in files:
                 first = json.loads((pathlib.Path(directory) / "journal").read_text().split("\n", 1)[0])
                 shims.append(first["fact"]["Shim"]["pid"])
@@ -247,7 +255,7 @@ class Podman:
         policy = self.dir / "policy.json"
         policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         self.socket = self.dir / "podman.sock"
-        self.global_options = ["--root", self.dir / "root", "--runroot", self.dir / "runroot", "--network-config-dir",
+        self.global_options = ["--root", self.dir / "root", "--runroot", volatile(work, "podman"), "--network-config-dir",
                                self.dir / "networks", "--tmpdir", self.dir / "tmp"]
         self.env = dict(os.environ, CONTAINERS_CONF=str(conf))
         # crun 1.8 refuses a hybrid hierarchy: it gets a mount namespace without the v2 part.
@@ -513,6 +521,7 @@ def main():
         for peer in reversed(peers):
             peer.close()
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(pathlib.Path("/run") / work.name, ignore_errors=True)
 
 
 def report(options, peers, figures, throughput, sizes, cpu, wrote):

@@ -78,7 +78,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
 
-    let machine = Arc::new(Machine::new(
+    let machine = Machine::new(
         Parts {
             shims,
             images: images.clone(),
@@ -89,6 +89,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         Settings {
             pods: config.root.join("pods"),
+            mount_points: config.root.join("mount-points"),
             log_dir: config.log_dir.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),
@@ -97,7 +98,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
         },
-    ));
+    );
+    let machine = Arc::new(machine.context("cannot make the places that containers mount on")?);
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);

@@ -5,6 +5,7 @@
 //! **Invariant:** every step may have been done before, wholly or in part, by this agent or by one that was killed:
 //! each looks first and does what is missing.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::shims::{ShimError, Shims};
 use super::spec;
-use super::work::{Work, stop_signal};
+use super::work::{self, Work, stop_signal};
 use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
@@ -50,6 +51,8 @@ pub struct Parts {
 pub struct Settings {
     /// `ROOT/pods`.
     pub pods: PathBuf,
+    /// See [`Machine::new`].
+    pub mount_points: PathBuf,
     pub log_dir: PathBuf,
     pub cgroup_root: String,
     pub node_name: String,
@@ -74,7 +77,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(parts: Parts, settings: Settings) -> Self {
+    /// Makes `settings.mount_points`: a directory with the places that every container has something mounted on, the lowest
+    /// layer of all roots.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(parts: Parts, settings: Settings) -> io::Result<Self> {
+        work::make_mount_points(&settings.mount_points)?;
         let Parts {
             shims,
             images,
@@ -83,7 +92,7 @@ impl Machine {
             cgroups,
             hints,
         } = parts;
-        Self {
+        Ok(Self {
             shims,
             images,
             network,
@@ -91,7 +100,7 @@ impl Machine {
             cgroups: Arc::new(cgroups),
             settings,
             hints: Mutex::new(Some(hints)),
-        }
+        })
     }
 
     /// Infra's pid, once the journal tells of it.

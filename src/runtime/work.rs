@@ -125,7 +125,7 @@ impl Work {
             attempt,
             spec: config,
             rootfs: Overlay {
-                lower: image.layers.clone(),
+                lower: image.layers.iter().chain([&settings.mount_points]).cloned().collect(),
                 upper,
                 work,
                 target,
@@ -139,6 +139,28 @@ impl Work {
                 .map(|path| path.to_string_lossy().into_owned()),
         })
     }
+}
+
+/// Make what lies beneath every image: the places that every container has something mounted on. What an image brings
+/// itself lies above and is what counts; what it does not bring need not be made on the disk at each start.
+pub(super) fn make_mount_points(dir: &Path) -> io::Result<()> {
+    let inside = |name: &str| dir.join(name);
+    for directory in [
+        dir.to_owned(),
+        inside("dev"),
+        inside("etc"),
+        inside("proc"),
+        inside("sys"),
+    ] {
+        path::make_directory(&directory, 0o755).map_err(io::Error::other)?;
+    }
+    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+        let file = inside(file);
+        if !file.exists() {
+            path::write_new(&file, 0o644)?;
+        }
+    }
+    Ok(())
 }
 
 /// The stop signal that the image asked for, as kept in the container's configuration.
