@@ -448,7 +448,7 @@ def memory(podd, pipe, sync):
             podd.start(name, sync)
             pipe.wait(name)
             names.append(name)
-        time.sleep(1)
+        time.sleep(4)  # events are written, and what only the burst needed is given back
         agent, shims, pods = podd.processes()
         rows.append((target, sum(map(pss, shims)) / target, sum(map(pss, pods)) / target, sum(map(pss, agent)) / 1024))
     return rows, names
