@@ -31,6 +31,8 @@ import threading
 import time
 import uuid
 
+import answers
+
 HERE = pathlib.Path(__file__).resolve().parent
 GAP = 0.2
 PATIENCE = 60
@@ -516,7 +518,8 @@ def main():
         sizes, names = memory(podd, pipe, sync)
         cpu, wrote = idle(podd, options.idle)
         remove(podd, names, 4)
-        report(options, peers, figures, throughput, sizes, cpu, wrote)
+        api = answers.measure(podd.socket, lambda: sum(map(pss, podd.processes()[0])) / 1024)
+        report(options, peers, figures, throughput, sizes, cpu, wrote, api)
     finally:
         for peer in reversed(peers):
             peer.close()
@@ -524,7 +527,7 @@ def main():
         shutil.rmtree(pathlib.Path("/run") / work.name, ignore_errors=True)
 
 
-def report(options, peers, figures, throughput, sizes, cpu, wrote):
+def report(options, peers, figures, throughput, sizes, cpu, wrote, api):
     out = ["# What podd takes, beside its peers", ""]
     out.append(f"Machine: {facts()}. " + "; ".join(p.version for p in peers) + ".")
     out.append("")
@@ -552,6 +555,9 @@ def report(options, peers, figures, throughput, sizes, cpu, wrote):
         out.append(f"| {target} | {shim:.0f} | {pod:.0f} | {shim + pod:.0f} | {agent:.1f} |")
     out += ["", f"Idle for {options.idle} s with 100 pods: all of podd's processes took {cpu:.3f} % of a core and wrote "
                 f"{wrote} bytes to disk.", ""]
+    out += ["| podd's API over the unix socket | | asked |", "| --- | --- | --- |"]
+    out += [f"| {what} | {figure} | {asked} |" for what, figure, asked in api]
+    out.append("")
     text = "\n".join(out)
     print(text)
     pathlib.Path(options.results).write_text(text)

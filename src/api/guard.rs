@@ -160,6 +160,8 @@ fn check_origin(peer: Option<&Peer>, uri: &Uri, headers: &HeaderMap) -> Result<(
 #[derive(Debug)]
 pub(crate) struct Guard {
     requests: Semaphore,
+    /// How long one waits for its turn.
+    patience: Duration,
     /// `None`: tokens mean nothing here.
     tokens: Option<Arc<Tokens>>,
     throttle: Throttle,
@@ -169,6 +171,7 @@ impl Guard {
     pub(crate) fn new(limits: &Limits, tokens: Option<Arc<Tokens>>) -> Self {
         Self {
             requests: Semaphore::new(limits.requests),
+            patience: limits.patience,
             tokens,
             throttle: Throttle::default(),
         }
@@ -269,7 +272,9 @@ async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, next: Next)
         Err(error) => return error.into_response(),
     };
     // Held until the answer's head is there: what streams on has a permit of its own.
-    let Ok(_permit) = guard.requests.try_acquire() else {
+    // Hundreds at once wait for each other a moment; nothing of their bodies is in memory yet.
+    let turn = tokio::time::timeout(guard.patience, guard.requests.acquire()).await;
+    let Ok(Ok(_permit)) = turn else {
         return ApiError::TooManyRequests {
             retry_after: Duration::from_secs(1),
         }

@@ -66,8 +66,10 @@ use params::Head;
 /// How much and how long the API lets anyone have.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests being worked on at once, streams not counted; more are told to come back (429).
+    /// Requests being worked on at once, streams not counted; more wait for their turn.
     pub requests: usize,
+    /// How long a request waits for its turn before it is told to come back (429).
+    pub patience: Duration,
     /// Watches, logs and streams of pods at once; more are told to come back (429).
     pub streams: usize,
     /// Connections of one listener; more wait to be accepted.
@@ -86,6 +88,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             requests: 128,
+            patience: Duration::from_secs(10),
             streams: 1024,
             connections: 4096,
             head_timeout: Duration::from_secs(10),

@@ -421,7 +421,7 @@ pub fn unmap_code() -> io::Result<()> {
     Ok(())
 }
 
-/// From where to where a line of proc_pid_maps(5) maps code of this program.
+/// From where to where a line of `proc_pid_maps(5)` maps code of this program.
 fn code_of(line: &str, program: &Path) -> Option<(usize, usize)> {
     let mut words = line.split_ascii_whitespace();
     let (from, to) = words.next()?.split_once('-')?;

@@ -76,10 +76,10 @@ impl Kubectl {
     }
 
     pub(crate) fn say(&self, arguments: &[&str], stdin: &str) -> Said {
-        self.say_in(self.command(arguments), stdin)
+        Self::say_in(self.command(arguments), stdin)
     }
 
-    pub(crate) fn say_in(&self, mut command: Command, stdin: &str) -> Said {
+    pub(crate) fn say_in(mut command: Command, stdin: &str) -> Said {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -202,7 +202,7 @@ sys.exit(status)
         for (name, value) in inner.get_envs() {
             command.env(name, value.unwrap());
         }
-        let said = self.say_in(command, "");
+        let said = Self::say_in(command, "");
         assert_eq!(said.code, 0, "{arguments:?} on a terminal: {said:?}");
         said.out
     }

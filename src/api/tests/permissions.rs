@@ -553,3 +553,20 @@ fn the_guard_understands_a_path_as_the_router_does() {
     result.unwrap();
     assert!(hits.get() > 100, "{}", hits.get());
 }
+
+#[tokio::test]
+async fn more_requests_than_are_worked_on_wait_for_their_turn() {
+    let server = Server::start().await;
+    let limits = Limits {
+        requests: 2,
+        ..Limits::default()
+    };
+    let router = guarded(server.router.clone(), Guard::new(&limits, None));
+    let asks = (0..100).map(|_| {
+        let request = Request::get(PODS).body(Body::empty()).unwrap();
+        ask(&router, known(in_group("max", Some(MASTERS))), request)
+    });
+    for answer in futures_util::future::join_all(asks).await {
+        assert_eq!(answer.code, 200, "{}", answer.text);
+    }
+}
