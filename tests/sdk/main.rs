@@ -79,10 +79,10 @@ fn write_document(path: &Path, version: &str) {
     write(path, &run(podd().args(["openapi", "--format", version])));
 }
 
-/// Python with the packages of `requirements.txt`.
-fn python() -> Workshop {
-    let requirements = source("python/requirements.txt");
-    let workshop = Workshop::enter("python");
+/// Python with the packages of this folder's `requirements.txt`.
+fn python(folder: &str) -> Workshop {
+    let requirements = source(folder).join("requirements.txt");
+    let workshop = Workshop::enter(folder);
     workshop.once(&fs::read_to_string(&requirements).unwrap(), |dir| {
         run(Command::new("python3")
             .args(["-m", "venv", "--clear"])
@@ -101,7 +101,7 @@ fn kubeconfig(agent: &Agent) -> PathBuf {
 #[test]
 fn an_sdk_in_python_leads_a_pod_through_its_life() {
     let agent = Agent::start();
-    let workshop = python();
+    let workshop = python("python");
     let bin = workshop.dir.join("venv/bin");
     let document = agent.dir.join("podd.json");
     write_document(&document, "3.1");
@@ -123,6 +123,44 @@ fn an_sdk_in_python_leads_a_pod_through_its_life() {
         .env("PYTHONPATH", &agent.dir)
         .env("PYTHONDONTWRITEBYTECODE", "1"));
     assert_eq!(said, "done\n");
+}
+
+/// A client that people have already, and its story.
+fn tells(agent: &Agent, command: &mut Command) {
+    let said = run(command
+        .arg(kubeconfig(agent))
+        .arg(BUSYBOX)
+        .env("PYTHONDONTWRITEBYTECODE", "1"));
+    assert_eq!(said, "done\n");
+}
+
+#[test]
+fn the_python_client_and_kr8s_lead_pods_through_their_lives() {
+    let agent = Agent::start();
+    let workshop = python("official");
+    let python = workshop.dir.join("venv/bin/python");
+    for story in ["official/client.py", "official/kr8s_story.py"] {
+        tells(&agent, Command::new(&python).arg(source(story)));
+    }
+}
+
+#[test]
+fn the_javascript_client_leads_a_pod_through_its_life() {
+    let agent = Agent::start();
+    let lock = source("official/package-lock.json");
+    let workshop = Workshop::enter("javascript");
+    workshop.once(&fs::read_to_string(lock).unwrap(), |dir| {
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(source("official").join(name), dir.join(name)).unwrap();
+        }
+        run(Command::new("npm")
+            .args(["ci", "--silent", "--no-fund", "--no-audit"])
+            .current_dir(dir));
+    });
+    // Modules are looked for beside the story.
+    let story = workshop.dir.join("story.mjs");
+    write(&story, &fs::read_to_string(source("official/story.mjs")).unwrap());
+    tells(&agent, Command::new("node").arg(story));
 }
 
 #[test]
@@ -178,7 +216,7 @@ fn an_sdk_in_rust_leads_a_pod_through_its_life() {
 fn no_answer_is_outside_the_document() {
     let agent = Agent::start();
     let bin = {
-        let workshop = python();
+        let workshop = python("python");
         workshop.dir.join("venv/bin")
     };
     let document = agent.dir.join("podd.json");
