@@ -4,8 +4,9 @@
 //! Goes in: who is meant, and bytes. Comes out: bytes, and how a program ended. Nothing of it is recorded: a session
 //! lives as long as both its ends.
 //!
-//! **Invariants:** a slow reader slows the program down and loses nothing. Dropping a [`Session`] of an exec ends what it
-//! started, with all its children; dropping one of an attach only lets go of the container.
+//! **Invariants:** a slow reader slows the program down and loses nothing. Dropping a [`Session`] of an exec whose program
+//! still runs ends the program with all that it started; what a program left in the background when it ended by itself is
+//! left alone. Dropping a session of an attach only lets go of the container.
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
