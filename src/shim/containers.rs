@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::output::Outputs;
 use super::protocol::{Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
-use super::spare::{Ahead, Spares};
+use super::spare::{Ahead, Spares, Taken};
 use super::supervisor::{FIRST_CHANNEL, SIGKILL, Waiter, words};
 use crate::linux::container::{self, Machine, Parts, PrepareError, Prepared, Progress, Starting};
 use crate::linux::poll::{Interest, Poller};
@@ -287,9 +287,17 @@ impl Containers {
         let cgroup = cgroup.to_string_lossy().into_owned();
         *made_cgroup = Some(cgroup.clone());
         let resources = linux.and_then(|linux| linux.resources().as_ref());
-        let (there, waste) = self.spares.take(&container, &cgroup, resources);
-        unused.extend(waste);
-        if !there {
+        let taken = self.spares.take(&container, &cgroup, resources);
+        let is_ready = matches!(taken, Taken::Ready);
+        match taken {
+            // A limit that is no longer wanted would stay in it.
+            Taken::Other(waste) if waste == cgroup => drop(machine.cgroups.remove(&cgroup)?),
+            Taken::Other(waste) => drop(unused.insert(waste)),
+            Taken::Ready | Taken::Nothing => {}
+        }
+        // From here on it is in use, whatever was to become of one of that name.
+        unused.remove(&cgroup);
+        if !is_ready {
             machine.cgroups.create(&cgroup)?;
             if let Some(resources) = resources {
                 machine.cgroups.apply(&cgroup, resources)?;

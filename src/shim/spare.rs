@@ -25,6 +25,15 @@ pub(super) struct Ahead {
 #[derive(Debug, Default)]
 pub(super) struct Spares(BTreeMap<String, Spare>);
 
+/// What there was for a start.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Ready,
+    /// A cgroup of this name, made in vain: another one, or with other limits.
+    Other(String),
+    Nothing,
+}
+
 #[derive(Debug)]
 struct Spare {
     cgroup: String,
@@ -49,17 +58,12 @@ impl Spares {
         waste
     }
 
-    /// Whether this cgroup is there with these limits already. What was made in vain comes out.
-    pub(super) fn take(
-        &mut self,
-        container: &str,
-        cgroup: &str,
-        resources: Option<&LinuxResources>,
-    ) -> (bool, Option<String>) {
+    /// Whether this cgroup is there, with exactly these limits.
+    pub(super) fn take(&mut self, container: &str, cgroup: &str, resources: Option<&LinuxResources>) -> Taken {
         match self.0.remove(container) {
-            Some(spare) if spare.cgroup == cgroup => (Some(&spare.resources) == resources, None),
-            Some(spare) => (false, Some(spare.cgroup)),
-            None => (false, None),
+            Some(spare) if spare.cgroup == cgroup && Some(&spare.resources) == resources => Taken::Ready,
+            Some(spare) => Taken::Other(spare.cgroup),
+            None => Taken::Nothing,
         }
     }
 

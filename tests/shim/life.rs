@@ -156,7 +156,7 @@ fn the_cgroup_of_the_next_attempt_is_made_ahead_and_has_its_own_limits() {
     killed_with_a_successor(&mut sandbox, 0);
     assert!(has_cgroup(&mut sandbox, 1));
     // The same limits, and others than were guessed.
-    for (attempt, limit) in [(1, 77), (2, 99)] {
+    for (attempt, limit) in [(1, Some(77)), (2, Some(99)), (3, None)] {
         let mut spec = sandbox.spec(
             "web",
             attempt,
@@ -166,11 +166,14 @@ fn the_cgroup_of_the_next_attempt_is_made_ahead_and_has_its_own_limits() {
                 "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max",
             ],
         );
-        spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": limit}});
+        if let Some(limit) = limit {
+            spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": limit}});
+        }
         let mut start = sandbox.start_of("web", attempt, &spec);
         start.next_cgroup = Some(format!("/{}", sandbox.cgroup_of("web", attempt + 1)));
         assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
         assert_eq!(sandbox.exited("web", attempt), WaitStatus::Code(0));
+        let limit = limit.map_or_else(|| "max".to_owned(), |limit: u32| limit.to_string());
         assert_eq!(sandbox.output("web", attempt, "stdout"), format!("{limit}\n"));
         assert!(has_cgroup(&mut sandbox, attempt + 1));
     }
