@@ -18,9 +18,9 @@ use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
 use crate::model::{
-    Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium, HostAlias,
-    HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile, Timestamp, Uid,
-    Volume, VolumeSource,
+    Capabilities, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium,
+    HostAlias, HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile,
+    Timestamp, Uid, Volume, VolumeSource,
 };
 
 /// A stored pod that this version of podd cannot understand.
@@ -101,7 +101,10 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
         dns: dns(spec)?,
         security: pod_security(spec.security_context.as_ref())?,
         volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_, _>>()?,
+        active_deadline: None,
+        init_containers: Vec::new(),
         containers: containers(spec)?,
+        ephemeral_containers: Vec::new(),
         deletion: deletion(metadata)?,
         name,
     })
@@ -296,6 +299,7 @@ fn container(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         termination_message_path: cleaned(message_path),
+        life: ContainerLife::default(),
     })
 }
 

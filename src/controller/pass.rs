@@ -341,6 +341,7 @@ impl<R: Runtime> Pass<R> {
                 Step::KillContainer { container, attempt } => {
                     *observed = reconcile::begin_kill(now, observed, container, *attempt);
                 }
+                Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
                 Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => {}
             }
         }
@@ -399,6 +400,9 @@ impl<R: Runtime> Pass<R> {
             return Outcome::Observable;
         }
         match step {
+            Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {
+                Outcome::Observable
+            }
             Step::StartContainer { .. } => Outcome::Observable,
             // Without an address there is nothing to begin with: `begin` has recorded why.
             Step::CreateSandbox { .. } if ip.is_none() && !desired.host_network => Outcome::Observable,

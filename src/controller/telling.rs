@@ -127,6 +127,7 @@ impl Telling<'_> {
                     self.killing(&known.container);
                 }
             }
+            Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
             Step::StartContainer { .. } | Step::TearDown | Step::Forget => {}
         }
     }

@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 use super::documents::architecture;
 use super::tape::Tape;
 use super::*;
-use crate::model::{Attempt, AttemptState, Backoff, Observed, Uid};
+use crate::model::{Attempt, AttemptLife, AttemptState, Backoff, Observed, Uid};
 
 fn clock() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().unwrap()
@@ -861,6 +861,7 @@ async fn images_of_pods_are_in_use() {
         backoff: Backoff::default(),
         stop_signalled_at: None,
         killed_at: None,
+        life: AttemptLife::default(),
     };
     let attempts = vec![
         attempt("a", 0, "old", exited()),

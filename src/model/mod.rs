@@ -13,14 +13,15 @@ mod snapshot;
 
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use observed::{
-    Attempt, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, Observed, Sandbox,
-    SandboxEnd, SandboxState,
+    Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,
+    GivenUpReason, Hook, HookRecord, Observed, ProbeKind, ProbeRecord, Report, Reported, Sandbox, SandboxEnd,
+    SandboxState, Stop, StopReason,
 };
 pub use plan::{Plan, Step};
 pub use pod::{
-    Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium, HostAlias,
-    HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, QosClass, Resources, RestartPolicy, SeccompProfile, Uid,
-    Volume, VolumeSource,
+    Action, Capabilities, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
+    EmptyDirMedium, HostAlias, HostPathType, Mount, PodSecurity, PodSpec, Probe, PullPolicy, QosClass, ResizePolicy,
+    Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
 

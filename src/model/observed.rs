@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{ImageId, Timestamp};
+use super::{ImageId, Resources, Timestamp};
 
 /// Everything recorded of one pod. A fresh pod has `Observed::default()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Observed {
     pub started_at: Option<Timestamp>,
     /// Set when all that the pod had on the machine was removed after its end; nothing is left to tear down.
     pub torn_down: bool,
+    /// Set when the pod as a whole was given up: whatever its containers do, it ends as `Failed`.
+    pub given_up: Option<GivenUp>,
 }
 
 impl Observed {
@@ -101,6 +103,117 @@ pub struct Attempt {
     pub stop_signalled_at: Option<Timestamp>,
     /// Set once SIGKILL was sent to this attempt.
     pub killed_at: Option<Timestamp>,
+    pub life: AttemptLife,
+}
+
+/// What happened to an attempt between its start and its end. All of it is stored: a new agent forgets no count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttemptLife {
+    /// What it was started with, or resized to since.
+    pub resources: Option<Resources>,
+    pub startup: ProbeRecord,
+    pub liveness: ProbeRecord,
+    pub readiness: ProbeRecord,
+    pub post_start: HookRecord,
+    pub pre_stop: HookRecord,
+    /// Set once it was decided that this attempt has to end although its pod is not being deleted.
+    pub stop: Option<Stop>,
+}
+
+/// What is known of one probe of one attempt (Kubernetes `pkg/kubelet/prober/worker.go`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProbeRecord {
+    /// The result that counts: it changes when a threshold is reached. `None`: none was yet.
+    pub result: Option<bool>,
+    /// The newest outcome, and how often it came in a row; the count stops at its threshold, so that a probe that goes
+    /// on as before writes nothing.
+    pub last: Option<bool>,
+    pub count: u32,
+}
+
+/// Where a hook of an attempt is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum HookRecord {
+    #[default]
+    NotRun,
+    /// Begun and recorded; run again when the agent that began it is gone (at least once, as Kubernetes promises).
+    Begun {
+        at: Timestamp,
+    },
+    Done {
+        at: Timestamp,
+    },
+    Failed {
+        at: Timestamp,
+        message: String,
+    },
+}
+
+/// Why and how an attempt has to end before its pod does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    pub why: StopReason,
+    /// The grace counts from here.
+    pub asked_at: Timestamp,
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    LivenessFailed,
+    StartupFailed,
+    PostStartFailed,
+    /// Its image, or what else cannot be changed in a running container, is another one now.
+    SpecChanged,
+    /// A resize that its `resizePolicy` answers with a restart.
+    Resized,
+    /// Nothing else of the pod will run: its sidecars go, or the whole pod was given up.
+    PodEnds,
+}
+
+/// The end of a pod that does not come from its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    pub at: Timestamp,
+    /// `status.reason`: `DeadlineExceeded` ...
+    pub reason: GivenUpReason,
+    /// `status.message`.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUpReason {
+    DeadlineExceeded,
+}
+
+/// What a prober or a hook has to tell of an attempt; folded into the record by `reconcile::report`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub container: String,
+    pub attempt: u32,
+    pub at: Timestamp,
+    pub what: Reported,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reported {
+    /// A probe that could be carried out; one that could not is not reported.
+    Probe { kind: ProbeKind, success: bool },
+    /// A hook that ended; the text says what went wrong.
+    Hook { hook: Hook, result: Result<(), String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProbeKind {
+    Startup,
+    Liveness,
+    Readiness,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    PostStart,
+    PreStop,
 }
 
 impl Attempt {

@@ -1,6 +1,6 @@
 //! What is to be done next, as a value: made by `reconcile`, carried out by the controller.
 
-use super::{Backoff, Timestamp};
+use super::{Backoff, GivenUpReason, Hook, Resources, Stop, Timestamp};
 
 /// The next steps of one pod. Steps of one plan are independent of each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +25,27 @@ pub enum Step {
         sandbox: u32,
         backoff: Backoff,
     },
+    /// Record that this attempt has to end. Nothing is done yet: what follows from it is the next plan's.
+    BeginStop {
+        container: String,
+        attempt: u32,
+        stop: Stop,
+    },
+    /// Begin a hook of this attempt; record it `Begun` before. It is planned again for as long as it is not done, so that
+    /// a new agent runs it: one that is under way is not begun a second time, and is no reason to look again at once.
+    RunHook {
+        container: String,
+        attempt: u32,
+        hook: Hook,
+    },
+    /// Give a running attempt other limits; record them after.
+    Resize {
+        container: String,
+        attempt: u32,
+        resources: Resources,
+    },
+    /// Record that the pod as a whole is given up. What follows from it is the next plan's.
+    GiveUp { reason: GivenUpReason, message: String },
     /// Send the image's stop signal (default SIGTERM), once; record `stop_signalled_at`.
     StopContainer { container: String, attempt: u32 },
     /// Send SIGKILL to everything in the container; record `killed_at` before.

@@ -62,15 +62,27 @@ pub struct PodSpec {
     pub dns: DnsSpec,
     pub security: PodSecurity,
     pub volumes: Vec<Volume>,
-    /// In the order of the manifest, never empty, names unique.
+    /// `spec.activeDeadlineSeconds`: how long it may be active, counted from when it was first seen.
+    pub active_deadline: Option<Duration>,
+    /// Init containers, in the order in which they run; those that restart always are sidecars
+    /// ([`ContainerSpec::is_sidecar`] tells them apart in this list).
+    pub init_containers: Vec<ContainerSpec>,
+    /// In the order of the manifest, never empty. Names are unique over all three lists.
     pub containers: Vec<ContainerSpec>,
+    /// Added to the living pod (`kubectl debug`), in the order in which they came; run once, they decide nothing.
+    pub ephemeral_containers: Vec<ContainerSpec>,
     /// Set once the pod is being deleted.
     pub deletion: Option<Deletion>,
 }
 
 impl PodSpec {
+    /// A container of any of the three lists.
     pub fn container(&self, name: &str) -> Option<&ContainerSpec> {
-        self.containers.iter().find(|container| container.name == name)
+        self.init_containers
+            .iter()
+            .chain(&self.containers)
+            .chain(&self.ephemeral_containers)
+            .find(|container| container.name == name)
     }
 
     /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container has cpu and memory limits and
@@ -141,6 +153,89 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Where the container may write its last words (default /dev/termination-log).
     pub termination_message_path: PathBuf,
+    pub life: ContainerLife,
+}
+
+impl ContainerSpec {
+    /// For a container of `init_containers`: it is started in its turn, runs beside the others, and is stopped last.
+    pub fn is_sidecar(&self) -> bool {
+        self.life.restart_policy == Some(RestartPolicy::Always)
+    }
+}
+
+/// What is to happen to a container over its time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerLife {
+    /// The container's own `restartPolicy`; `None`: the pod's. `Always` in an init container makes it a sidecar.
+    pub restart_policy: Option<RestartPolicy>,
+    pub startup: Option<Probe>,
+    pub liveness: Option<Probe>,
+    pub readiness: Option<Probe>,
+    /// `lifecycle.postStart`: run at once after it was started; it is not "started" before that is done.
+    pub post_start: Option<Action>,
+    /// `lifecycle.preStop`: run before the stop signal, within the grace.
+    pub pre_stop: Option<Action>,
+    /// `lifecycle.stopSignal`, as `SIGUSR1`; `None`: the image's.
+    pub stop_signal: Option<String>,
+    pub termination_message_policy: TerminationMessagePolicy,
+    pub resize_policy: ResizePolicy,
+    /// Ephemeral containers: the container whose processes it sees (`targetContainerName`).
+    pub target: Option<String>,
+}
+
+/// A probe, its defaults filled in (Kubernetes `pkg/apis/core/v1/defaults.go SetDefaults_Probe`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub action: Action,
+    pub initial_delay: Duration,
+    /// Default 10 s.
+    pub period: Duration,
+    /// Default 1 s.
+    pub timeout: Duration,
+    /// Default 1; always 1 for liveness and startup.
+    pub success_threshold: u32,
+    /// Default 3.
+    pub failure_threshold: u32,
+    /// Replaces the pod's grace for the stop that this probe causes; never for readiness.
+    pub termination_grace: Option<Duration>,
+}
+
+/// What a probe or a hook does. Named ports are numbers already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Run in the container; success is exit code 0.
+    Exec { command: Vec<String> },
+    HttpGet {
+        /// `None`: the pod's address.
+        host: Option<String>,
+        port: u16,
+        https: bool,
+        /// With its query, if any.
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    /// A connection that is accepted. Probes only.
+    TcpSocket { host: Option<String>, port: u16 },
+    /// `grpc.health.v1.Health/Check`. Probes only.
+    Grpc { port: u16, service: String },
+    /// Hooks only.
+    Sleep { duration: Duration },
+}
+
+/// Where the last words of a container are looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TerminationMessagePolicy {
+    #[default]
+    File,
+    /// The end of its log, when it failed and wrote no file.
+    FallbackToLogsOnError,
+}
+
+/// Whether a change of a resource restarts the container (`resizePolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResizePolicy {
+    pub cpu_restarts: bool,
+    pub memory_restarts: bool,
 }
 
 /// `imagePullPolicy`, its default already filled in.

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use super::record::{lose, tidy};
 use crate::model::{
-    Attempt, AttemptState, Backoff, FailedStep, Failure, FailureReason, ImageId, Observed, Sandbox, SandboxState,
-    Timestamp,
+    Attempt, AttemptLife, AttemptState, Backoff, FailedStep, Failure, FailureReason, ImageId, Observed, Sandbox,
+    SandboxState, Timestamp,
 };
 
 /// Before `CreateSandbox` is carried out: it is `Creating` from now on. The address stays what it was when `ip` is
@@ -107,6 +107,7 @@ pub fn begin_attempt(observed: &Observed, start: Start<'_>, image: &str, image_i
         backoff,
         stop_signalled_at: None,
         killed_at: None,
+        life: AttemptLife::default(),
     });
     tidy(&mut new.attempts);
     new

@@ -7,8 +7,8 @@
 //! it never ran.
 
 use crate::model::{
-    Attempt, AttemptState, Backoff, ContainerPhase, ContainerSnapshot, Exit, ExitStatus, FailedStep, InfraSnapshot,
-    Observed, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, Snapshot, Timestamp,
+    Attempt, AttemptLife, AttemptState, Backoff, ContainerPhase, ContainerSnapshot, Exit, ExitStatus, FailedStep,
+    InfraSnapshot, Observed, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, Snapshot, Timestamp,
 };
 
 /// So many newest attempts of each container are kept: the newest, the one before (`lastState`), and one more, since
@@ -255,6 +255,7 @@ fn add_unknown_attempts(now: Timestamp, attempts: &mut Vec<Attempt>, machine: &M
                 backoff: Backoff::default(),
                 stop_signalled_at: None,
                 killed_at: None,
+                life: AttemptLife::default(),
             };
             signals(now, &mut attempt, fact);
             attempts.push(attempt);

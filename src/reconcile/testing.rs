@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    Attempt, AttemptState, Backoff, Capabilities, ContainerPhase, ContainerSecurity, ContainerSnapshot, ContainerSpec,
-    Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed, PodSecurity, PodSpec, PullPolicy,
-    Resources, RestartPolicy, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, SeccompProfile, Snapshot, Timestamp,
-    Uid,
+    Attempt, AttemptLife, AttemptState, Backoff, Capabilities, ContainerLife, ContainerPhase, ContainerSecurity,
+    ContainerSnapshot, ContainerSpec, Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed,
+    PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState,
+    SeccompProfile, Snapshot, Timestamp, Uid,
 };
 
 pub(crate) const UID: &str = "6f1c9a52-3d0e-4b7a-9c55-0d6f8a1b2c3d";
@@ -48,6 +48,7 @@ pub(crate) fn container(name: &str) -> ContainerSpec {
         stdin_once: false,
         tty: false,
         termination_message_path: PathBuf::from("/dev/termination-log"),
+        life: ContainerLife::default(),
     }
 }
 
@@ -74,7 +75,10 @@ pub(crate) fn pod(policy: RestartPolicy, containers: &[&str]) -> PodSpec {
         },
         security: PodSecurity::default(),
         volumes: Vec::new(),
+        active_deadline: None,
+        init_containers: Vec::new(),
         containers: containers.iter().map(|name| container(name)).collect(),
+        ephemeral_containers: Vec::new(),
         deletion: None,
     }
 }
@@ -108,6 +112,7 @@ pub(crate) fn attempt(container: &str, attempt: u32, state: AttemptState) -> Att
         backoff: Backoff::default(),
         stop_signalled_at: None,
         killed_at: None,
+        life: AttemptLife::default(),
     }
 }
 
@@ -134,6 +139,7 @@ pub(crate) fn ready(attempts: Vec<Attempt>) -> Observed {
         failures: Vec::new(),
         started_at: Some(at(0)),
         torn_down: false,
+        given_up: None,
     }
 }
 

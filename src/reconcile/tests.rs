@@ -19,7 +19,11 @@ fn starts(plan: &Plan) -> Vec<(&str, u32)> {
         .iter()
         .filter_map(|step| match step {
             Step::StartContainer { container, attempt, .. } => Some((container.as_str(), *attempt)),
-            Step::CreateSandbox { .. }
+            Step::BeginStop { .. }
+            | Step::RunHook { .. }
+            | Step::Resize { .. }
+            | Step::GiveUp { .. }
+            | Step::CreateSandbox { .. }
             | Step::StopSandbox { .. }
             | Step::StopContainer { .. }
             | Step::KillContainer { .. }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::testing::{BOOT, at, pod};
 use super::*;
 use crate::model::{
-    Attempt, ContainerPhase, ContainerSnapshot, ExitStatus, Failure, InfraSnapshot, SandboxEnd, SandboxSnapshot,
-    Snapshot,
+    Attempt, AttemptLife, ContainerPhase, ContainerSnapshot, ExitStatus, Failure, InfraSnapshot, SandboxEnd,
+    SandboxSnapshot, Snapshot,
 };
 
 fn any_time() -> impl Strategy<Value = Timestamp> {
@@ -65,7 +65,7 @@ prop_compose! {
     ) -> Attempt {
         Attempt {
             container, attempt, sandbox, image: image.to_owned(), image_id: None, state,
-            backoff: Backoff { delay, set_at }, stop_signalled_at, killed_at,
+            backoff: Backoff { delay, set_at }, stop_signalled_at, killed_at, life: AttemptLife::default(),
         }
     }
 }
@@ -111,7 +111,7 @@ prop_compose! {
         // The store keeps one row for each attempt.
         attempts.sort_by(|a, b| (&a.container, a.attempt).cmp(&(&b.container, b.attempt)));
         attempts.dedup_by(|a, b| a.container == b.container && a.attempt == b.attempt);
-        Observed { sandbox, attempts, failures, started_at, torn_down }
+        Observed { sandbox, attempts, failures, started_at, torn_down, given_up: None }
     }
 }
 
@@ -224,6 +224,7 @@ proptest! {
                         let named = observed.attempts.iter().find(|a| a.container == *container && a.attempt == *attempt);
                         prop_assert!(named.is_some_and(Attempt::is_live) && desired.deletion.is_some());
                     }
+                    Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
                     Step::TearDown => prop_assert!(!observed.torn_down),
                     Step::Forget => prop_assert!(observed.torn_down && desired.deletion.is_some()),
                 }

@@ -96,6 +96,7 @@ pub(super) async fn observed(readers: &SqlitePool, uid: &Uid) -> Result<Observed
         failures: failures.into_iter().map(failure).collect::<Result<_, _>>()?,
         started_at: to_optional_time("started_at", started_at).map_err(|source| unreadable(POD, uid, source))?,
         torn_down: torn_down != 0,
+        given_up: None,
     })
 }
 
@@ -126,6 +127,7 @@ impl Difference {
             failures,
             started_at,
             torn_down,
+            given_up: _,
         } = after;
         let mut difference = Self::default();
 
@@ -204,6 +206,7 @@ pub(super) fn as_stored(after: &Observed) -> Observed {
         failures,
         started_at,
         torn_down,
+        given_up,
     } = after;
     let mut failures = failures.clone();
     failures.sort_by(|a, b| step_words(&a.step).cmp(&step_words(&b.step)));
@@ -213,6 +216,7 @@ pub(super) fn as_stored(after: &Observed) -> Observed {
         failures,
         started_at: *started_at,
         torn_down: *torn_down,
+        given_up: given_up.clone(),
     }
 }
 

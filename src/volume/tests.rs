@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::{
-    Capabilities, ContainerSecurity, ContainerSpec, DnsPolicy, DnsSpec, HostPathType, PodSecurity, PullPolicy,
-    Resources, RestartPolicy, SeccompProfile, Volume,
+    Capabilities, ContainerLife, ContainerSecurity, ContainerSpec, DnsPolicy, DnsSpec, HostPathType, PodSecurity,
+    PullPolicy, Resources, RestartPolicy, SeccompProfile, Volume,
 };
 
 const UID: &str = "0b9a3c52-6f0e-4d57-9a53-0c7f3b1b2a10";
@@ -37,7 +37,10 @@ pub(super) fn pod() -> PodSpec {
         },
         security: PodSecurity::default(),
         volumes: Vec::new(),
+        active_deadline: None,
+        init_containers: Vec::new(),
         containers: vec![container(None)],
+        ephemeral_containers: Vec::new(),
         deletion: None,
     }
 }
@@ -70,6 +73,7 @@ fn container(memory_limit: Option<u64>) -> ContainerSpec {
         stdin_once: false,
         tty: false,
         termination_message_path: "/dev/termination-log".into(),
+        life: ContainerLife::default(),
     }
 }
 

@@ -188,7 +188,11 @@ fn plan(world: &World, now: Timestamp) -> Plan {
                     plan.wake_at = ahead.or(plan.wake_at);
                     ahead.is_none()
                 }
-                Step::CreateSandbox { .. }
+                Step::BeginStop { .. }
+                | Step::RunHook { .. }
+                | Step::Resize { .. }
+                | Step::GiveUp { .. }
+                | Step::CreateSandbox { .. }
                 | Step::StopSandbox { .. }
                 | Step::StopContainer { .. }
                 | Step::KillContainer { .. }
@@ -370,6 +374,7 @@ fn begin<'a>(world: &mut World, step: &'a Step, observed: Observed, imageless: &
             }
         }
         Step::KillContainer { container, attempt } => reconcile::begin_kill(now, &observed, container, *attempt),
+        Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => observed,
         Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => observed,
     }
 }
@@ -377,6 +382,9 @@ fn begin<'a>(world: &mut World, step: &'a Step, observed: Observed, imageless: &
 fn act(world: &mut World, step: &Step) -> Result<Outcome, Stop> {
     let teardown = Outcome::Failed(FailedStep::Teardown, FailureReason::KillPodSandboxError);
     let outcome = match step {
+        Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {
+            Outcome::Observable
+        }
         Step::CreateSandbox { attempt } => {
             if world.create_sandbox(*attempt) {
                 Outcome::SandboxReady(*attempt)

@@ -347,6 +347,7 @@ impl Oracle {
                 Step::KillContainer { .. } | Step::StopContainer { .. } | Step::Forget => {
                     assert!(desired.deletion.is_some(), "{step:?} without a deletion");
                 }
+                Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
                 Step::StopSandbox { .. } | Step::TearDown => {}
             }
         }

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::*;
 use crate::linux::privilege;
 use crate::model::{
-    Capabilities, ContainerSecurity, DnsPolicy, DnsSpec, ImageConfig, ImageId, Mount, PodSecurity, PullPolicy,
-    Resources, RestartPolicy, Timestamp, Uid,
+    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, ImageConfig, ImageId, Mount, PodSecurity,
+    PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
 };
 
 const UID: &str = "6b0b1c1e-62b0-4b6c-9d5e-1c3e0a2f4b5d";
@@ -36,7 +36,10 @@ fn pod() -> PodSpec {
         },
         security: PodSecurity::default(),
         volumes: Vec::new(),
+        active_deadline: None,
+        init_containers: Vec::new(),
         containers: vec![container()],
+        ephemeral_containers: Vec::new(),
         deletion: None,
     }
 }
@@ -66,6 +69,7 @@ fn container() -> ContainerSpec {
         stdin_once: false,
         tty: false,
         termination_message_path: PathBuf::from("/dev/termination-log"),
+        life: ContainerLife::default(),
     }
 }
 

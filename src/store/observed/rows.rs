@@ -8,8 +8,8 @@ use super::super::row::{
 };
 use super::super::{RowError, StoreError};
 use crate::model::{
-    Attempt, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId, Sandbox, SandboxEnd,
-    SandboxState,
+    Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId,
+    Sandbox, SandboxEnd, SandboxState,
 };
 
 pub(super) const POD: &str = "pod";
@@ -156,6 +156,7 @@ impl AttemptRow {
             backoff: Backoff { delay, set_at },
             stop_signalled_at,
             killed_at,
+            life: _,
         } = attempt;
         let time = |column, time| from_time(ATTEMPT, column, time);
         let optional_time = |column, time| from_optional_time(ATTEMPT, column, time);
@@ -255,6 +256,7 @@ impl TryFrom<AttemptRow> for Attempt {
             },
             stop_signalled_at: to_optional_time("stop_signalled_at", stop_signalled_at)?,
             killed_at: to_optional_time("killed_at", killed_at)?,
+            life: AttemptLife::default(),
         })
     }
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Attempt, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId, Sandbox, SandboxEnd,
-    SandboxState,
+    Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId,
+    Sandbox, SandboxEnd, SandboxState,
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -30,6 +30,7 @@ fn attempt(container: &str, attempt: u32, state: AttemptState) -> Attempt {
         },
         stop_signalled_at: None,
         killed_at: None,
+        life: AttemptLife::default(),
     }
 }
 
@@ -65,6 +66,7 @@ pub(super) fn full(attempts: u32) -> Observed {
         }],
         started_at: Some(at(0)),
         torn_down: false,
+        given_up: None,
     }
 }
 
@@ -156,6 +158,7 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
                     backoff: Backoff { delay, set_at },
                     stop_signalled_at,
                     killed_at,
+                    life: AttemptLife::default(),
                 }
             },
         )
@@ -213,6 +216,7 @@ fn any_observed() -> impl Strategy<Value = Observed> {
                 failures,
                 started_at,
                 torn_down,
+                given_up: None,
             }
         })
 }
@@ -238,7 +242,7 @@ proptest! {
             for after in history {
                 store.save_observed(&uid(1), &before, &after).await.unwrap();
                 let read = store.observed(&uid(1)).await.unwrap();
-                let Observed { sandbox, attempts, failures, started_at, torn_down } = &read;
+                let Observed { sandbox, attempts, failures, started_at, torn_down, given_up: _ } = &read;
                 assert_eq!(
                     (sandbox, failures, started_at, torn_down),
                     (&after.sandbox, &after.failures, &after.started_at, &after.torn_down)
