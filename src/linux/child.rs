@@ -58,6 +58,10 @@ fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, F
     change_root(root, plan.root.propagation).map_err(Step::Pivot.fault())?;
     streams(plan, terminal.as_ref())?;
     sys::fchdir(cwd.as_fd()).map_err(Step::Cwd.fault())?;
+    if plan.held {
+        // A word, not the end: without a parent there is nothing to wait for.
+        sys::receive_byte(channel).map_err(Step::ParentGone.fault())?;
+    }
     limit(&plan.process)?;
     give_up(&plan.process)?;
     // The shim hears that everything but the exec itself has been done. If it is gone, so are we.

@@ -184,6 +184,17 @@ impl Starting {
         self.channel.as_fd()
     }
 
+    /// Let a process that is held go on. `false`: something has gone wrong with it, and it must be given up.
+    pub fn release(&self) -> bool {
+        let mut bytes = [0; WORD_LENGTH];
+        let is_well = match fd::peek(self.channel.as_fd(), &mut bytes) {
+            Ok(None) => true,
+            Ok(Some(length)) => matches!(Word::decode(&bytes[..length]), Some(Word::Terminal)),
+            Err(_) => false,
+        };
+        is_well && sys::send(self.channel.as_fd(), &[1], None).is_ok()
+    }
+
     /// Read the channel, without waiting. Call it again until it gives something other than `Terminal`.
     pub fn progress(&mut self) -> Progress {
         let mut bytes = [0; WORD_LENGTH];
@@ -199,6 +210,8 @@ impl Starting {
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Wait,
+                // It ended with a word unread that we had sent it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Progress::Died,
                 Err(error) => return Progress::Failed(format!("cannot hear the container's process: {error}")),
             }
         }
@@ -290,6 +303,7 @@ impl Prepared {
             cwd: absolute("working directory", process.cwd())?,
             stdio,
             process: process_plan(process, parts.seccomp.clone(), machine)?,
+            held: false,
         };
         if plan.root.lower.is_empty() {
             return Err(PrepareError::Missing { field: "root layers" });
@@ -301,16 +315,18 @@ impl Prepared {
         })
     }
 
-    /// Clone. The child goes on by itself; its channel tells how.
+    /// Clone. The child goes on by itself; its channel tells how. One that is `held` prepares everything, and waits to be
+    /// [released](Starting::release) before it gives up its privileges and becomes the program.
     ///
     /// # Errors
     /// No process, no descriptor, or (`ENOMEM`) the pid namespace to join is dead. What was made is gone again.
-    pub fn start(self, machine: &Machine) -> io::Result<Starting> {
+    pub fn start(self, machine: &Machine, held: bool) -> io::Result<Starting> {
         let Self {
             mut plan,
             ours,
             shares_pid_namespace,
         } = self;
+        plan.held = held;
         let (channel, childs_end) = fd::message_pair()?;
         if let Some(namespace) = &plan.pid_namespace {
             sys::setns(namespace.as_fd(), libc::CLONE_NEWPID)?;

@@ -14,7 +14,8 @@ use std::os::unix::net::UnixStream;
 use nix::cmsg_space;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
+    socketpair,
 };
 
 /// Flags for open(2): a symbolic link at the end is an error, and a pipe in the place of a file does not make us wait.
@@ -104,6 +105,15 @@ pub fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) ->
     };
     let (length, received) = receive(socket, buffer, &mut control, flags)?;
     Ok((length, received.into_iter().next()))
+}
+
+/// What is there to be received, without taking it and without waiting. `None`: nothing now; 0 bytes: the end.
+pub(super) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK) {
+        Ok(length) => Ok(Some(length)),
+        Err(nix::errno::Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The most descriptors that [`send_with_fds`] and [`receive_with_fds`] take at once.

@@ -38,6 +38,8 @@ pub(super) struct Plan {
     /// stdin, stdout, stderr; unused with a terminal.
     pub(super) stdio: Option<[OwnedFd; 3]>,
     pub(super) process: ProcessPlan,
+    /// Wait, when everything but privileges and the program itself is in place, until the parent says a word.
+    pub(super) held: bool,
 }
 
 /// What a process of a container becomes: its limits, its privileges and its program. The first one and those that join

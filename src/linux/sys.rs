@@ -490,6 +490,20 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<Borr
     }
 }
 
+/// Wait for a message of one byte on a connected socket. Its end is `EPIPE`.
+pub(super) fn receive_byte(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut byte = 0_u8;
+    loop {
+        // SAFETY: the buffer is one byte long and lives through the call.
+        let value = unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, 0) } as c_long;
+        match result(value) {
+            Err(Errno::EINTR) => {}
+            Ok(0) => return Err(Errno::EPIPE),
+            other => return other.map(drop),
+        }
+    }
+}
+
 /// The slave of a terminal's master, opened without a path (`TIOCGPTPEER`), after it was unlocked.
 pub(super) fn terminal_peer(master: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let unlock: c_int = 0;

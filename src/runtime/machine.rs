@@ -14,15 +14,18 @@ use std::time::Duration;
 use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
+use super::making::{Maker, Making};
 use super::shims::{ShimError, Shims};
 use super::spec;
-use super::work::{self, Work, stop_signal};
+use super::work::{self, stop_signal};
 use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
-use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
+use crate::model::{
+    ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, RestartPolicy, Snapshot, Uid,
+};
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
 use crate::volume::{EtcContext, Prepared, Volumes};
@@ -73,6 +76,7 @@ pub struct Machine {
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
     settings: Settings,
+    maker: Maker,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
 }
 
@@ -92,12 +96,15 @@ impl Machine {
             cgroups,
             hints,
         } = parts;
+        let (volumes, cgroups) = (Arc::new(volumes), Arc::new(cgroups));
+        let v2 = cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
         Ok(Self {
+            maker: Maker::new(Arc::clone(&shims), Arc::clone(&volumes), settings.clone(), v2),
             shims,
             images,
             network,
-            volumes: Arc::new(volumes),
-            cgroups: Arc::new(cgroups),
+            volumes,
+            cgroups,
             settings,
             hints: Mutex::new(Some(hints)),
         })
@@ -189,6 +196,28 @@ impl Machine {
                     ),
                 });
             }
+        }
+    }
+
+    /// While the network is made: what the pod begins with, if its images are there.
+    async fn make_first(&self, pod: &PodSpec, ip: Option<IpAddr>, infra_pid: i32) {
+        let first = pod
+            .init_containers
+            .first()
+            .map_or(&pod.containers[..], std::slice::from_ref);
+        for container in first {
+            let Ok(Some(image)) = self.images.resolve(&container.image).await else {
+                continue;
+            };
+            let making = Making {
+                pod: pod.clone(),
+                container: container.clone(),
+                sandbox: 0,
+                image,
+                ip,
+                infra_pid,
+            };
+            self.maker.make_ahead(&making, 0).await;
         }
     }
 
@@ -287,17 +316,28 @@ impl Runtime for Machine {
             .await
             .map_err(|e| sandbox_error(&e))?;
         let infra = self.infra(&pod.uid, attempt).await?;
-        match ip {
-            Some(IpAddr::V4(ip)) => self
-                .network
-                .attach(&pod.uid, attempt, infra, ip)
-                .await
-                .map_err(|error| step(FailureReason::CreatePodSandboxError, &error)),
-            Some(IpAddr::V6(_)) | None => Ok(()),
-        }
+        let attach = async {
+            match ip {
+                Some(IpAddr::V4(address)) => self
+                    .network
+                    .attach(&pod.uid, attempt, infra, address)
+                    .await
+                    .map_err(|error| step(FailureReason::CreatePodSandboxError, &error)),
+                Some(IpAddr::V6(_)) | None => Ok(()),
+            }
+        };
+        let first = async {
+            // Of a later sandbox nobody knows here which attempt comes next.
+            self.maker.open(&pod.uid, attempt);
+            if attempt == 0 {
+                self.make_first(pod, ip, infra).await;
+            }
+        };
+        tokio::join!(attach, first).0
     }
 
     async fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
+        self.maker.close(uid);
         let dir = self.shims.sandbox_dir(uid, attempt);
         let holder = || {
             self.shims
@@ -387,34 +427,15 @@ impl Runtime for Machine {
             reason: FailureReason::CreateContainerError,
             message: error.message,
         })?;
-        let work = Work {
-            state: self
-                .settings
-                .pods
-                .join(pod.uid.as_str())
-                .join(&container.name)
-                .join(attempt.to_string()),
-            run: self.container_dir(&pod.uid, sandbox, &container.name, attempt),
-            log: self
-                .settings
-                .log_dir
-                .join(LogDirName::of(pod).0)
-                .join(&container.name)
-                .join(format!("{attempt}.log")),
+        let making = Making {
+            pod: pod.clone(),
+            container: container.clone(),
+            sandbox,
+            image: image.clone(),
+            ip,
+            infra_pid,
         };
-        let start = {
-            let pod = pod.clone();
-            let container = container.clone();
-            let image = image.clone();
-            let settings = self.settings.clone();
-            let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
-            let volumes = Arc::clone(&self.volumes);
-            blocking("prepare a container", move || {
-                let prepared = prepare(&volumes, &pod, ip, &settings.node_name)?;
-                work.prepare(&pod, &container, attempt, &image, &prepared, infra_pid, &settings, v2)
-            })
-            .await?
-        };
+        let start = self.maker.make(&making, attempt).await?;
         if !recorded.wait().await {
             return Err(not_recorded(FailureReason::CreateContainerError));
         }
@@ -433,7 +454,12 @@ impl Runtime for Machine {
                     | ShimError::Refused { .. } => FailureReason::CreateContainerError,
                 };
                 step(reason, &error)
-            })
+            })?;
+        if pod.restart_policy != RestartPolicy::Never {
+            self.maker.open(&pod.uid, sandbox);
+            self.maker.make_next(making, attempt);
+        }
+        Ok(())
     }
 
     async fn stop_container(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
@@ -489,7 +515,12 @@ impl Runtime for Machine {
 }
 
 /// Volumes and files of the pod, as they must be before anything of it runs.
-fn prepare(volumes: &Volumes, pod: &PodSpec, ip: Option<IpAddr>, node_name: &str) -> Result<Prepared, StepError> {
+pub(super) fn prepare(
+    volumes: &Volumes,
+    pod: &PodSpec,
+    ip: Option<IpAddr>,
+    node_name: &str,
+) -> Result<Prepared, StepError> {
     let context = EtcContext::of_node(ip, node_name.to_owned());
     volumes
         .prepare(pod, &context)
@@ -524,7 +555,7 @@ pub(super) fn step(reason: FailureReason, error: &dyn std::error::Error) -> Step
 }
 
 /// Run file-system work on a thread that may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {

@@ -6,6 +6,7 @@
 
 mod journal;
 mod machine;
+mod making;
 mod session;
 mod shims;
 pub mod spec;

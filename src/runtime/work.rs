@@ -13,7 +13,7 @@ use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use crate::image::user;
 use crate::linux::{host, path, privilege};
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, RestartPolicy};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage};
 use crate::shim::protocol::{Overlay, StartContainer};
 use crate::volume::Prepared;
 
@@ -118,8 +118,14 @@ impl Work {
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
         let config = self.run.join("config.json");
-        let text = serde_json::to_vec(&built.spec).map_err(|error| config_error(error.to_string()))?;
-        std::fs::write(&config, text).map_err(create_error)?;
+        // By way of a value, whose maps are sorted: the same spec is always the same text.
+        let text = serde_json::to_value(&built.spec)
+            .and_then(|spec| serde_json::to_vec(&spec))
+            .map_err(|error| config_error(error.to_string()))?;
+        // A shim may be reading it, if it was made ready ahead.
+        if std::fs::read(&config).ok().as_ref() != Some(&text) {
+            std::fs::write(&config, text).map_err(create_error)?;
+        }
         Ok(StartContainer {
             container: container.name.clone(),
             attempt,
@@ -134,9 +140,6 @@ impl Work {
             log: self.log.clone(),
             stdin: container.stdin,
             stdin_once: container.stdin_once,
-            next_cgroup: (pod.restart_policy != RestartPolicy::Never)
-                .then(|| spec::cgroups_path(input.cgroup_parent, &container.name, attempt.saturating_add(1)))
-                .map(|path| path.to_string_lossy().into_owned()),
         })
     }
 }

@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
 
 use super::output::Outputs;
-use super::protocol::{Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
-use super::spare::{Ahead, Spares, Taken};
+use super::protocol::{Ahead, Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
+use super::stand_in::{StandIn, StandIns};
 use super::supervisor::{FIRST_CHANNEL, SIGKILL, Waiter, words};
 use crate::linux::container::{self, Machine, Parts, PrepareError, Prepared, Progress, Starting};
+use crate::linux::path::{self, PathError};
 use crate::linux::poll::{Interest, Poller};
 use crate::linux::seccomp::{self, Program, SeccompError};
 use crate::linux::{fd, process};
@@ -29,7 +31,7 @@ pub(super) struct Containers {
     known: BTreeMap<String, BTreeSet<u32>>,
     /// Compiled filters by the hash of their profile.
     filters: BTreeMap<[u8; 32], Program>,
-    spares: Spares,
+    stand_ins: StandIns,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,8 @@ struct Live {
     output: u64,
     /// Written down already.
     signals: BTreeSet<i32>,
-    ahead: Option<Ahead>,
+    /// What its successor will most likely be.
+    ahead: Option<Box<Ahead>>,
     /// Its mount namespace, once it runs: while this is open, its mounts are not taken down by its end.
     mounts: Option<OwnedFd>,
 }
@@ -125,17 +128,73 @@ pub(super) enum StartError {
     Streams(#[source] io::Error),
     #[error("the container has ended")]
     Ended,
+    #[error("what was prepared in vain still ends in control group {cgroup}")]
+    Occupied { cgroup: String },
+    #[error("cannot make {}", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: PathError,
+    },
+}
+
+/// A process of a container, held or on its way.
+struct Made {
+    starting: Starting,
+    cgroup: String,
 }
 
 /// The spec in this file.
 pub(super) fn read_spec(path: &Path) -> Result<Spec, StartError> {
-    let bytes = std::fs::read(path).map_err(|source| StartError::Read {
+    parse(&read(path)?, path)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::Read {
         path: path.to_owned(),
         source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|source| StartError::Spec {
+    })
+}
+
+fn parse(bytes: &[u8], path: &Path) -> Result<Spec, StartError> {
+    serde_json::from_slice(bytes).map_err(|source| StartError::Spec {
         path: path.to_owned(),
         source,
+    })
+}
+
+/// Upper and work directory that were never mounted: one that was made in vain may have had these, and a volatile overlay
+/// is not mounted twice.
+fn fresh(upper: &Path, work: &Path) -> Result<(PathBuf, PathBuf), StartError> {
+    let (mut upper, mut work) = (upper.to_owned(), work.to_owned());
+    let mut times = 0_u32;
+    // The kernel makes this at the first mount.
+    while work.join("work").exists() {
+        times += 1;
+        upper.set_extension(times.to_string());
+        work.set_extension(times.to_string());
+        for directory in [&upper, &work] {
+            path::make_directory(directory, 0o755).map_err(|source| StartError::Directory {
+                path: directory.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok((upper, work))
+}
+
+/// A cgroup that was made for something else: it goes, with its limits and whatever still ends in it. It takes as long as
+/// a killed process that mounted things takes to end.
+fn vacate(machine: &Machine, cgroup: &str) -> Result<(), StartError> {
+    for _ in 0..100 {
+        if machine.cgroups.remove(cgroup)? {
+            return Ok(());
+        }
+        machine.cgroups.kill(cgroup)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(StartError::Occupied {
+        cgroup: cgroup.to_owned(),
     })
 }
 
@@ -156,8 +215,8 @@ pub(super) struct Ended {
     pub(super) attached: Vec<u64>,
     pub(super) status: WaitStatus,
     pub(super) answer: Vec<(Waiter, Reply)>,
-    /// How to make ready for its successor.
-    pub(super) ahead: Option<(String, Ahead)>,
+    /// What its successor will most likely be.
+    pub(super) ahead: Option<Box<Ahead>>,
     /// To be closed when nobody waits for anything: taking down what a container had mounted takes its time.
     pub(super) mounts: Option<OwnedFd>,
 }
@@ -206,10 +265,11 @@ impl Containers {
     }
 
     pub(super) fn none_live(&self) -> bool {
-        self.live.is_empty()
+        self.live.is_empty() && self.stand_ins.none_left()
     }
 
-    /// Make the process. What becomes of it is heard on its channel. `unused`: cgroups that were made ahead in vain.
+    /// Make the process, or let the one in that waits for this very start. What becomes of it is heard on its channel.
+    /// `unused`: cgroups that are to be removed.
     #[expect(
         clippy::too_many_arguments,
         reason = "the parts of the supervisor that a start touches"
@@ -225,99 +285,148 @@ impl Containers {
         unused: &mut BTreeSet<String>,
     ) -> Result<(), Failure> {
         let mut cgroup = None;
-        self.try_start(start, waiter, machine, poller, config, outputs, unused, &mut cgroup)
+        self.made(&start, machine, unused, &mut cgroup)
+            .and_then(|made| self.go(start, made, waiter, poller, config, outputs))
             .map_err(|error| Failure {
                 message: words(&error),
                 cgroup,
             })
     }
 
-    /// While the agent decides: make what the next attempt will need. Cgroups that came to nothing come out.
-    pub(super) fn make_ahead(&mut self, container: String, ahead: Ahead, machine: &Machine) -> Vec<String> {
-        self.spares.make(container, ahead, &machine.cgroups)
-    }
-
-    /// Nothing will be started any more: the cgroups that were made ahead.
-    pub(super) fn no_more_starts(&mut self) -> impl Iterator<Item = String> + use<> {
-        self.spares.clear()
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of the supervisor that a start touches"
-    )]
-    fn try_start(
+    /// A process for this start, held or on its way.
+    fn made(
         &mut self,
-        start: StartContainer,
-        waiter: Waiter,
+        start: &StartContainer,
         machine: &Machine,
-        poller: &Poller,
-        config: &SandboxConfig,
-        outputs: &mut Outputs,
         unused: &mut BTreeSet<String>,
         made_cgroup: &mut Option<String>,
-    ) -> Result<(), StartError> {
-        let StartContainer {
-            container,
-            attempt,
-            spec,
-            rootfs,
-            sub_paths,
-            log,
-            stdin,
-            stdin_once,
-            next_cgroup,
-        } = start;
-        let Overlay {
-            lower,
-            upper,
-            work,
-            target,
-        } = rootfs;
-        let config_path = spec;
-        let ahead = next_cgroup.map(|cgroup| Ahead {
-            spec: config_path.clone(),
-            cgroup,
+    ) -> Result<Made, StartError> {
+        let config = read(&start.spec)?;
+        if let Some(stand_in) = self.stand_ins.take(start, &config) {
+            if stand_in.starting.release() {
+                let StandIn { starting, cgroup, .. } = stand_in;
+                return Ok(Made { starting, cgroup });
+            }
+            self.stand_ins.give_up(stand_in);
+        }
+        self.make(start, &config, machine, false, unused, made_cgroup)
+    }
+
+    /// While the agent decides: make what the next start will need. What fails here fails again, and is told, when the
+    /// container is started.
+    pub(super) fn make_ahead(&mut self, start: StartContainer, machine: &Machine, unused: &mut BTreeSet<String>) {
+        if self.is_known(&start.container, start.attempt) {
+            return;
+        }
+        let mut cgroup = None;
+        let made = read(&start.spec).and_then(|config| {
+            let made = self.make(&start, &config, machine, true, unused, &mut cgroup)?;
+            Ok((config, made))
         });
-        let spec = read_spec(&config_path)?;
+        match made {
+            Ok((config, Made { starting, cgroup })) => {
+                self.stand_ins.wait(Instant::now(), start, config, starting, cgroup);
+            }
+            Err(_) => unused.extend(cgroup),
+        }
+    }
+
+    /// What the container's next start will most likely be. One that has none alive comes back: it can be made at once.
+    pub(super) fn expect(&mut self, ahead: Box<Ahead>) -> Option<StartContainer> {
+        let container = &ahead.start.container;
+        match self.live.values_mut().find(|live| live.container == *container) {
+            Some(live) => {
+                live.ahead = Some(ahead);
+                None
+            }
+            None => Some(ahead.start),
+        }
+    }
+
+    /// Make the process of a start.
+    fn make(
+        &mut self,
+        start: &StartContainer,
+        config: &[u8],
+        machine: &Machine,
+        held: bool,
+        unused: &mut BTreeSet<String>,
+        made_cgroup: &mut Option<String>,
+    ) -> Result<Made, StartError> {
+        let StartContainer {
+            container: _,
+            attempt: _,
+            spec: path,
+            rootfs:
+                Overlay {
+                    lower,
+                    upper,
+                    work,
+                    target,
+                },
+            sub_paths,
+            log: _,
+            stdin,
+            stdin_once: _,
+        } = start;
+        let spec = parse(config, path)?;
         let linux = spec.linux().as_ref();
         let cgroup = linux
             .and_then(|linux| linux.cgroups_path().as_ref())
             .ok_or(StartError::NoCgroup)?;
         let cgroup = cgroup.to_string_lossy().into_owned();
-        *made_cgroup = Some(cgroup.clone());
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
-        let taken = self.spares.take(&container, &cgroup, resources);
-        let is_ready = matches!(taken, Taken::Ready);
-        match taken {
-            // A limit that is no longer wanted would stay in it.
-            Taken::Other(waste) if waste == cgroup => drop(machine.cgroups.remove(&cgroup)?),
-            Taken::Other(waste) => drop(unused.insert(waste)),
-            Taken::Ready | Taken::Nothing => {}
-        }
         // From here on it is in use, whatever was to become of one of that name.
-        unused.remove(&cgroup);
-        if !is_ready {
-            machine.cgroups.create(&cgroup)?;
-            if let Some(resources) = resources {
-                machine.cgroups.apply(&cgroup, resources)?;
-            }
+        if unused.remove(&cgroup) || self.stand_ins.dies_in(&cgroup) {
+            vacate(machine, &cgroup)?;
+        }
+        *made_cgroup = Some(cgroup.clone());
+        machine.cgroups.create(&cgroup)?;
+        if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
+            machine.cgroups.apply(&cgroup, resources)?;
         }
         let filter = self.filter_of(&spec)?;
-        let sub_paths: HashMap<_, _> = sub_paths.into_iter().map(|sub| (sub.destination, sub.path)).collect();
+        let (upper, work) = fresh(upper, work)?;
+        let sub_paths: HashMap<_, _> = sub_paths
+            .iter()
+            .map(|sub| (sub.destination.clone(), sub.path.clone()))
+            .collect();
         let parts = Parts {
-            lower: &lower,
+            lower,
             upper: &upper,
             work: &work,
-            target: &target,
+            target,
             sub_paths: &sub_paths,
-            stdin,
+            stdin: *stdin,
             seccomp: filter,
         };
         let prepared = Prepared::new(&spec, &parts, machine)?;
-        let mut starting = prepared.start(machine).map_err(StartError::Clone)?;
+        let starting = prepared.start(machine, held).map_err(StartError::Clone)?;
+        Ok(Made { starting, cgroup })
+    }
+
+    /// The process is on its way to exec: from here on it is the container's.
+    fn go(
+        &mut self,
+        start: StartContainer,
+        made: Made,
+        waiter: Waiter,
+        poller: &Poller,
+        config: &SandboxConfig,
+        outputs: &mut Outputs,
+    ) -> Result<(), StartError> {
+        let StartContainer {
+            container,
+            attempt,
+            spec,
+            rootfs: _,
+            sub_paths: _,
+            log,
+            stdin,
+            stdin_once,
+        } = start;
+        let Made { mut starting, cgroup } = made;
         let pid = starting.pid;
-        // From here on there is a child: whatever fails, its end is heard and makes the answer.
+        // There is a child: whatever fails, its end is heard and makes the answer.
         let start_time = process::start_time(pid).unwrap_or(0);
         let output = outputs.open(&container, attempt, &log, config.log_max_size, config.log_max_files);
         let streams = std::mem::take(&mut starting.streams);
@@ -353,14 +462,38 @@ impl Containers {
                 waiters: vec![waiter],
             },
             cgroup,
-            config: config_path,
+            config: spec,
             output,
             signals: BTreeSet::new(),
-            ahead,
+            ahead: None,
             mounts: None,
         };
         self.live.insert(pid, live);
         Ok(())
+    }
+
+    /// Nobody asked in time for what was made ahead.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.stand_ins.expire(now);
+    }
+
+    /// When something that was made ahead has waited long enough.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.stand_ins.deadline()
+    }
+
+    /// Nothing will be started any more.
+    pub(super) fn no_more_starts(&mut self) {
+        self.stand_ins.give_up_all();
+    }
+
+    /// A child that was no container's has been reaped: the cgroup that it leaves to nobody, if it was made ahead.
+    pub(super) fn reaped(&mut self, pid: i32) -> Option<String> {
+        let cgroup = self.stand_ins.reaped(pid)?;
+        let in_use = self.live.values().any(|live| live.cgroup == cgroup)
+            || self.stand_ins.has_cgroup(&cgroup)
+            || self.stand_ins.dies_in(&cgroup);
+        (!in_use).then_some(cgroup)
     }
 
     /// The container of this name, if it runs.
@@ -511,7 +644,7 @@ impl Containers {
             mounts,
             ..
         } = live;
-        let ahead = ahead.map(|ahead| (container.clone(), ahead));
+        let ahead = ahead.filter(|ahead| ahead.after_success || status != WaitStatus::Code(0));
         let (fact, answer) = match stage {
             Stage::Running => (
                 Fact::Exited {

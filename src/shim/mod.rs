@@ -28,6 +28,6 @@ mod log;
 mod output;
 pub mod protocol;
 mod sandbox;
-mod spare;
+mod stand_in;
 mod supervisor;
 pub mod zygote;

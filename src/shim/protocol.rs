@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of everything in this file. 2 added sessions: `Exec`, `Attach`, `Resize`, `Ended`, `CutOff`.
-pub const PROTOCOL: u32 = 2;
+/// The version of everything in this file. 2 added sessions: `Exec`, `Attach`, `Resize`, `Ended`, `CutOff`; 3 added
+/// `Ahead`.
+pub const PROTOCOL: u32 = 3;
 /// The first version with sessions.
 pub const SESSIONS: u32 = 2;
 
@@ -100,6 +101,10 @@ pub enum RequestBody {
     /// already (whatever became of it); `Refused` when an older attempt of the same container still lives or the
     /// infra process is dead; `Failed` when it could not be executed (which is also in the journal).
     Start(Box<StartContainer>),
+    /// What the next start of this container will most likely be: its process is made ready, but its program is not
+    /// executed, when the attempt that lives now has ended, or at once when none lives. Answered `Done` before anything is
+    /// made; nothing is written down of it.
+    Ahead(Box<Ahead>),
     /// Send a signal to the container's first process; with `all`, SIGKILL to everything in the container. The first
     /// time for each (attempt, signal) is written down; a second one is sent again. `Done` also when it has ended.
     Signal {
@@ -154,8 +159,16 @@ pub struct Attach {
     pub stderr: bool,
 }
 
+/// What is likely to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    pub start: StartContainer,
+    /// Whether it comes also when the attempt before it ends with code 0.
+    pub after_success: bool,
+}
+
 /// A container to start: an OCI runtime spec (config.json) and what that has no words for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartContainer {
     pub container: String,
     pub attempt: u32,
@@ -173,15 +186,11 @@ pub struct StartContainer {
     /// The first session that was attached to stdin closes it for good when it ends.
     #[serde(default)]
     pub stdin_once: bool,
-    /// The cgroup of the attempt after this one, if it is likely to come at once when this one ends: then it is made
-    /// while the agent decides.
-    #[serde(default)]
-    pub next_cgroup: Option<String>,
 }
 
 /// The container's root: mounted by the container itself, inside its own mount namespace, so that the host never has
 /// a mount to lose.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
     /// Topmost first.
     pub lower: Vec<PathBuf>,

@@ -267,6 +267,7 @@ impl Supervisor<'_> {
             }
             let now = Instant::now();
             self.cut_off(now);
+            self.containers.expire(now);
             let timeout = [behind.then_some(self.retry_ms), self.patience(now)];
             let timeout = timeout.into_iter().flatten().min();
             self.poller.wait(&mut tokens, timeout).map_err(ShimError::Poll)?;
@@ -316,9 +317,10 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Until somebody is to be cut off, in milliseconds.
+    /// Until somebody is to be cut off, or something made ahead is to go, in milliseconds.
     fn patience(&self, now: Instant) -> Option<u16> {
-        let left = self.outputs.deadline()?.saturating_duration_since(now);
+        let deadlines = [self.outputs.deadline(), self.containers.deadline()];
+        let left = deadlines.into_iter().flatten().min()?.saturating_duration_since(now);
         // Rounded up, so that it is over then.
         Some(u16::try_from(left.as_millis()).map_or(u16::MAX, |ms| ms.saturating_add(1)))
     }
@@ -415,7 +417,7 @@ impl Supervisor<'_> {
             // A child that nobody has waited for can always be signalled.
             let _sent = process::signal(infra.pidfd.as_fd(), SIGKILL);
         }
-        self.remove.extend(self.containers.no_more_starts());
+        self.containers.no_more_starts();
         self.retry_ms = 1;
     }
 
@@ -473,6 +475,10 @@ impl Supervisor<'_> {
             .containers
             .ended(pid, status, &self.machine, &self.poller, &mut self.outputs)
         else {
+            if let Some(cgroup) = self.containers.reaped(pid) {
+                self.remove.insert(cgroup);
+                self.retry_ms = 1;
+            }
             return Ok(());
         };
         let Ended {
@@ -494,12 +500,8 @@ impl Supervisor<'_> {
         for connection in attached {
             self.send(connection, &FromShim::Ended { status });
         }
-        if let Some((container, ahead)) = ahead
-            && self.stopping.is_none()
-            && self.infra.is_some()
-        {
-            self.remove
-                .extend(self.containers.make_ahead(container, ahead, &self.machine));
+        if let Some(ahead) = ahead {
+            self.make_ahead(ahead.start);
         }
         // Many at once wait for nothing that one would not.
         if self.mounts.len() >= MOUNTS_MAX {

@@ -330,7 +330,6 @@ impl Sandbox {
             log: self.log_path(container, attempt),
             stdin: false,
             stdin_once: false,
-            next_cgroup: None,
         }
     }
 

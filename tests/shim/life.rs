@@ -1,7 +1,9 @@
 //! Starts, ends, signals, stops.
 
+use std::path::Path;
+
 use podd::shim::client;
-use podd::shim::protocol::{Fact, Reply, RequestBody, WaitStatus};
+use podd::shim::protocol::{Ahead, Fact, Reply, RequestBody, StartContainer, WaitStatus};
 
 use crate::harness::{Connection, Sandbox, kill, pidfd, start_zygote, try_pidfd, wait_for_end};
 
@@ -132,66 +134,140 @@ fn starts_are_idempotent_by_attempt() {
     sandbox.stop();
 }
 
-/// A run of `web` that has been killed, and told how its successor's cgroup would be called.
-fn killed_with_a_successor(sandbox: &mut Sandbox, attempt: u32) {
-    let mut spec = sandbox.spec("web", attempt, &["sleep", "1000"]);
-    spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": 77}});
-    let mut start = sandbox.start_of("web", attempt, &spec);
-    start.next_cgroup = Some(format!("/{}", sandbox.cgroup_of("web", attempt + 1)));
-    assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
-    assert_eq!(sandbox.signal("web", attempt, 9, false), Reply::Done);
-    assert_eq!(sandbox.exited("web", attempt), WaitStatus::Signal(9));
+/// What `web`'s attempt will be asked for: a program that says which pids limit it has, and ends.
+fn limited(sandbox: &Sandbox, attempt: u32, limit: u32) -> StartContainer {
+    let script = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max; echo $$";
+    let mut spec = sandbox.spec("web", attempt, &["sh", "-c", script]);
+    spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": limit}});
+    sandbox.start_of("web", attempt, &spec)
 }
 
-/// Whether any hierarchy has this attempt's cgroup, once everything before is done.
-fn has_cgroup(sandbox: &mut Sandbox, attempt: u32) -> bool {
-    assert_eq!(sandbox.signal("web", 0, 9, false), Reply::Done);
+fn ahead(sandbox: &mut Sandbox, start: StartContainer) {
+    let ahead = Ahead {
+        start,
+        after_success: true,
+    };
+    assert_eq!(sandbox.connection.ask(RequestBody::Ahead(Box::new(ahead))), Reply::Done);
+}
+
+/// The process in this attempt's cgroup, if there is one, once everything asked for before is done.
+fn process_of(sandbox: &mut Sandbox, attempt: u32) -> Option<i32> {
+    assert!(matches!(sandbox.signal("nobody", 0, 15, false), Reply::Refused(_)));
     let name = format!("web-{attempt}");
-    sandbox.cgroups().iter().any(|pod| pod.join(&name).exists())
+    sandbox.cgroups().iter().find_map(|pod| {
+        let processes = std::fs::read_to_string(pod.join(&name).join("cgroup.procs")).ok()?;
+        processes.lines().next()?.parse().ok()
+    })
 }
 
-#[test]
-fn the_cgroup_of_the_next_attempt_is_made_ahead_and_has_its_own_limits() {
-    let mut sandbox = Sandbox::new();
-    killed_with_a_successor(&mut sandbox, 0);
-    assert!(has_cgroup(&mut sandbox, 1));
-    // The same limits, and others than were guessed.
-    for (attempt, limit) in [(1, Some(77)), (2, Some(99)), (3, None)] {
-        let mut spec = sandbox.spec(
-            "web",
-            attempt,
-            &[
-                "sh",
-                "-c",
-                "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max",
-            ],
-        );
-        if let Some(limit) = limit {
-            spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": limit}});
+/// The process that was made ahead for this attempt: it is on its way into its cgroup.
+fn waiting(sandbox: &mut Sandbox, attempt: u32) -> i32 {
+    loop {
+        if let Some(pid) = process_of(sandbox, attempt) {
+            return pid;
         }
-        let mut start = sandbox.start_of("web", attempt, &spec);
-        start.next_cgroup = Some(format!("/{}", sandbox.cgroup_of("web", attempt + 1)));
-        assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
-        assert_eq!(sandbox.exited("web", attempt), WaitStatus::Code(0));
-        let limit = limit.map_or_else(|| "max".to_owned(), |limit: u32| limit.to_string());
-        assert_eq!(sandbox.output("web", attempt, "stdout"), format!("{limit}\n"));
-        assert!(has_cgroup(&mut sandbox, attempt + 1));
-    }
-    // With one left over.
-    sandbox.stop();
-}
-
-#[test]
-fn a_cgroup_made_in_vain_is_removed() {
-    let mut sandbox = Sandbox::new();
-    killed_with_a_successor(&mut sandbox, 0);
-    assert!(has_cgroup(&mut sandbox, 1));
-    assert_eq!(sandbox.start("web", 5, &["sleep", "1000"]), Reply::Done);
-    while has_cgroup(&mut sandbox, 1) {
         std::thread::yield_now();
     }
-    assert!(has_cgroup(&mut sandbox, 5));
+}
+
+#[test]
+fn what_is_expected_next_waits_for_its_start_and_becomes_it() {
+    let mut sandbox = Sandbox::new();
+    let start = limited(&sandbox, 0, 77);
+    ahead(&mut sandbox, start.clone());
+    let waiting = waiting(&mut sandbox, 0);
+    let started = |sandbox: &mut Sandbox| {
+        let facts = sandbox.facts();
+        facts
+            .iter()
+            .filter(|fact| matches!(fact, Fact::Starting { .. } | Fact::Started { .. }))
+            .count()
+    };
+    assert_eq!(started(&mut sandbox), 0, "nothing of it is written down");
+    assert!(!sandbox.log_path("web", 0).exists(), "and its program says nothing");
+    assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+    assert_eq!(sandbox.pid_of("web", 0), waiting);
+    assert_eq!(sandbox.exited("web", 0), WaitStatus::Code(0));
+    assert_eq!(sandbox.output("web", 0, "stdout"), "77\n1\n");
     sandbox.stop();
+}
+
+#[test]
+fn the_next_attempt_is_made_when_the_one_before_it_ends() {
+    let mut sandbox = Sandbox::new();
+    assert_eq!(sandbox.start("web", 0, &["sleep", "1000"]), Reply::Done);
+    let start = limited(&sandbox, 1, 77);
+    ahead(&mut sandbox, start.clone());
+    assert_eq!(process_of(&mut sandbox, 1), None, "not while the other lives");
+    assert_eq!(sandbox.signal("web", 0, 9, false), Reply::Done);
+    assert_eq!(sandbox.exited("web", 0), WaitStatus::Signal(9));
+    let waiting = waiting(&mut sandbox, 1);
+    assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+    assert_eq!(sandbox.pid_of("web", 1), waiting);
+    assert_eq!(sandbox.exited("web", 1), WaitStatus::Code(0));
+    sandbox.stop();
+}
+
+#[test]
+fn a_start_that_differs_never_gets_what_was_made_for_another() {
+    let mut sandbox = Sandbox::new();
+    // Other limits, and another attempt.
+    for (guessed, (attempt, limit)) in [(0, (0, 99)), (1, (2, 77))] {
+        let guess = limited(&sandbox, guessed, 77);
+        ahead(&mut sandbox, guess);
+        let waiting = waiting(&mut sandbox, guessed);
+        let start = limited(&sandbox, attempt, limit);
+        assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+        assert_ne!(sandbox.pid_of("web", attempt), waiting);
+        assert_eq!(sandbox.exited("web", attempt), WaitStatus::Code(0));
+        assert_eq!(sandbox.output("web", attempt, "stdout"), format!("{limit}\n1\n"));
+        while Path::new(&format!("/proc/{waiting}")).exists() {
+            std::thread::yield_now();
+        }
+    }
+    sandbox.stop();
+}
+
+#[test]
+fn what_nobody_asks_for_goes_away_and_can_still_be_started() {
+    let mut sandbox = Sandbox::new();
+    let start = limited(&sandbox, 0, 77);
+    ahead(&mut sandbox, start.clone());
+    let waiting = waiting(&mut sandbox, 0);
+    while sandbox.cgroups().iter().any(|pod| pod.join("web-0").exists()) {
+        std::thread::yield_now();
+    }
+    assert!(!Path::new(&format!("/proc/{waiting}")).exists());
+    assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+    assert_eq!(sandbox.exited("web", 0), WaitStatus::Code(0));
+    sandbox.stop();
+}
+
+#[test]
+fn what_was_killed_while_it_waited_is_made_anew() {
+    let mut sandbox = Sandbox::new();
+    let start = limited(&sandbox, 0, 77);
+    ahead(&mut sandbox, start.clone());
+    let waiting = waiting(&mut sandbox, 0);
+    kill(waiting);
+    while Path::new(&format!("/proc/{waiting}")).exists() {
+        std::thread::yield_now();
+    }
+    assert_eq!(sandbox.connection.ask(RequestBody::Start(Box::new(start))), Reply::Done);
+    assert_ne!(sandbox.pid_of("web", 0), waiting);
+    assert_eq!(sandbox.exited("web", 0), WaitStatus::Code(0));
+    assert_eq!(sandbox.output("web", 0, "stdout"), "77\n1\n");
+    sandbox.stop();
+}
+
+#[test]
+fn a_sandbox_that_stops_takes_with_it_what_waits() {
+    let mut sandbox = Sandbox::new();
+    let start = limited(&sandbox, 0, 77);
+    ahead(&mut sandbox, start);
+    let waiting = waiting(&mut sandbox, 0);
+    sandbox.stop();
+    assert!(!Path::new(&format!("/proc/{waiting}")).exists());
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Supervisor<'_> {
                 );
             }
             RequestBody::Start(_)
+            | RequestBody::Ahead(_)
             | RequestBody::Signal { .. }
             | RequestBody::Stop
             | RequestBody::Exec(_)
@@ -139,6 +140,12 @@ impl Supervisor<'_> {
                 self.disconnect(connection);
             }
             RequestBody::Start(start) => self.start(waiter, *start),
+            RequestBody::Ahead(ahead) => {
+                self.reply(waiter, Reply::Done);
+                if let Some(start) = self.containers.expect(ahead) {
+                    self.make_ahead(start);
+                }
+            }
             RequestBody::Signal {
                 container,
                 attempt,
@@ -278,6 +285,14 @@ impl Supervisor<'_> {
                 });
                 self.reply(waiter, Reply::Failed(message));
             }
+        }
+    }
+
+    /// While nobody waits for it: make what is likely to be asked for next.
+    pub(super) fn make_ahead(&mut self, start: StartContainer) {
+        // In a shared pid namespace others of the pod could reach a process that waits with all the shim's privileges.
+        if self.stopping.is_none() && self.infra.is_some() && !self.config.share_pid {
+            self.containers.make_ahead(start, &self.machine, &mut self.remove);
         }
     }
 

@@ -1,0 +1,170 @@
+//! What a container needs on disk before its shim can start it: made when it is asked for, and, for what will most likely
+//! be asked for next, ahead of it.
+//!
+//! Goes in: the pod, the container, its image. Comes out: the request for the shim; or, ahead, nothing: the shim then
+//! has a process that waits for that very request.
+//!
+//! **Invariants:** what is made ahead executes nothing and is no record of anything: it only makes a start faster that is
+//! decided and recorded as always. Nothing is made ahead for a sandbox that is being stopped.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::machine::{Settings, blocking, prepare};
+use super::shims::Shims;
+use super::work::Work;
+use super::{LogDirName, StepError};
+use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Uid};
+use crate::shim::protocol::{Ahead, RequestBody, StartContainer};
+use crate::volume::Volumes;
+
+/// A container that has lived so long is worth being ready for its end. Until then the machine has better things to do.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// Makes what containers need.
+#[derive(Debug, Clone)]
+pub(super) struct Maker {
+    shims: Arc<Shims>,
+    volumes: Arc<Volumes>,
+    settings: Arc<Settings>,
+    cgroup_v2: bool,
+    /// The sandboxes that are in use, one of each pod.
+    open: Arc<Mutex<HashMap<Uid, Door>>>,
+}
+
+/// Whether something may be made ahead for a sandbox.
+#[derive(Debug, Clone)]
+struct Door {
+    sandbox: u32,
+    /// True until the sandbox is being stopped. Held while something is made, so that nothing is made in a directory that
+    /// is about to be removed.
+    is_open: Arc<Mutex<bool>>,
+}
+
+/// A container of a sandbox, and what it is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Making {
+    pub(super) pod: PodSpec,
+    pub(super) container: ContainerSpec,
+    pub(super) sandbox: u32,
+    pub(super) image: ResolvedImage,
+    pub(super) ip: Option<IpAddr>,
+    pub(super) infra_pid: i32,
+}
+
+impl Maker {
+    pub(super) fn new(shims: Arc<Shims>, volumes: Arc<Volumes>, settings: Settings, cgroup_v2: bool) -> Self {
+        Self {
+            shims,
+            volumes,
+            settings: Arc::new(settings),
+            cgroup_v2,
+            open: Arc::default(),
+        }
+    }
+
+    /// Make what this attempt needs.
+    pub(super) async fn make(&self, making: &Making, attempt: u32) -> Result<StartContainer, StepError> {
+        let (maker, making) = (self.clone(), making.clone());
+        blocking("prepare a container", move || maker.make_now(&making, attempt)).await
+    }
+
+    fn make_now(&self, making: &Making, attempt: u32) -> Result<StartContainer, StepError> {
+        let Making {
+            pod,
+            container,
+            sandbox,
+            image,
+            ip,
+            infra_pid,
+        } = making;
+        let Settings { pods, log_dir, .. } = &*self.settings;
+        let work = Work {
+            state: pods
+                .join(pod.uid.as_str())
+                .join(&container.name)
+                .join(attempt.to_string()),
+            run: self
+                .shims
+                .sandbox_dir(&pod.uid, *sandbox)
+                .join(format!("{}-{attempt}", container.name)),
+            log: log_dir
+                .join(LogDirName::of(pod).0)
+                .join(&container.name)
+                .join(format!("{attempt}.log")),
+        };
+        let prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name)?;
+        work.prepare(
+            pod,
+            container,
+            attempt,
+            image,
+            &prepared,
+            *infra_pid,
+            &self.settings,
+            self.cgroup_v2,
+        )
+    }
+
+    /// Make this attempt ready, and have the shim make its process. What fails here fails again, and is told, when the
+    /// attempt is started.
+    pub(super) async fn make_ahead(&self, making: &Making, attempt: u32) {
+        let (uid, sandbox) = (making.pod.uid.clone(), making.sandbox);
+        let door = guard(&self.open)
+            .get(&uid)
+            .filter(|door| door.sandbox == sandbox)
+            .cloned();
+        let Some(Door { is_open, .. }) = door else { return };
+        let (maker, making) = (self.clone(), making.clone());
+        let made = blocking("make an attempt ready", move || {
+            let is_open = guard(&is_open);
+            if !*is_open {
+                return Ok(None);
+            }
+            let start = maker.make_now(&making, attempt)?;
+            Ok(Some(Ahead {
+                after_success: making.pod.restart_policy == RestartPolicy::Always,
+                start,
+            }))
+        });
+        if let Ok(Some(ahead)) = made.await {
+            let asked = self.shims.ask(&uid, sandbox, RequestBody::Ahead(Box::new(ahead))).await;
+            if let Err(error) = asked {
+                tracing::debug!(pod.uid = %uid, %error, "nothing was made ahead");
+            }
+        }
+    }
+
+    /// This attempt runs: make its successor ready in a moment.
+    pub(super) fn make_next(&self, making: Making, attempt: u32) {
+        let maker = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLED).await;
+            maker.make_ahead(&making, attempt.saturating_add(1)).await;
+        });
+    }
+
+    /// In this sandbox containers may be started.
+    pub(super) fn open(&self, uid: &Uid, sandbox: u32) {
+        let mut open = guard(&self.open);
+        if open.get(uid).is_none_or(|door| door.sandbox != sandbox) {
+            let is_open = Arc::new(Mutex::new(true));
+            open.insert(uid.clone(), Door { sandbox, is_open });
+        }
+    }
+
+    /// The sandbox is about to be stopped. Waits for what is being made at this moment.
+    pub(super) fn close(&self, uid: &Uid) {
+        let door = guard(&self.open).remove(uid);
+        if let Some(door) = door {
+            *guard(&door.is_open) = false;
+        }
+    }
+}
+
+/// What a thread that panicked left is still true or false.
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
