@@ -23,9 +23,7 @@ use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
-use crate::model::{
-    ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, RestartPolicy, Snapshot, Uid,
-};
+use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
 use crate::volume::{EtcContext, Prepared, Volumes};
@@ -455,10 +453,8 @@ impl Runtime for Machine {
                 };
                 step(reason, &error)
             })?;
-        if pod.restart_policy != RestartPolicy::Never {
-            self.maker.open(&pod.uid, sandbox);
-            self.maker.make_next(making, attempt);
-        }
+        self.maker.open(&pod.uid, sandbox);
+        self.maker.make_next(making, attempt);
         Ok(())
     }
 

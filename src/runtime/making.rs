@@ -54,6 +54,18 @@ pub(super) struct Making {
     pub(super) infra_pid: i32,
 }
 
+impl Making {
+    /// Whether this container is started again. Of those that run once it is not known how often they fail.
+    fn policy(&self) -> RestartPolicy {
+        let is_main = self.pod.containers.iter().any(|main| main.name == self.container.name);
+        match self.container.life.restart_policy {
+            Some(policy) => policy,
+            None if is_main => self.pod.restart_policy,
+            None => RestartPolicy::Never,
+        }
+    }
+}
+
 impl Maker {
     pub(super) fn new(shims: Arc<Shims>, volumes: Arc<Volumes>, settings: Settings, cgroup_v2: bool) -> Self {
         Self {
@@ -125,7 +137,7 @@ impl Maker {
             }
             let start = maker.make_now(&making, attempt)?;
             Ok(Some(Ahead {
-                after_success: making.pod.restart_policy == RestartPolicy::Always,
+                after_success: making.policy() == RestartPolicy::Always,
                 start,
             }))
         });
@@ -137,8 +149,11 @@ impl Maker {
         }
     }
 
-    /// This attempt runs: make its successor ready in a moment.
+    /// This attempt runs: make its successor ready in a moment, if it is likely to have one.
     pub(super) fn make_next(&self, making: Making, attempt: u32) {
+        if making.policy() == RestartPolicy::Never {
+            return;
+        }
         let maker = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(SETTLED).await;
