@@ -29,7 +29,7 @@ use crate::model::{
     Attempt, AttemptState, ContainerSpec, Exit, ExitStatus, FailedStep, Failure, FailureReason, Observed, PodSpec,
     QosClass, Resources, RestartPolicy, SandboxState, Timestamp,
 };
-use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, restart_due};
+use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, policy, restart_due};
 use crate::schedule::Placement;
 use conditions::conditions;
 pub use conditions::{DISRUPTION_TARGET, OWN_CONDITIONS, set_condition, set_placement};
@@ -236,7 +236,7 @@ fn waiting_for_restart(
     newest: &Attempt,
     exit: &Exit,
 ) -> Option<ContainerState> {
-    if desired.deletion.is_some() || observed.torn_down || is_done(desired.restart_policy, exit) {
+    if desired.deletion.is_some() || observed.torn_down || is_done(policy(desired, spec), newest, exit) {
         return None;
     }
     if let Some(failure) = observed.failure(&FailedStep::Container(spec.name.clone())) {

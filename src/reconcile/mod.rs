@@ -40,8 +40,10 @@
 //! * A finished pod is torn down before it is deleted, and its logs stay: so `Forget` removes what is left, too.
 
 mod backoff;
+mod life;
 mod outcome;
 mod record;
+mod report;
 mod shutdown;
 #[cfg(test)]
 mod simulation;
@@ -56,10 +58,14 @@ mod tests_record;
 
 use std::time::Duration;
 
+pub(crate) use life::{is_done, is_running, policy};
+pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
-    Start, begin_attempt, begin_kill, begin_sandbox, failed, sandbox_ready, sandbox_stopped, succeeded, torn_down,
+    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, gave_up, resized, sandbox_ready,
+    sandbox_stopped, succeeded, torn_down,
 };
 pub use record::record;
+pub use report::report;
 
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};
@@ -107,21 +113,13 @@ pub fn reconcile(now: Timestamp, desired: &PodSpec, observed: &Observed, limits:
     planner.plan
 }
 
-/// The container has ended and its restart policy leaves it so.
-pub(crate) fn is_done(policy: RestartPolicy, exit: &Exit) -> bool {
-    match policy {
-        RestartPolicy::Always => false,
-        RestartPolicy::OnFailure => exit.status.is_success(),
-        RestartPolicy::Never => true,
-    }
-}
-
 /// Nothing of this pod will ever be started again: every container is done, or the sandbox of a pod that must never
 /// restart anything is dead (Kubernetes `kuberuntime_manager.go computePodActions`).
 pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
     let all_done = desired.containers.iter().all(|container| {
-        let exit = observed.newest(&container.name).and_then(|attempt| attempt.exit());
-        exit.is_some_and(|exit| is_done(desired.restart_policy, exit))
+        let newest = observed.newest(&container.name);
+        let ended = newest.and_then(|newest| newest.exit().map(|exit| (newest, exit)));
+        ended.is_some_and(|(newest, exit)| is_done(policy(desired, container), newest, exit))
     });
     let sandbox_is_over = observed.sandbox.as_ref().is_some_and(|sandbox| match &sandbox.state {
         SandboxState::Creating | SandboxState::Ready { .. } => false,
@@ -202,7 +200,7 @@ impl Planner<'_> {
                 AttemptState::Starting if newest.sandbox != sandbox.attempt => return,
                 AttemptState::Starting => (newest.attempt, newest.backoff),
                 AttemptState::Exited(exit) => {
-                    if is_done(self.desired.restart_policy, exit) {
+                    if is_done(policy(self.desired, container), newest, exit) {
                         return;
                     }
                     let cap = self.limits.max_backoff;

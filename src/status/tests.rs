@@ -528,6 +528,7 @@ fn resources_are_told_as_they_were_given() {
         },
         "busybox",
         ImageId("sha256:9".to_owned()),
+        &desired.containers[0].resources,
     );
     assert_eq!(
         of(1, &desired, &observed).container_statuses.unwrap()[0].resources,
