@@ -335,7 +335,10 @@ impl<R: Runtime> Pass<R> {
                             backoff: *backoff,
                         };
                         let image = &start.image.id;
-                        *observed = reconcile::begin_attempt(observed, begun, &start.container.image, image.clone());
+                        let ContainerSpec {
+                            image: name, resources, ..
+                        } = start.container;
+                        *observed = reconcile::begin_attempt(observed, begun, name, image.clone(), resources);
                     }
                 }
                 Step::KillContainer { container, attempt } => {

@@ -186,6 +186,15 @@ pub enum GivenUpReason {
     DeadlineExceeded,
 }
 
+impl GivenUpReason {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeadlineExceeded => "DeadlineExceeded",
+        }
+    }
+}
+
 /// What a prober or a hook has to tell of an attempt; folded into the record by `reconcile::report`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {

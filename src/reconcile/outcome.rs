@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use super::record::{lose, tidy};
 use crate::model::{
-    Attempt, AttemptLife, AttemptState, Backoff, FailedStep, Failure, FailureReason, ImageId, Observed, Sandbox,
-    SandboxState, Timestamp,
+    Attempt, AttemptLife, AttemptState, Backoff, FailedStep, Failure, FailureReason, GivenUp, GivenUpReason, Hook,
+    HookRecord, ImageId, Observed, Resources, Sandbox, SandboxState, Stop, Timestamp,
 };
 
 /// Before `CreateSandbox` is carried out: it is `Creating` from now on. The address stays what it was when `ip` is
@@ -76,7 +76,15 @@ pub struct Start<'a> {
 
 /// Before `StartContainer` is carried out, with its image at hand: a new attempt is `Starting` from now on, and the
 /// container's failures are forgotten. One that is `Starting` already keeps them: it is being tried again.
-pub fn begin_attempt(observed: &Observed, start: Start<'_>, image: &str, image_id: ImageId) -> Observed {
+///
+/// `image` and `resources` are what the container is started with, as the spec gives them now.
+pub fn begin_attempt(
+    observed: &Observed,
+    start: Start<'_>,
+    image: &str,
+    image_id: ImageId,
+    resources: &Resources,
+) -> Observed {
     let Start {
         container,
         attempt,
@@ -92,6 +100,7 @@ pub fn begin_attempt(observed: &Observed, start: Start<'_>, image: &str, image_i
         if known.state == AttemptState::Starting {
             image.clone_into(&mut known.image);
             known.image_id = Some(image_id);
+            known.life.resources = Some(resources.clone());
         }
         return new;
     }
@@ -107,9 +116,67 @@ pub fn begin_attempt(observed: &Observed, start: Start<'_>, image: &str, image_i
         backoff,
         stop_signalled_at: None,
         killed_at: None,
-        life: AttemptLife::default(),
+        life: AttemptLife {
+            resources: Some(resources.clone()),
+            ..AttemptLife::default()
+        },
     });
     tidy(&mut new.attempts);
+    new
+}
+
+/// An attempt that has not ended.
+fn live<'a>(observed: &'a mut Observed, container: &str, attempt: u32) -> Option<&'a mut Attempt> {
+    observed
+        .attempts
+        .iter_mut()
+        .find(|a| a.container == container && a.attempt == attempt && a.is_live())
+}
+
+/// `BeginStop`: the attempt has to end. The first reason counts, and its grace runs on.
+pub fn begin_stop(now: Timestamp, observed: &Observed, container: &str, attempt: u32, stop: &Stop) -> Observed {
+    let mut new = observed.clone();
+    if let Some(live) = live(&mut new, container, attempt) {
+        live.life.stop.get_or_insert_with(|| Stop {
+            asked_at: stop.asked_at.min(now),
+            ..stop.clone()
+        });
+    }
+    new
+}
+
+/// Before `RunHook` is carried out: the hook is `Begun`. One that was begun before keeps its time.
+pub fn begin_hook(now: Timestamp, observed: &Observed, container: &str, attempt: u32, hook: Hook) -> Observed {
+    let mut new = observed.clone();
+    if let Some(live) = live(&mut new, container, attempt) {
+        let record = match hook {
+            Hook::PostStart => &mut live.life.post_start,
+            Hook::PreStop => &mut live.life.pre_stop,
+        };
+        if *record == HookRecord::NotRun {
+            *record = HookRecord::Begun { at: now };
+        }
+    }
+    new
+}
+
+/// `GiveUp`: the pod as a whole is given up from now on. The first reason stays.
+pub fn gave_up(now: Timestamp, observed: &Observed, reason: GivenUpReason, message: impl Into<String>) -> Observed {
+    let mut new = observed.clone();
+    new.given_up.get_or_insert_with(|| GivenUp {
+        at: now,
+        reason,
+        message: message.into(),
+    });
+    new
+}
+
+/// After `Resize` was carried out: the attempt has these resources now, and the container's failures are forgotten.
+pub fn resized(observed: &Observed, container: &str, attempt: u32, resources: &Resources) -> Observed {
+    let mut new = succeeded(observed, &FailedStep::Container(container.to_owned()));
+    if let Some(live) = live(&mut new, container, attempt) {
+        live.life.resources = Some(resources.clone());
+    }
     new
 }
 
@@ -117,11 +184,7 @@ pub fn begin_attempt(observed: &Observed, start: Start<'_>, image: &str, image_i
 /// before the next one counts from it; if the agent dies before it is sent, it is sent after that pause.
 pub fn begin_kill(now: Timestamp, observed: &Observed, container: &str, attempt: u32) -> Observed {
     let mut new = observed.clone();
-    let live = new
-        .attempts
-        .iter_mut()
-        .find(|a| a.container == container && a.attempt == attempt && a.is_live());
-    if let Some(live) = live {
+    if let Some(live) = live(&mut new, container, attempt) {
         live.killed_at = Some(now);
     }
     new

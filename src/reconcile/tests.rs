@@ -6,7 +6,7 @@ use super::testing::{
     BOOT, at, attempt, dead, deleted, exited, fact, infra, on_machine, pod, ready, running, stopped, with_sandbox,
 };
 use super::*;
-use crate::model::{ContainerPhase, ExitStatus, Failure, ImageId};
+use crate::model::{AttemptState, Backoff, ContainerPhase, ExitStatus, Failure, FailureReason, ImageId, Resources};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 
@@ -123,7 +123,13 @@ fn back_off_doubles_to_the_cap_and_counts_from_the_end() {
                 sandbox: *sandbox,
                 backoff: *backoff,
             };
-            observed = begin_attempt(&observed, start, "busybox", ImageId("i".to_owned()));
+            observed = begin_attempt(
+                &observed,
+                start,
+                "busybox",
+                ImageId("i".to_owned()),
+                &Resources::default(),
+            );
             ended = due + 1;
             observed.attempts.last_mut().unwrap().state = exited(CODE_1, due, ended);
         }

@@ -2,7 +2,10 @@
 
 use super::testing::{BOOT, at, attempt, dead, exited, fact, infra, on_machine, ready, running, stopped, with_sandbox};
 use super::*;
-use crate::model::{ContainerPhase, ExitStatus, ImageId, InfraSnapshot, SandboxEnd, Snapshot};
+use crate::model::{
+    AttemptState, Backoff, ContainerPhase, ExitStatus, FailureReason, ImageId, InfraSnapshot, Resources, SandboxEnd,
+    Snapshot,
+};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 
@@ -293,7 +296,7 @@ fn failures_of_a_container_end_when_it_moves_on() {
         sandbox: 0,
         backoff: Backoff::default(),
     };
-    let again = begin_attempt(&twice, start, "busybox", ImageId("i".to_owned()));
+    let again = begin_attempt(&twice, start, "busybox", ImageId("i".to_owned()), &Resources::default());
     assert_eq!(
         again.failure(&step()).map(|f| f.count),
         Some(2),
@@ -310,6 +313,12 @@ fn failures_of_a_container_end_when_it_moves_on() {
         &on_machine(true, infra(), vec![fact("a", 0, phase)]),
     );
     assert_eq!(recorded.failure(&step()), None);
-    let late = begin_attempt(&recorded, start, "another", ImageId("j".to_owned()));
+    let late = begin_attempt(
+        &recorded,
+        start,
+        "another",
+        ImageId("j".to_owned()),
+        &Resources::default(),
+    );
     assert_eq!(late, recorded, "what runs was begun");
 }

@@ -3,22 +3,28 @@
 use k8s_openapi::api::core::v1::PodCondition;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ContainerState;
+
 use super::*;
-use crate::model::{Backoff, ImageId, SandboxEnd};
+use crate::model::{
+    AttemptState, Backoff, ExitStatus, FailedStep, FailureReason, ImageId, Resources, RestartPolicy, SandboxEnd,
+};
 use crate::reconcile::testing::{at, attempt, deleted, exited, pod, ready, running, sandbox};
 use crate::reconcile::tests_any::{any_observed, any_pod};
 use crate::reconcile::{begin_attempt, failed};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 
-fn node() -> NodeFacts {
+pub(super) fn node() -> NodeFacts {
     NodeFacts {
         host_ips: vec!["192.0.2.1".parse().unwrap()],
         name: "node".to_owned(),
     }
 }
 
-fn of(now: i64, desired: &PodSpec, observed: &Observed) -> PodStatus {
+pub(super) fn of(now: i64, desired: &PodSpec, observed: &Observed) -> PodStatus {
     status(at(now), &node(), desired, observed, None)
 }
 
@@ -64,11 +70,11 @@ fn last_code(status: &PodStatus) -> Option<i32> {
     last.terminated.as_ref().map(|terminated| terminated.exit_code)
 }
 
-fn phase_of(status: &PodStatus) -> &str {
+pub(super) fn phase_of(status: &PodStatus) -> &str {
     status.phase.as_deref().unwrap()
 }
 
-fn condition<'a>(status: &'a PodStatus, type_: &str) -> &'a PodCondition {
+pub(super) fn condition<'a>(status: &'a PodStatus, type_: &str) -> &'a PodCondition {
     status
         .conditions
         .as_ref()
@@ -528,6 +534,7 @@ fn resources_are_told_as_they_were_given() {
         },
         "busybox",
         ImageId("sha256:9".to_owned()),
+        &desired.containers[0].resources,
     );
     assert_eq!(
         of(1, &desired, &observed).container_statuses.unwrap()[0].resources,

@@ -2,6 +2,7 @@
 //!
 //! Only the difference between two records is written, worked out before the request gets to the writer.
 
+mod life;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
 
-use super::row::{Text, from_optional_time, reading, to_optional_time, unreadable};
+use super::row::{Text, reading, unreadable};
 use super::{StoreError, address};
 use crate::model::{Attempt, Failure, Observed, Sandbox, Uid};
 use rows::{ATTEMPT, AttemptRow, FAILURE, FailureRow, POD, PodRow, SANDBOX, SandboxRow, step_words};
@@ -45,11 +46,15 @@ pub(super) async fn observed(readers: &SqlitePool, uid: &Uid) -> Result<Observed
     let key = uid.as_str();
     // One transaction: what is read is of one moment.
     let mut transaction = readers.begin().await.map_err(failed())?;
-    let pod = sqlx::query_as!(PodRow, "SELECT started_at, torn_down FROM pod WHERE uid = ?", key)
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(reading(POD, uid))?;
-    let Some(PodRow { started_at, torn_down }) = pod else {
+    let pod = sqlx::query_as!(
+        PodRow,
+        "SELECT started_at, torn_down, given_up_at, given_up_reason, given_up_message FROM pod WHERE uid = ?",
+        key
+    )
+    .fetch_optional(&mut *transaction)
+    .await
+    .map_err(reading(POD, uid))?;
+    let Some(pod) = pod else {
         return Ok(Observed::default());
     };
     let sandbox = sqlx::query_as!(
@@ -63,7 +68,7 @@ pub(super) async fn observed(readers: &SqlitePool, uid: &Uid) -> Result<Observed
     let attempts = sqlx::query_as!(
         AttemptRow,
         "SELECT container, attempt, sandbox, image, image_id, state, started_at, exit_status, exit_number, finished_at,
-                message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at
+                message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at, life
          FROM attempt WHERE uid = ? ORDER BY container, attempt",
         key
     )
@@ -94,9 +99,7 @@ pub(super) async fn observed(readers: &SqlitePool, uid: &Uid) -> Result<Observed
             .transpose()?,
         attempts: attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
         failures: failures.into_iter().map(failure).collect::<Result<_, _>>()?,
-        started_at: to_optional_time("started_at", started_at).map_err(|source| unreadable(POD, uid, source))?,
-        torn_down: torn_down != 0,
-        given_up: None,
+        ..pod.observed().map_err(|source| unreadable(POD, uid, source))?
     })
 }
 
@@ -105,8 +108,7 @@ pub(super) async fn observed(readers: &SqlitePool, uid: &Uid) -> Result<Observed
 /// Rows to be written, so that what is stored becomes equal to `after`.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
-    /// (`started_at`, `torn_down`)
-    pod: Option<(Option<i64>, bool)>,
+    pod: Option<PodRow>,
     sandbox: Option<SandboxRow>,
     no_sandbox: bool,
     attempts: Vec<AttemptRow>,
@@ -127,13 +129,15 @@ impl Difference {
             failures,
             started_at,
             torn_down,
-            given_up: _,
+            given_up,
         } = after;
         let mut difference = Self::default();
 
         // The rows of a pod's first record need the pod's own row to hang on.
-        if *before == Observed::default() || before.started_at != *started_at || before.torn_down != *torn_down {
-            difference.pod = Some((from_optional_time(POD, "started_at", *started_at)?, *torn_down));
+        let is_same =
+            before.started_at == *started_at && before.torn_down == *torn_down && before.given_up == *given_up;
+        if *before == Observed::default() || !is_same {
+            difference.pod = Some(PodRow::new(after)?);
         }
         if before.sandbox != *sandbox {
             difference.sandbox = sandbox.as_ref().map(SandboxRow::new).transpose()?;
@@ -234,8 +238,9 @@ pub(super) async fn save(
         failures,
         no_failures,
     } = difference;
-    if let Some((started_at, torn_down)) = pod {
-        save_pod(connection, uid, started_at, torn_down)
+    if let Some(row) = pod {
+        let torn_down = row.torn_down != 0;
+        save_pod(connection, uid, row)
             .await
             .map_err(StoreError::database("save a pod"))?;
         // Nothing of the pod is left on the machine, so nothing has its address any more.
@@ -290,19 +295,27 @@ pub(super) async fn save(
     Ok(())
 }
 
-async fn save_pod(
-    connection: &mut SqliteConnection,
-    uid: &Uid,
-    started_at: Option<i64>,
-    torn_down: bool,
-) -> Result<(), sqlx::Error> {
+async fn save_pod(connection: &mut SqliteConnection, uid: &Uid, row: PodRow) -> Result<(), sqlx::Error> {
     let uid = uid.as_str();
+    let PodRow {
+        started_at,
+        torn_down,
+        given_up_at,
+        given_up_reason,
+        given_up_message,
+    } = row;
     sqlx::query!(
-        "INSERT INTO pod (uid, started_at, torn_down) VALUES (?, ?, ?)
-         ON CONFLICT (uid) DO UPDATE SET started_at = excluded.started_at, torn_down = excluded.torn_down",
+        "INSERT INTO pod (uid, started_at, torn_down, given_up_at, given_up_reason, given_up_message)
+         VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (uid) DO UPDATE SET started_at = excluded.started_at, torn_down = excluded.torn_down,
+             given_up_at = excluded.given_up_at, given_up_reason = excluded.given_up_reason,
+             given_up_message = excluded.given_up_message",
         uid,
         started_at,
-        torn_down
+        torn_down,
+        given_up_at,
+        given_up_reason,
+        given_up_message,
     )
     .execute(connection)
     .await
@@ -355,11 +368,13 @@ async fn save_attempt(connection: &mut SqliteConnection, uid: &str, row: Attempt
         backoff_set_at,
         stop_signalled_at,
         killed_at,
+        life,
     } = row;
     sqlx::query!(
         "INSERT OR REPLACE INTO attempt (uid, container, attempt, sandbox, image, image_id, state, started_at,
-             exit_status, exit_number, finished_at, message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             exit_status, exit_number, finished_at, message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at,
+             life)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         uid,
         container,
         attempt,
@@ -376,6 +391,7 @@ async fn save_attempt(connection: &mut SqliteConnection, uid: &str, row: Attempt
         backoff_set_at,
         stop_signalled_at,
         killed_at,
+        life,
     )
     .execute(connection)
     .await

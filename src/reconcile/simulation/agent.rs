@@ -361,12 +361,9 @@ fn begin<'a>(world: &mut World, step: &'a Step, observed: Observed, imageless: &
                     sandbox: *sandbox,
                     backoff: *backoff,
                 };
-                let image = world
-                    .desired
-                    .container(container)
-                    .map(|spec| spec.image.clone())
-                    .unwrap_or_default();
-                reconcile::begin_attempt(&observed, step, &image, ImageId("sha256:1".to_owned()))
+                let spec = world.desired.container(container).expect("what is started is wanted");
+                let image = ImageId("sha256:1".to_owned());
+                reconcile::begin_attempt(&observed, step, &spec.image, image, &spec.resources)
             } else {
                 imageless.push(step);
                 let failed = FailedStep::Container(container.clone());

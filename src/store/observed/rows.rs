@@ -7,9 +7,10 @@ use super::super::row::{
     to_u32,
 };
 use super::super::{RowError, StoreError};
+use super::life;
 use crate::model::{
-    Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId,
-    Sandbox, SandboxEnd, SandboxState,
+    Attempt, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp, GivenUpReason,
+    ImageId, Observed, Sandbox, SandboxEnd, SandboxState,
 };
 
 pub(super) const POD: &str = "pod";
@@ -17,9 +18,13 @@ pub(super) const SANDBOX: &str = "sandbox";
 pub(super) const ATTEMPT: &str = "attempt";
 pub(super) const FAILURE: &str = "failure";
 
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct PodRow {
     pub(super) started_at: Option<i64>,
     pub(super) torn_down: i64,
+    pub(super) given_up_at: Option<i64>,
+    pub(super) given_up_reason: Option<String>,
+    pub(super) given_up_message: Option<String>,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,7 @@ pub(super) struct AttemptRow {
     pub(super) backoff_set_at: Option<i64>,
     pub(super) stop_signalled_at: Option<i64>,
     pub(super) killed_at: Option<i64>,
+    pub(super) life: Option<String>,
 }
 
 #[derive(Debug)]
@@ -67,6 +73,64 @@ fn meaningless(column: &'static str, value: &str) -> RowError {
     RowError::Value {
         column,
         value: value.to_owned(),
+    }
+}
+
+impl PodRow {
+    /// What is stored of the pod itself.
+    pub(super) fn new(observed: &Observed) -> Result<Self, StoreError> {
+        let Observed {
+            sandbox: _,
+            attempts: _,
+            failures: _,
+            started_at,
+            torn_down,
+            given_up,
+        } = observed;
+        let mut row = Self {
+            started_at: from_optional_time(POD, "started_at", *started_at)?,
+            torn_down: (*torn_down).into(),
+            given_up_at: None,
+            given_up_reason: None,
+            given_up_message: None,
+        };
+        if let Some(GivenUp { at, reason, message }) = given_up {
+            row.given_up_at = Some(from_time(POD, "given_up_at", *at)?);
+            row.given_up_reason = Some(reason.as_str().to_owned());
+            row.given_up_message = Some(message.clone());
+        }
+        Ok(row)
+    }
+
+    /// A record of the pod without anything else of it.
+    pub(super) fn observed(self) -> Result<Observed, RowError> {
+        let Self {
+            started_at,
+            torn_down,
+            given_up_at,
+            given_up_reason,
+            given_up_message,
+        } = self;
+        let given_up = given_up_at.map(|at| {
+            let word = given_up_reason.ok_or(RowError::Missing {
+                column: "given_up_reason",
+            })?;
+            let reason = given_up_reason_from(&word).ok_or_else(|| meaningless("given_up_reason", &word))?;
+            let message = given_up_message.ok_or(RowError::Missing {
+                column: "given_up_message",
+            })?;
+            Ok(GivenUp {
+                at: to_time("given_up_at", at)?,
+                reason,
+                message,
+            })
+        });
+        Ok(Observed {
+            started_at: to_optional_time("started_at", started_at)?,
+            torn_down: torn_down != 0,
+            given_up: given_up.transpose()?,
+            ..Observed::default()
+        })
     }
 }
 
@@ -156,7 +220,7 @@ impl AttemptRow {
             backoff: Backoff { delay, set_at },
             stop_signalled_at,
             killed_at,
-            life: _,
+            life,
         } = attempt;
         let time = |column, time| from_time(ATTEMPT, column, time);
         let optional_time = |column, time| from_optional_time(ATTEMPT, column, time);
@@ -176,6 +240,7 @@ impl AttemptRow {
             backoff_set_at: optional_time("backoff_set_at", *set_at)?,
             stop_signalled_at: optional_time("stop_signalled_at", *stop_signalled_at)?,
             killed_at: optional_time("killed_at", *killed_at)?,
+            life: life::to_column(life)?,
         };
         let state = match state {
             AttemptState::Starting => "Starting",
@@ -229,6 +294,7 @@ impl TryFrom<AttemptRow> for Attempt {
             backoff_set_at,
             stop_signalled_at,
             killed_at,
+            life,
         } = row;
         let state = match state.as_str() {
             "Starting" => AttemptState::Starting,
@@ -256,7 +322,7 @@ impl TryFrom<AttemptRow> for Attempt {
             },
             stop_signalled_at: to_optional_time("stop_signalled_at", stop_signalled_at)?,
             killed_at: to_optional_time("killed_at", killed_at)?,
-            life: AttemptLife::default(),
+            life: life::from_column(life)?,
         })
     }
 }
@@ -342,6 +408,12 @@ fn end_word(end: SandboxEnd) -> &'static str {
         SandboxEnd::ShimLost => "ShimLost",
         SandboxEnd::Rebooted => "Rebooted",
     }
+}
+
+fn given_up_reason_from(word: &str) -> Option<GivenUpReason> {
+    [GivenUpReason::DeadlineExceeded]
+        .into_iter()
+        .find(|reason| reason.as_str() == word)
 }
 
 fn end_from_word(word: &str) -> Option<SandboxEnd> {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, ImageId,
-    Sandbox, SandboxEnd, SandboxState,
+    Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,
+    GivenUpReason, HookRecord, ImageId, ProbeRecord, Resources, Sandbox, SandboxEnd, SandboxState, Stop, StopReason,
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -134,6 +134,68 @@ fn attempt_state() -> impl Strategy<Value = AttemptState> {
     ]
 }
 
+fn life() -> impl Strategy<Value = AttemptLife> {
+    let amount = || prop::option::of(any::<u64>());
+    let resources = (amount(), amount(), amount(), amount()).prop_map(
+        |(cpu_request_milli, cpu_limit_milli, memory_request, memory_limit)| Resources {
+            cpu_request_milli,
+            cpu_limit_milli,
+            memory_request,
+            memory_limit,
+        },
+    );
+    let probe = || {
+        (any::<Option<bool>>(), any::<Option<bool>>(), any::<u32>()).prop_map(|(result, last, count)| ProbeRecord {
+            result,
+            last,
+            count,
+        })
+    };
+    let hook = || {
+        prop_oneof![
+            Just(HookRecord::NotRun),
+            time().prop_map(|at| HookRecord::Begun { at }),
+            time().prop_map(|at| HookRecord::Done { at }),
+            (time(), ".*").prop_map(|(at, message)| HookRecord::Failed { at, message }),
+        ]
+    };
+    let why = prop::sample::select(vec![
+        StopReason::LivenessFailed,
+        StopReason::StartupFailed,
+        StopReason::PostStartFailed,
+        StopReason::SpecChanged,
+        StopReason::Resized,
+        StopReason::PodEnds,
+    ]);
+    let stop = (why, time(), duration()).prop_map(|(why, asked_at, grace)| Stop { why, asked_at, grace });
+    let all = (
+        (prop::option::of(resources), probe(), probe(), probe()),
+        (hook(), hook(), prop::option::of(stop)),
+    );
+    prop_oneof![
+        Just(AttemptLife::default()),
+        all.prop_map(
+            |((resources, startup, liveness, readiness), (post_start, pre_stop, stop))| AttemptLife {
+                resources,
+                startup,
+                liveness,
+                readiness,
+                post_start,
+                pre_stop,
+                stop,
+            }
+        ),
+    ]
+}
+
+fn given_up() -> impl Strategy<Value = GivenUp> {
+    (time(), ".*").prop_map(|(at, message)| GivenUp {
+        at,
+        reason: GivenUpReason::DeadlineExceeded,
+        message,
+    })
+}
+
 fn any_attempt() -> impl Strategy<Value = Attempt> {
     let optional = || prop::option::of(time());
     (
@@ -145,9 +207,14 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
             prop::option::of(".*"),
         ),
         (attempt_state(), duration(), optional(), optional(), optional()),
+        life(),
     )
         .prop_map(
-            |((container, attempt, sandbox, image, image_id), (state, delay, set_at, stop_signalled_at, killed_at))| {
+            |(
+                (container, attempt, sandbox, image, image_id),
+                (state, delay, set_at, stop_signalled_at, killed_at),
+                life,
+            )| {
                 Attempt {
                     container: container.to_owned(),
                     attempt,
@@ -158,7 +225,7 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
                     backoff: Backoff { delay, set_at },
                     stop_signalled_at,
                     killed_at,
-                    life: AttemptLife::default(),
+                    life,
                 }
             },
         )
@@ -199,26 +266,29 @@ fn any_observed() -> impl Strategy<Value = Observed> {
         prop::collection::vec(failure(), 0..4),
         prop::option::of(time()),
         any::<bool>(),
+        prop::option::of(given_up()),
     )
-        .prop_map(|(sandbox, mut attempts, mut failures, started_at, torn_down)| {
-            attempts.sort_by(|a, b| (&a.container, a.attempt).cmp(&(&b.container, b.attempt)));
-            attempts.dedup_by(|a, b| (&a.container, a.attempt) == (&b.container, b.attempt));
-            let key = |failure: &Failure| match &failure.step {
-                FailedStep::Container(container) => (0, container.clone()),
-                FailedStep::Sandbox => (1, String::new()),
-                FailedStep::Teardown => (2, String::new()),
-            };
-            failures.sort_by_key(key);
-            failures.dedup_by_key(|failure| key(failure));
-            Observed {
-                sandbox,
-                attempts,
-                failures,
-                started_at,
-                torn_down,
-                given_up: None,
-            }
-        })
+        .prop_map(
+            |(sandbox, mut attempts, mut failures, started_at, torn_down, given_up)| {
+                attempts.sort_by(|a, b| (&a.container, a.attempt).cmp(&(&b.container, b.attempt)));
+                attempts.dedup_by(|a, b| (&a.container, a.attempt) == (&b.container, b.attempt));
+                let key = |failure: &Failure| match &failure.step {
+                    FailedStep::Container(container) => (0, container.clone()),
+                    FailedStep::Sandbox => (1, String::new()),
+                    FailedStep::Teardown => (2, String::new()),
+                };
+                failures.sort_by_key(key);
+                failures.dedup_by_key(|failure| key(failure));
+                Observed {
+                    sandbox,
+                    attempts,
+                    failures,
+                    started_at,
+                    torn_down,
+                    given_up,
+                }
+            },
+        )
 }
 
 fn block_on(future: impl Future<Output = ()>) {
@@ -242,10 +312,10 @@ proptest! {
             for after in history {
                 store.save_observed(&uid(1), &before, &after).await.unwrap();
                 let read = store.observed(&uid(1)).await.unwrap();
-                let Observed { sandbox, attempts, failures, started_at, torn_down, given_up: _ } = &read;
+                let Observed { sandbox, attempts, failures, started_at, torn_down, given_up } = &read;
                 assert_eq!(
-                    (sandbox, failures, started_at, torn_down),
-                    (&after.sandbox, &after.failures, &after.started_at, &after.torn_down)
+                    (sandbox, failures, started_at, torn_down, given_up),
+                    (&after.sandbox, &after.failures, &after.started_at, &after.torn_down, &after.given_up)
                 );
                 // Nothing is made up, and of each container all that a decision needs is there.
                 let all: BTreeSet<_> = attempts.iter().map(|a| (a.container.as_str(), a.attempt)).collect();
