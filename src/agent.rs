@@ -28,7 +28,9 @@ use crate::linux::{privilege, process};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
+use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
+use crate::runtime::stream::Streams;
 use crate::runtime::{Machine, Parts, Settings, Shims};
 use crate::status::NodeFacts;
 use crate::store::{Change, Store};
@@ -73,7 +75,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let pool = network.pool();
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();
-    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint));
+    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
@@ -115,9 +117,18 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         facts: Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?,
         clock,
     };
+    let streams: Arc<dyn Streams> = machine.clone();
+    let probes = Probes::new(probe::Parts {
+        streams: Arc::clone(&streams),
+        hints: hint,
+        recorder: recorder.clone(),
+        node_ip: IpAddr::V4(host_ip),
+        clock,
+    });
     let controller = Controller {
         store: store.clone(),
         runtime: Arc::clone(&machine),
+        probes,
         limits: Limits {
             max_backoff: config.max_restart_backoff,
         },
@@ -163,7 +174,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_name: config.node_name.clone(),
         log_dir: config.log_dir.clone(),
         ready: readiness.clone(),
-        streams: machine,
+        streams,
         streaming_idle_timeout: config.streaming_idle_timeout,
         clock,
     };

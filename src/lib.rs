@@ -33,6 +33,7 @@
 //! | top | [`agent`], [`cli`], [`config`], [`telemetry`] | everything put together; what is said to it |
 //! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
 //! | drivers | [`controller`] | the loop and its queue |
+//! | | [`probe`] | probes and hooks: what is asked of a container while it runs |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
 //! | | [`node`] | the node's object and Lease; pods that wait to be bound |
 //! | | [`event`] | what happened, told for people and kept for an hour |
@@ -59,6 +60,7 @@ pub mod linux;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod probe;
 pub mod reconcile;
 pub mod runtime;
 pub mod schedule;

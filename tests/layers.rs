@@ -27,9 +27,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runtime", &["model", "linux", "shim", "image", "network", "volume"]),
     // Drivers, and what they tell.
     ("event", &["model", "store"]),
+    ("probe", &["model", "reconcile", "runtime", "event"]),
     (
         "controller",
-        &["model", "admit", "reconcile", "status", "store", "runtime", "event"],
+        &[
+            "model",
+            "admit",
+            "reconcile",
+            "status",
+            "store",
+            "runtime",
+            "event",
+            "probe",
+        ],
     ),
     ("garbage", &["model", "admit", "store"]),
     ("node", &["model", "schedule", "status", "linux", "store", "event"]),
@@ -62,6 +72,7 @@ const EVERYTHING: &[&str] = &[
     "image",
     "runtime",
     "event",
+    "probe",
     "controller",
     "garbage",
     "node",

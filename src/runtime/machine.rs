@@ -22,7 +22,9 @@ use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
-use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
+use crate::model::{
+    ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources, Snapshot, Uid,
+};
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
 use crate::volume::{EtcContext, Prepared, Volumes};
@@ -444,6 +446,36 @@ impl Runtime for Machine {
 
     async fn kill_container(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> Result<(), StepError> {
         self.signal(uid, sandbox, container, attempt, host::SIGKILL, true).await
+    }
+
+    async fn resize(
+        &self,
+        pod: &PodSpec,
+        container: &str,
+        attempt: u32,
+        _sandbox: u32,
+        _resources: &Resources,
+    ) -> Result<(), StepError> {
+        Err(StepError {
+            reason: FailureReason::RunContainerError,
+            message: format!(
+                "the limits of {container} ({attempt}) of pod {} cannot be changed while it runs",
+                pod.uid
+            ),
+        })
+    }
+
+    async fn termination_message(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        _failed: bool,
+    ) -> String {
+        let state = self.settings.pods.join(pod.uid.as_str()).join(&container.name);
+        let file = state.join(attempt.to_string()).join("termination-log");
+        let read = tokio::fs::read(file).await.unwrap_or_default();
+        String::from_utf8_lossy(&read[read.len().saturating_sub(4096)..]).into_owned()
     }
 
     async fn remove_old_attempt(

@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+pub mod insecure_tls;
 mod journal;
 mod machine;
 mod session;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 pub use machine::{Machine, Parts, Settings};
 pub use shims::{ShimError, Shims};
 
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Snapshot, Uid};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};
 
 /// The word that a step is recorded. What only prepares may come before it; nothing that runs may.
 #[derive(Debug, Clone)]
@@ -101,6 +102,25 @@ pub trait Runtime: Send + Sync + 'static {
         container: &str,
         attempt: u32,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Give a running attempt other limits, in place. Done already: nothing happens.
+    fn resize(
+        &self,
+        pod: &PodSpec,
+        container: &str,
+        attempt: u32,
+        sandbox: u32,
+        resources: &Resources,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// The last words of an attempt that has ended, `failed` or not; empty when it left none.
+    fn termination_message(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        failed: bool,
+    ) -> impl Future<Output = String> + Send;
 
     /// Remove what an ended attempt wrote to its root file system. Its log stays.
     fn remove_old_attempt(
