@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::model::{Attempt, Backoff, Exit, FailedStep, Failure, Timestamp};
+use crate::model::{Attempt, Backoff, Exit, FailedStep, Failure, StopReason, Timestamp};
 
 /// First crash-loop delay; the cap itself when that is shorter (Kubernetes `kubelet.go newCrashLoopBackOff`).
 const FIRST_RESTART: Duration = Duration::from_secs(10);
@@ -40,9 +40,16 @@ pub(crate) fn wait(now: Timestamp, from: Timestamp, delay: Duration) -> Option<T
     (now < due && !clock_was_set_back).then_some(due)
 }
 
-/// The back-off of an ended attempt does not count any more: there was none yet, the image is another one
+/// The back-off of an ended attempt does not count any more: there was none yet, the image or the resources are others
 /// (Kubernetes `GetBackoffKey`), or the run was a long one.
 fn is_cleared(attempt: &Attempt, exit: &Exit, image: &str) -> bool {
+    match attempt.life.stop.as_ref().map(|stop| stop.why) {
+        Some(StopReason::SpecChanged | StopReason::Resized) => return true,
+        Some(
+            StopReason::LivenessFailed | StopReason::StartupFailed | StopReason::PostStartFailed | StopReason::PodEnds,
+        )
+        | None => {}
+    }
     match attempt.backoff.set_at {
         None => true,
         Some(set_at) => attempt.image != image || exit.finished_at.duration_since(set_at) > RESTART_EXPIRY,

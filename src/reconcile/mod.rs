@@ -20,6 +20,10 @@
 //!                 begin                     act                             outcome
 //! CreateSandbox   address, begin_sandbox    create_sandbox                  sandbox_ready
 //! StartContainer  image, begin_attempt      start_container                 (record finds it)
+//! RunHook         begin_hook                the hook, beside all else       report, whenever it ends
+//! Resize                                    resize_container                resized
+//! BeginStop       begin_stop
+//! GiveUp          gave_up
 //! StopContainer                             stop_container                  (record finds it: the shim writes it down)
 //! KillContainer   begin_kill                kill_container                  (record finds it)
 //! StopSandbox                               stop_sandbox                    remove_sandbox ──▶ sandbox_stopped
@@ -32,6 +36,9 @@
 //! * Saves with nothing acted between them may be one: the controller saves an outcome, the look after it and the next
 //!   begin together. What a crash then finds stored is always something that the simulation, which saves at every arrow,
 //!   finds too. What only prepares (files, directories) may go on while the save does; what acts waits for it.
+//! * A hook is planned again until `report` has recorded its end: one that is under way is left alone, and a plan of
+//!   nothing but such hooks is no reason for another round. Probes run beside all this, as [`probes_due`] says; what they
+//!   come to is folded in by `report` and saved before anything is decided from it.
 //! * `failed` is told `Sandbox` for `CreateSandbox`; `Container` for a container's image, start and stop; `Teardown` for
 //!   `StopSandbox`, `TearDown` and `Forget`. Not told: a start that failed and that the journal has (`record` makes it a
 //!   `StartError`, which has its own back-off), and `KillContainer`, which is due again soon anyway.
@@ -40,6 +47,7 @@
 //! * A finished pod is torn down before it is deleted, and its logs stay: so `Forget` removes what is left, too.
 
 mod backoff;
+mod containers;
 mod life;
 mod outcome;
 mod record;
@@ -71,8 +79,7 @@ use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};
 
 use crate::model::{
-    AttemptState, Backoff, ContainerSpec, Exit, FailedStep, FailureReason, Observed, Plan, PodSpec, RestartPolicy,
-    Sandbox, SandboxState, Step, Timestamp,
+    ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step, Timestamp,
 };
 
 /// What the operator may set.
@@ -95,6 +102,9 @@ impl Default for Limits {
 /// (A kubelet finds out at its next relist, 1 s.)
 const SANDBOX_SPACING: Duration = Duration::from_secs(1);
 
+/// Kubernetes `pkg/kubelet/active_deadline.go`.
+const PAST_DEADLINE: &str = "Pod was active on the node longer than the specified deadline";
+
 /// What to do next.
 pub fn reconcile(now: Timestamp, desired: &PodSpec, observed: &Observed, limits: &Limits) -> Plan {
     let mut planner = Planner {
@@ -105,27 +115,41 @@ pub fn reconcile(now: Timestamp, desired: &PodSpec, observed: &Observed, limits:
         plan: Plan::default(),
     };
     match desired.deletion {
-        Some(deletion) => planner.delete(deletion),
+        Some(_) => planner.delete(),
         None if observed.torn_down => {}
         None if is_finished(desired, observed) => planner.end(),
+        None if planner.is_past_deadline() => planner.step(Step::GiveUp {
+            reason: GivenUpReason::DeadlineExceeded,
+            message: PAST_DEADLINE.to_owned(),
+        }),
         None => planner.run(),
     }
     planner.plan
 }
 
-/// Nothing of this pod will ever be started again: every container is done, or the sandbox of a pod that must never
-/// restart anything is dead (Kubernetes `kuberuntime_manager.go computePodActions`).
+/// Nothing of this pod will ever be started again: it was given up, every regular container is done, an init container
+/// has failed for good, or the sandbox of a pod that must never restart anything is dead (Kubernetes
+/// `kuberuntime_manager.go computePodActions`). Sidecars and ephemeral containers decide nothing.
 pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
-    let all_done = desired.containers.iter().all(|container| {
-        let newest = observed.newest(&container.name);
-        let ended = newest.and_then(|newest| newest.exit().map(|exit| (newest, exit)));
-        ended.is_some_and(|(newest, exit)| is_done(policy(desired, container), newest, exit))
-    });
+    let done = |container: &ContainerSpec| {
+        let newest = observed.newest(&container.name)?;
+        let exit = newest.exit()?;
+        is_done(policy(desired, container), newest, exit).then_some(exit)
+    };
+    let all_done = desired.containers.iter().all(|container| done(container).is_some());
+    let init_failed = desired
+        .init_containers
+        .iter()
+        .filter(|container| !container.is_sidecar())
+        .any(|container| done(container).is_some_and(|exit| !exit.status.is_success()));
     let sandbox_is_over = observed.sandbox.as_ref().is_some_and(|sandbox| match &sandbox.state {
         SandboxState::Creating | SandboxState::Ready { .. } => false,
         SandboxState::Dead { .. } | SandboxState::Stopped { .. } => true,
     });
-    all_done || (desired.restart_policy == RestartPolicy::Never && sandbox_is_over && !observed.attempts.is_empty())
+    observed.given_up.is_some()
+        || all_done
+        || init_failed
+        || (desired.restart_policy == RestartPolicy::Never && sandbox_is_over && !observed.attempts.is_empty())
 }
 
 /// A plan in the making.
@@ -138,6 +162,19 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Whether the pod was active for longer than it may; if not, look again when it will be. A clock that was set back
+    /// makes it wait longer: it never ends a pod too early.
+    fn is_past_deadline(&mut self) -> bool {
+        let (Some(deadline), Some(started_at)) = (self.desired.active_deadline, self.observed.started_at) else {
+            return false;
+        };
+        let due = backoff::after(started_at, deadline);
+        if self.now < due {
+            self.wake(due);
+        }
+        self.now >= due
+    }
+
     /// Look again at `at`, or sooner.
     fn wake(&mut self, at: Timestamp) {
         self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |known| known.min(at)));
@@ -172,11 +209,7 @@ impl Planner<'_> {
         };
         match &sandbox.state {
             SandboxState::Creating => self.create_sandbox(sandbox.attempt),
-            SandboxState::Ready { .. } => {
-                for container in &self.desired.containers {
-                    self.run_container(sandbox, container);
-                }
-            }
+            SandboxState::Ready { .. } => self.run_containers(sandbox),
             SandboxState::Dead { .. } => self.stop_sandbox(sandbox.attempt),
             SandboxState::Stopped { .. } => {
                 if !self.rests(backoff::wait(self.now, sandbox.created_at, SANDBOX_SPACING)) {
@@ -189,52 +222,6 @@ impl Planner<'_> {
     fn create_sandbox(&mut self, attempt: u32) {
         if !self.rests_after_failure(&FailedStep::Sandbox) {
             self.step(Step::CreateSandbox { attempt });
-        }
-    }
-
-    fn run_container(&mut self, sandbox: &Sandbox, container: &ContainerSpec) {
-        let (attempt, backoff) = match self.observed.newest(&container.name) {
-            None => (0, Backoff::default()),
-            Some(newest) => match &newest.state {
-                AttemptState::Running { .. } => return,
-                AttemptState::Starting if newest.sandbox != sandbox.attempt => return,
-                AttemptState::Starting => (newest.attempt, newest.backoff),
-                AttemptState::Exited(exit) => {
-                    if is_done(policy(self.desired, container), newest, exit) {
-                        return;
-                    }
-                    let cap = self.limits.max_backoff;
-                    if self.rests(restart_due(self.now, newest, exit, &container.image, cap)) {
-                        return;
-                    }
-                    (
-                        newest.attempt.saturating_add(1),
-                        backoff::next(self.now, newest, exit, &container.image, cap),
-                    )
-                }
-            },
-        };
-        let step = FailedStep::Container(container.name.clone());
-        if self.rests_after_failure(&step) {
-            self.wake_for_pull_status(&step);
-            return;
-        }
-        let container = container.name.clone();
-        self.step(Step::StartContainer {
-            container,
-            attempt,
-            sandbox: sandbox.attempt,
-            backoff,
-        });
-    }
-
-    /// `ErrImagePull` becomes `ImagePullBackOff` with nothing but time: look again then, so that the status says it.
-    fn wake_for_pull_status(&mut self, step: &FailedStep) {
-        let Some(failure) = self.observed.failure(step) else {
-            return;
-        };
-        if failure.reason == FailureReason::ErrImagePull {
-            self.rests(backoff::pull_error_shown_until(self.now, failure));
         }
     }
 }

@@ -171,9 +171,9 @@ pub fn gave_up(now: Timestamp, observed: &Observed, reason: GivenUpReason, messa
     new
 }
 
-/// After `Resize` was carried out: the attempt has these resources now.
+/// After `Resize` was carried out: the attempt has these resources now, and the container's failures are forgotten.
 pub fn resized(observed: &Observed, container: &str, attempt: u32, resources: &Resources) -> Observed {
-    let mut new = observed.clone();
+    let mut new = succeeded(observed, &FailedStep::Container(container.to_owned()));
     if let Some(live) = live(&mut new, container, attempt) {
         live.life.resources = Some(resources.clone());
     }

@@ -8,7 +8,7 @@
 
 use crate::model::{
     Attempt, AttemptLife, AttemptState, Backoff, ContainerPhase, ContainerSnapshot, Exit, ExitStatus, FailedStep,
-    InfraSnapshot, Observed, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, Snapshot, Timestamp,
+    HookRecord, InfraSnapshot, Observed, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState, Snapshot, Timestamp,
 };
 
 /// So many newest attempts of each container are kept: the newest, the one before (`lastState`), and one more, since
@@ -220,14 +220,20 @@ fn lost(now: Timestamp, started_at: Option<Timestamp>, why: &str) -> Exit {
     }
 }
 
-/// Signals that were sent. Their times are dated back when they lie ahead: they start timers, and the clock may have
-/// been set back.
+/// Signals that were sent, and what else starts a timer: dated back when it lies ahead, since the clock may have been set
+/// back.
 fn signals(now: Timestamp, attempt: &mut Attempt, fact: &ContainerSnapshot) {
     attempt.stop_signalled_at = attempt
         .stop_signalled_at
         .or(fact.stop_signalled_at)
         .map(|at| at.min(now));
     attempt.killed_at = attempt.killed_at.or(fact.killed_at).map(|at| at.min(now));
+    if let Some(stop) = &mut attempt.life.stop {
+        stop.asked_at = stop.asked_at.min(now);
+    }
+    if let HookRecord::Begun { at } = &mut attempt.life.pre_stop {
+        *at = (*at).min(now);
+    }
 }
 
 /// Attempts that a shim knows and the record lacks: the store was put back to an older state.
