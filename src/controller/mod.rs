@@ -10,6 +10,8 @@ mod life;
 mod pass;
 mod queue;
 mod telling;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -130,7 +130,7 @@ impl<R: Runtime> Pass<R> {
         Ok(Some(self.now()))
     }
 
-    async fn round(
+    pub(super) async fn round(
         &self,
         desired: &PodSpec,
         previous: Option<PodStatus>,
@@ -557,7 +557,7 @@ impl<R: Runtime> Pass<R> {
     }
 }
 
-enum Round {
+pub(super) enum Round {
     Again,
     Wait(Option<Timestamp>),
     Forgotten,

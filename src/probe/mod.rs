@@ -17,6 +17,10 @@ mod action;
 mod exec;
 mod grpc;
 mod http;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod words;
 mod worker;
 
