@@ -32,6 +32,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["model", "admit", "reconcile", "status", "store", "runtime", "event"],
     ),
     ("garbage", &["model", "admit", "store"]),
+    (
+        "statics",
+        &["model", "admit", "schedule", "status", "linux", "store", "event"],
+    ),
     ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
@@ -64,6 +68,7 @@ const EVERYTHING: &[&str] = &[
     "event",
     "controller",
     "garbage",
+    "statics",
     "node",
     "api",
     "telemetry",
