@@ -32,6 +32,7 @@ use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::runtime::stream::Streams;
 use crate::runtime::{Machine, Parts, Settings, Shims};
+use crate::statics::Statics;
 use crate::status::NodeFacts;
 use crate::store::{Change, Store};
 use crate::volume::Volumes;
@@ -168,6 +169,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         settings: garbage,
     };
+    let statics = config.manifest_dir.clone().map(|directory| Statics {
+        store: store.clone(),
+        recorder: node.recorder.clone(),
+        directory,
+        node_name: config.node_name.clone(),
+        clock,
+    });
     let unix = unix_listener(&config.socket)?;
     let state = ApiState {
         store: store.clone(),
@@ -183,6 +191,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
     let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
+    let statics = statics.map(|statics| tokio::spawn(statics.run(stopped.clone())));
     // What is told while everything else ends is written too.
     let (told, all_told) = watch::channel(false);
     let events = tokio::spawn(events.run(all_told));
@@ -217,6 +226,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     controller.await.context("the controller panicked")?;
     garbage.await.context("the garbage collection panicked")?;
     node.await.context("the keeper of the node panicked")?;
+    if let Some(statics) = statics {
+        statics.await.context("the keeper of static pods panicked")?;
+    }
     told.send_replace(true);
     events.await.context("the keeper of events panicked")?;
     https.await.context("the HTTPS listener panicked")?;

@@ -36,6 +36,7 @@
 //! | | [`probe`] | probes and hooks: what is asked of a container while it runs |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
 //! | | [`node`] | the node's object and Lease; pods that wait to be bound |
+//! | | [`statics`] | pods that a directory of manifests asks for |
 //! | | [`event`] | what happened, told for people and kept for an hour |
 //! | effects | [`runtime`] | what can be done to the machine for a pod |
 //! | | [`image`], [`network`], [`volume`] | content store; bridge and addresses; what a pod mounts |
@@ -65,6 +66,7 @@ pub mod reconcile;
 pub mod runtime;
 pub mod schedule;
 pub mod shim;
+pub mod statics;
 pub mod status;
 pub mod store;
 pub mod telemetry;

@@ -42,6 +42,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("garbage", &["model", "admit", "store"]),
+    (
+        "statics",
+        &["model", "admit", "schedule", "status", "linux", "store", "event"],
+    ),
     ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
@@ -75,6 +79,7 @@ const EVERYTHING: &[&str] = &[
     "probe",
     "controller",
     "garbage",
+    "statics",
     "node",
     "api",
     "telemetry",

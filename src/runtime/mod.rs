@@ -6,7 +6,9 @@
 
 pub mod insecure_tls;
 mod journal;
+mod last_words;
 mod machine;
+mod resize;
 mod session;
 mod shims;
 pub mod spec;
@@ -85,7 +87,7 @@ pub trait Runtime: Send + Sync + 'static {
         recorded: Recorded,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Send the stop signal of its image (default SIGTERM) to the first process.
+    /// Send its stop signal (its own, else its image's, else SIGTERM) to the first process.
     fn stop_container(
         &self,
         uid: &Uid,
@@ -103,7 +105,7 @@ pub trait Runtime: Send + Sync + 'static {
         attempt: u32,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Give a running attempt other limits, in place. Done already: nothing happens.
+    /// Give a running attempt, and with it the pod's own cgroup, these limits. Ended meanwhile: nothing happens.
     fn resize(
         &self,
         pod: &PodSpec,
@@ -113,7 +115,8 @@ pub trait Runtime: Send + Sync + 'static {
         resources: &Resources,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// The last words of an attempt that has ended, `failed` or not; empty when it left none.
+    /// The last words of an ended attempt, for `terminated.message`; empty when there are none. `failed`: it did not end
+    /// with exit code 0.
     fn termination_message(
         &self,
         pod: &PodSpec,

@@ -26,6 +26,16 @@ pub(super) struct Work {
     pub(super) log: PathBuf,
 }
 
+/// Whose namespaces an attempt joins, by pids in the shim's pid namespace.
+pub(super) struct Joined {
+    pub(super) infra_pid: i32,
+    /// The first process of the container whose processes it sees.
+    pub(super) target: Option<i32>,
+}
+
+/// The name, in an attempt's state directory, of the file that its last words are written to.
+pub(super) const TERMINATION_LOG: &str = "termination-log";
+
 impl Work {
     /// Make the directories, and write down what the shim is to start.
     #[expect(
@@ -39,7 +49,7 @@ impl Work {
         attempt: u32,
         image: &ResolvedImage,
         prepared: &Prepared,
-        infra_pid: i32,
+        joined: &Joined,
         settings: &Settings,
         cgroup_v2: bool,
     ) -> Result<StartContainer, StepError> {
@@ -77,7 +87,7 @@ impl Work {
         }
         // The container's `/` has its mode, whatever the agent's umask is.
         path::make_directory(&upper, 0o755).map_err(|error| step(FailureReason::CreateContainerError, &error))?;
-        let termination_log = self.state.join("termination-log");
+        let termination_log = self.state.join(TERMINATION_LOG);
         if !termination_log.exists() {
             path::write_new(&termination_log, 0o666)
                 .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
@@ -100,7 +110,8 @@ impl Work {
                 additional_gids: user.additional_gids,
             },
             home: &home,
-            infra_pid,
+            infra_pid: joined.infra_pid,
+            target_pid: joined.target,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,
             etc: EtcFiles {
@@ -134,11 +145,21 @@ impl Work {
             log: self.log.clone(),
             stdin: container.stdin,
             stdin_once: container.stdin_once,
-            next_cgroup: (pod.restart_policy != RestartPolicy::Never)
+            target: joined.target.and(container.life.target.clone()),
+            next_cgroup: is_restarted(pod, container)
                 .then(|| spec::cgroups_path(input.cgroup_parent, &container.name, attempt.saturating_add(1)))
                 .map(|path| path.to_string_lossy().into_owned()),
         })
     }
+}
+
+/// Whether another attempt is likely to come at once when this one ends: not after an init container, which has done its
+/// work, nor after an ephemeral one.
+fn is_restarted(pod: &PodSpec, container: &ContainerSpec) -> bool {
+    let policy = container.life.restart_policy.unwrap_or(pod.restart_policy);
+    let in_list = |list: &[ContainerSpec]| list.iter().any(|other| other.name == container.name);
+    policy != RestartPolicy::Never
+        && (in_list(&pod.containers) || (container.is_sidecar() && in_list(&pod.init_containers)))
 }
 
 /// Make what lies beneath every image: the places that every container has something mounted on. What an image brings
@@ -163,7 +184,7 @@ pub(super) fn make_mount_points(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The stop signal that the image asked for, as kept in the container's configuration.
+/// The stop signal that the container or its image asked for, as kept in the container's configuration.
 pub(super) fn stop_signal(config: &Path) -> Option<i32> {
     let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
     host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
 
 use super::output::Outputs;
@@ -125,6 +125,8 @@ pub(super) enum StartError {
     Streams(#[source] io::Error),
     #[error("the container has ended")]
     Ended,
+    #[error("the target container {container} does not run")]
+    NoTarget { container: String },
 }
 
 /// The spec in this file.
@@ -266,6 +268,7 @@ impl Containers {
             log,
             stdin,
             stdin_once,
+            target: joined,
             next_cgroup,
         } = start;
         let Overlay {
@@ -280,6 +283,9 @@ impl Containers {
             cgroup,
         });
         let spec = read_spec(&config_path)?;
+        if let Some(joined) = joined {
+            self.check_target(joined, &spec)?;
+        }
         let linux = spec.linux().as_ref();
         let cgroup = linux
             .and_then(|linux| linux.cgroups_path().as_ref())
@@ -361,6 +367,25 @@ impl Containers {
         };
         self.live.insert(pid, live);
         Ok(())
+    }
+
+    /// Nobody has waited for a container's first process, so that its pid names it and nothing else.
+    fn check_target(&self, container: String, spec: &Spec) -> Result<(), StartError> {
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let pid = namespaces
+            .into_iter()
+            .flatten()
+            .find(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+        let path = pid.and_then(|namespace| namespace.path().as_deref());
+        let is_joined = |(pid, live): (&i32, &Live)| {
+            let own = format!("/proc/{pid}/ns/pid");
+            live.container == container && matches!(live.stage, Stage::Running) && path == Some(Path::new(&own))
+        };
+        if self.live.iter().any(is_joined) {
+            Ok(())
+        } else {
+            Err(StartError::NoTarget { container })
+        }
     }
 
     /// The container of this name, if it runs.

@@ -173,6 +173,10 @@ pub struct StartContainer {
     /// The first session that was attached to stdin closes it for good when it ends.
     #[serde(default)]
     pub stdin_once: bool,
+    /// The container whose pid namespace the spec names by the path `/proc/<pid>/ns/pid`: nothing is started unless that
+    /// is its first process. A shim that does not know this field joins whatever has that pid.
+    #[serde(default)]
+    pub target: Option<String>,
     /// The cgroup of the attempt after this one, if it is likely to come at once when this one ends: then it is made
     /// while the agent decides.
     #[serde(default)]
@@ -318,6 +322,6 @@ mod tests {
         let RequestBody::Start(start) = request.body else {
             panic!("{request:?}")
         };
-        assert!(start.stdin && !start.stdin_once);
+        assert!(start.stdin && !start.stdin_once && start.target.is_none());
     }
 }
