@@ -28,8 +28,11 @@ use crate::linux::{privilege, process};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
+use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
+use crate::runtime::stream::Streams;
 use crate::runtime::{Machine, Parts, Settings, Shims};
+use crate::statics::Statics;
 use crate::status::NodeFacts;
 use crate::store::{Change, Store};
 use crate::volume::Volumes;
@@ -73,7 +76,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let pool = network.pool();
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();
-    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint));
+    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
@@ -115,9 +118,18 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         facts: Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?,
         clock,
     };
+    let streams: Arc<dyn Streams> = machine.clone();
+    let probes = Probes::new(probe::Parts {
+        streams: Arc::clone(&streams),
+        hints: hint,
+        recorder: recorder.clone(),
+        node_ip: IpAddr::V4(host_ip),
+        clock,
+    });
     let controller = Controller {
         store: store.clone(),
         runtime: Arc::clone(&machine),
+        probes,
         limits: Limits {
             max_backoff: config.max_restart_backoff,
         },
@@ -157,13 +169,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         settings: garbage,
     };
+    let statics = config.manifest_dir.clone().map(|directory| Statics {
+        store: store.clone(),
+        recorder: node.recorder.clone(),
+        directory,
+        node_name: config.node_name.clone(),
+        clock,
+    });
     let unix = unix_listener(&config.socket)?;
     let state = ApiState {
         store: store.clone(),
         node_name: config.node_name.clone(),
         log_dir: config.log_dir.clone(),
         ready: readiness.clone(),
-        streams: machine,
+        streams,
         streaming_idle_timeout: config.streaming_idle_timeout,
         clock,
     };
@@ -172,6 +191,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
     let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
+    let statics = statics.map(|statics| tokio::spawn(statics.run(stopped.clone())));
     // What is told while everything else ends is written too.
     let (told, all_told) = watch::channel(false);
     let events = tokio::spawn(events.run(all_told));
@@ -206,6 +226,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     controller.await.context("the controller panicked")?;
     garbage.await.context("the garbage collection panicked")?;
     node.await.context("the keeper of the node panicked")?;
+    if let Some(statics) = statics {
+        statics.await.context("the keeper of static pods panicked")?;
+    }
     told.send_replace(true);
     events.await.context("the keeper of events panicked")?;
     https.await.context("the HTTPS listener panicked")?;

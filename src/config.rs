@@ -40,6 +40,9 @@ pub struct Settings {
     /// The name of the node in the API [default: the host's name]
     #[arg(long, env = "PODD_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Manifests of static pods: YAML or JSON, one pod in each file [default: none]
+    #[arg(long, env = "PODD_MANIFEST_DIR", value_name = "DIR")]
+    pub manifest_dir: Option<PathBuf>,
     /// The longest wait before a failing container is started again, 1s to 300s [default: 300s]
     #[arg(long, env = "PODD_MAX_RESTART_BACKOFF", value_name = "DURATION")]
     pub max_restart_backoff: Option<String>,
@@ -62,6 +65,7 @@ impl Settings {
             bridge,
             cgroup_root,
             node_name,
+            manifest_dir,
             max_restart_backoff,
             streaming_idle_timeout,
         } = self;
@@ -75,6 +79,7 @@ impl Settings {
             bridge: bridge.or(below.bridge),
             cgroup_root: cgroup_root.or(below.cgroup_root),
             node_name: node_name.or(below.node_name),
+            manifest_dir: manifest_dir.or(below.manifest_dir),
             max_restart_backoff: max_restart_backoff.or(below.max_restart_backoff),
             streaming_idle_timeout: streaming_idle_timeout.or(below.streaming_idle_timeout),
         }
@@ -105,6 +110,8 @@ pub struct Config {
     pub bridge: String,
     pub cgroup_root: String,
     pub node_name: String,
+    /// `None`: no static pods.
+    pub manifest_dir: Option<PathBuf>,
     pub max_restart_backoff: Duration,
     /// [`Duration::MAX`]: for ever.
     pub streaming_idle_timeout: Duration,
@@ -133,6 +140,7 @@ impl Config {
             bridge,
             cgroup_root,
             node_name,
+            manifest_dir,
             max_restart_backoff,
             streaming_idle_timeout,
         } = settings;
@@ -182,6 +190,7 @@ impl Config {
                 "an RFC 1123 subdomain: lower-case letters, digits, '-' and '.', at most 253 characters",
             ));
         }
+        let manifest_dir = manifest_dir.map(|dir| absolute("manifest-dir", dir)).transpose()?;
         let max_restart_backoff = match max_restart_backoff {
             None => Duration::from_mins(5),
             Some(text) => parse_duration(&text)
@@ -219,6 +228,7 @@ impl Config {
             bridge,
             cgroup_root,
             node_name,
+            manifest_dir,
             max_restart_backoff,
             streaming_idle_timeout,
         })

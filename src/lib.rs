@@ -33,8 +33,10 @@
 //! | top | [`agent`], [`cli`], [`config`], [`telemetry`] | everything put together; what is said to it |
 //! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
 //! | drivers | [`controller`] | the loop and its queue |
+//! | | [`probe`] | probes and hooks: what is asked of a container while it runs |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
 //! | | [`node`] | the node's object and Lease; pods that wait to be bound |
+//! | | [`statics`] | pods that a directory of manifests asks for |
 //! | | [`event`] | what happened, told for people and kept for an hour |
 //! | effects | [`runtime`] | what can be done to the machine for a pod |
 //! | | [`image`], [`network`], [`volume`] | content store; bridge and addresses; what a pod mounts |
@@ -59,10 +61,12 @@ pub mod linux;
 pub mod model;
 pub mod network;
 pub mod node;
+pub mod probe;
 pub mod reconcile;
 pub mod runtime;
 pub mod schedule;
 pub mod shim;
+pub mod statics;
 pub mod status;
 pub mod store;
 pub mod telemetry;

@@ -27,11 +27,25 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runtime", &["model", "linux", "shim", "image", "network", "volume"]),
     // Drivers, and what they tell.
     ("event", &["model", "store"]),
+    ("probe", &["model", "reconcile", "runtime", "event"]),
     (
         "controller",
-        &["model", "admit", "reconcile", "status", "store", "runtime", "event"],
+        &[
+            "model",
+            "admit",
+            "reconcile",
+            "status",
+            "store",
+            "runtime",
+            "event",
+            "probe",
+        ],
     ),
     ("garbage", &["model", "admit", "store"]),
+    (
+        "statics",
+        &["model", "admit", "schedule", "status", "linux", "store", "event"],
+    ),
     ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
@@ -62,8 +76,10 @@ const EVERYTHING: &[&str] = &[
     "image",
     "runtime",
     "event",
+    "probe",
     "controller",
     "garbage",
+    "statics",
     "node",
     "api",
     "telemetry",

@@ -1,14 +1,17 @@
 //! The loop: for each pod that something happened to, observe, record, decide, act, look again.
 //!
-//! Goes in: hints (a pod was written, a journal grew, a timer is due). Comes out: steps carried out by the runtime,
+//! Goes in: hints (a pod was written, a journal grew, a probe or a hook has reported, a timer is due). Comes out: steps carried out by the runtime,
 //! records and statuses in the store, and events. Pods of no node or of another one are let be.
 //!
 //! **Invariant:** nothing is decided here and nothing is remembered here: `reconcile` decides, from what the store has.
 //! A pod is looked at by one task at a time. When observing or storing fails, nothing is planned.
 
+mod life;
 mod pass;
 mod queue;
 mod telling;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -20,6 +23,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::event::Recorder;
 use crate::model::{Timestamp, Uid};
+use crate::probe::Probes;
 use crate::reconcile::Limits;
 use crate::runtime::Runtime;
 use crate::status::NodeFacts;
@@ -41,6 +45,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Controller<R> {
     pub store: Store,
     pub runtime: Arc<R>,
+    /// What asks running containers, and runs their hooks.
+    pub probes: Probes,
     pub limits: Limits,
     pub node: NodeFacts,
     pub boot_id: String,

@@ -15,7 +15,8 @@ use super::telling::Telling;
 use super::{Controller, POD};
 use crate::admit::{self, ModelError};
 use crate::model::{
-    Attempt, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Snapshot, Step, Timestamp, Uid,
+    Attempt, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Resources, Snapshot, Step,
+    Timestamp, Uid,
 };
 use crate::reconcile::{self, reconcile};
 use crate::runtime::{LogDirName, ObserveError, Recorded, Runtime, StepError};
@@ -43,8 +44,8 @@ pub(super) enum PassError {
 }
 
 pub(super) struct Pass<R> {
-    controller: Arc<Controller<R>>,
-    uid: Uid,
+    pub(super) controller: Arc<Controller<R>>,
+    pub(super) uid: Uid,
 }
 
 /// A container start whose image is known.
@@ -56,9 +57,11 @@ struct Start<'a> {
 }
 
 /// What is known of the pod, and how much of it is stored.
-struct Record {
-    stored: Observed,
-    observed: Observed,
+pub(super) struct Record {
+    pub(super) stored: Observed,
+    pub(super) observed: Observed,
+    /// How many of the reports that wait are in `observed`, and not yet in what is stored.
+    pub(super) heard: usize,
 }
 
 /// What became of a step.
@@ -69,6 +72,7 @@ enum Outcome {
     /// A start that the shim says it could not carry out; the journal should say so too.
     NotExecuted(String, u32, StepError),
     SandboxReady(u32),
+    Resized(String, u32, Resources),
     /// To be removed and recorded as stopped, once every end in it is recorded.
     SandboxStopped(u32),
     TornDown,
@@ -96,9 +100,11 @@ impl<R: Runtime> Pass<R> {
         let mut record = Record {
             observed: self.recorded(&stored, &snapshot),
             stored,
+            heard: 0,
         };
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let Some(found) = object? else {
+                self.controller.probes.forget(&self.uid);
                 return self.remove_orphan().await;
             };
             let (pod, previous) = wire(&found)?;
@@ -107,6 +113,9 @@ impl<R: Runtime> Pass<R> {
                 return self.leave(&pod).await;
             }
             let desired = admit::to_model(&pod)?;
+            if round == 0 {
+                self.last_words(&desired, &mut record).await;
+            }
             match self
                 .round(&desired, previous, found.resource_version, &mut record)
                 .await?
@@ -121,21 +130,24 @@ impl<R: Runtime> Pass<R> {
         Ok(Some(self.now()))
     }
 
-    async fn round(
+    pub(super) async fn round(
         &self,
         desired: &PodSpec,
         previous: Option<PodStatus>,
         version: u64,
         record: &mut Record,
     ) -> Result<Round, PassError> {
+        self.hear(desired, record);
         let now = self.now();
         let telling = self.telling(desired);
-        let plan = reconcile(now, desired, &record.observed, &self.controller.limits);
+        let mut plan = reconcile(now, desired, &record.observed, &self.controller.limits);
+        plan.steps.retain(|step| !self.is_under_way(step));
         let told = status(now, &self.controller.node, desired, &record.observed, previous.as_ref());
         telling.waits(previous.as_ref(), &told);
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
             self.save(record).await?;
+            self.controller.probes.watch(desired, &record.observed);
             return Ok(if self.report(version, told).await? {
                 Round::Wait(plan.wake_at)
             } else {
@@ -166,7 +178,13 @@ impl<R: Runtime> Pass<R> {
             .map(|start| self.start(desired, start, address, recorded.clone()));
         let (saved, acts, starts) = tokio::join!(saved_and_told, join_all(acts), join_all(starts));
         saved?;
-        self.settle(desired, acts.into_iter().chain(starts), record).await
+        let round = self.settle(desired, acts.into_iter().chain(starts), record).await?;
+        match round {
+            // What was started is probed, whatever else there is to do.
+            Round::Again | Round::Wait(_) => self.controller.probes.watch(desired, &record.observed),
+            Round::Forgotten => self.controller.probes.forget(&self.uid),
+        }
+        Ok(round)
     }
 
     /// Write the status over the version it was made from. False: somebody wrote meanwhile, perhaps a condition that
@@ -204,6 +222,7 @@ impl<R: Runtime> Pass<R> {
     ) -> Result<Round, PassError> {
         let runtime = &self.controller.runtime;
         record.observed = self.recorded(&record.observed, &runtime.observe(&self.uid).await?);
+        self.last_words(desired, record).await;
         let mut round = Round::Again;
         for outcome in outcomes {
             let observed = &mut record.observed;
@@ -219,6 +238,9 @@ impl<R: Runtime> Pass<R> {
                 }
                 Outcome::SandboxReady(attempt) => {
                     *observed = reconcile::sandbox_ready(self.now(), observed, attempt);
+                }
+                Outcome::Resized(container, attempt, resources) => {
+                    *observed = reconcile::resized(observed, &container, attempt, &resources);
                 }
                 Outcome::SandboxStopped(attempt) => {
                     // Every end in it is saved first: then its journal is of no further use.
@@ -344,8 +366,24 @@ impl<R: Runtime> Pass<R> {
                 Step::KillContainer { container, attempt } => {
                     *observed = reconcile::begin_kill(now, observed, container, *attempt);
                 }
-                Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
-                Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => {}
+                Step::BeginStop {
+                    container,
+                    attempt,
+                    stop,
+                } => *observed = reconcile::begin_stop(now, observed, container, *attempt, stop),
+                Step::RunHook {
+                    container,
+                    attempt,
+                    hook,
+                } => *observed = reconcile::begin_hook(now, observed, container, *attempt, *hook),
+                Step::GiveUp { reason, message } => {
+                    *observed = reconcile::gave_up(now, observed, *reason, message.clone());
+                }
+                Step::Resize { .. }
+                | Step::StopSandbox { .. }
+                | Step::StopContainer { .. }
+                | Step::TearDown
+                | Step::Forget => {}
             }
         }
         Ok(observed.sandbox.as_ref().and_then(|sandbox| sandbox.ip))
@@ -403,8 +441,29 @@ impl<R: Runtime> Pass<R> {
             return Outcome::Observable;
         }
         match step {
-            Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {
+            // These are done once they are recorded.
+            Step::BeginStop { .. } | Step::GiveUp { .. } => Outcome::Observable,
+            Step::RunHook {
+                container,
+                attempt,
+                hook,
+            } => {
+                let probes = &self.controller.probes;
+                probes.begin_hook(desired, observed, container, *attempt, *hook);
                 Outcome::Observable
+            }
+            Step::Resize {
+                container,
+                attempt,
+                resources,
+            } => {
+                let Some(sandbox) = sandbox_of(observed, container, *attempt) else {
+                    return Outcome::Observable;
+                };
+                match runtime.resize(desired, container, *attempt, sandbox, resources).await {
+                    Ok(()) => Outcome::Resized(container.clone(), *attempt, resources.clone()),
+                    Err(error) => Outcome::Failed(FailedStep::Container(container.clone()), error),
+                }
             }
             Step::StartContainer { .. } => Outcome::Observable,
             // Without an address there is nothing to begin with: `begin` has recorded why.
@@ -488,15 +547,17 @@ impl<R: Runtime> Pass<R> {
                 .await?;
             record.stored = record.observed.clone();
         }
+        self.controller.probes.settle(&self.uid, record.heard);
+        record.heard = 0;
         Ok(())
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         (self.controller.clock)()
     }
 }
 
-enum Round {
+pub(super) enum Round {
     Again,
     Wait(Option<Timestamp>),
     Forgotten,

@@ -8,7 +8,10 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use crate::event::{Recorder, Severity, Source, Subject};
-use crate::model::{AttemptState, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, Step};
+use crate::model::{
+    Attempt, AttemptState, ContainerSpec, FailedStep, FailureReason, GivenUpReason, Hook, HookRecord, Observed,
+    PodSpec, RestartPolicy, Step, StopReason,
+};
 use crate::runtime::StepError;
 
 /// Tells of one pod.
@@ -106,29 +109,52 @@ impl Telling<'_> {
                     self.of_pod(Severity::Normal, "SandboxChanged", message.to_owned());
                 }
             }
-            Step::StopContainer { container, attempt } | Step::KillContainer { container, attempt } => {
-                let known = observed
-                    .attempts
-                    .iter()
-                    .find(|known| known.container == *container && known.attempt == *attempt);
-                // One that was signalled already was told of.
-                if known.is_some_and(|known| known.stop_signalled_at.is_none() && known.killed_at.is_none()) {
+            Step::BeginStop {
+                container,
+                attempt,
+                stop,
+            } => {
+                let is_told = |known: &Attempt| known.life.stop.is_some();
+                if named(observed, container, *attempt).is_some_and(|known| !is_told(known)) {
+                    let message = self.why(container, stop.why);
+                    self.of_container(container, Severity::Normal, "Killing", message);
+                }
+            }
+            // Its end begins with the hook.
+            Step::RunHook {
+                container,
+                attempt,
+                hook: Hook::PreStop,
+            }
+            | Step::StopContainer { container, attempt }
+            | Step::KillContainer { container, attempt } => {
+                if named(observed, container, *attempt).is_some_and(is_untold) {
                     self.killing(container);
                 }
             }
             Step::StopSandbox { attempt } => {
                 let running = observed.attempts.iter().filter(|known| {
-                    known.sandbox == *attempt
-                        && matches!(known.state, AttemptState::Running { .. })
-                        && known.stop_signalled_at.is_none()
-                        && known.killed_at.is_none()
+                    known.sandbox == *attempt && matches!(known.state, AttemptState::Running { .. }) && is_untold(known)
                 });
                 for known in running {
                     self.killing(&known.container);
                 }
             }
-            Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
-            Step::StartContainer { .. } | Step::TearDown | Step::Forget => {}
+            Step::GiveUp {
+                reason: GivenUpReason::DeadlineExceeded,
+                message,
+            } => {
+                if observed.given_up.is_none() {
+                    self.of_pod(Severity::Normal, "DeadlineExceeded", message.clone());
+                }
+            }
+            Step::RunHook {
+                hook: Hook::PostStart, ..
+            }
+            | Step::Resize { .. }
+            | Step::StartContainer { .. }
+            | Step::TearDown
+            | Step::Forget => {}
         }
     }
 
@@ -137,12 +163,35 @@ impl Telling<'_> {
         self.of_container(container, Severity::Normal, "Killing", message);
     }
 
+    /// Why a container is stopped before its pod ends, and what comes then.
+    fn why(self, name: &str, why: StopReason) -> String {
+        let policy = self.pod.container(name).and_then(|spec| spec.life.restart_policy);
+        let restarts = policy.unwrap_or(self.pod.restart_policy) != RestartPolicy::Never;
+        let after = if restarts { ", will be restarted" } else { "" };
+        match why {
+            StopReason::LivenessFailed => format!("Container {name} failed liveness probe{after}"),
+            StopReason::StartupFailed => format!("Container {name} failed startup probe{after}"),
+            StopReason::PostStartFailed => "FailedPostStartHook".to_owned(),
+            StopReason::SpecChanged => format!("Container {name} definition changed, will be restarted"),
+            StopReason::Resized => format!("Container {name} resize requires restart"),
+            StopReason::PodEnds => format!("Stopping container {name}"),
+        }
+    }
+
     /// Containers that have begun to wait for another try.
     pub(super) fn waits(self, previous: Option<&PodStatus>, told: &PodStatus) {
-        let containers = |status: &PodStatus| status.container_statuses.clone().unwrap_or_default();
+        let containers = |status: &PodStatus| {
+            let lists = [
+                &status.init_container_statuses,
+                &status.container_statuses,
+                &status.ephemeral_container_statuses,
+            ];
+            let all = lists.into_iter().flatten().flatten();
+            all.cloned().collect::<Vec<ContainerStatus>>()
+        };
         let reason = |status: &ContainerStatus| status.state.as_ref()?.waiting.as_ref()?.reason.clone();
-        let before = previous.map(containers).unwrap_or_default();
-        for container in told.container_statuses.iter().flatten() {
+        let before = previous.map(&containers).unwrap_or_default();
+        for container in &containers(told) {
             let name = &container.name;
             let now = reason(container);
             if now == before.iter().find(|known| known.name == *name).and_then(reason) {
@@ -170,4 +219,17 @@ impl Telling<'_> {
             }
         }
     }
+}
+
+fn named<'a>(observed: &'a Observed, container: &str, attempt: u32) -> Option<&'a Attempt> {
+    let mut attempts = observed.attempts.iter();
+    attempts.find(|known| known.container == container && known.attempt == attempt)
+}
+
+/// Nothing was done yet to end this attempt: what is done now is told.
+fn is_untold(known: &Attempt) -> bool {
+    known.life.stop.is_none()
+        && known.life.pre_stop == HookRecord::NotRun
+        && known.stop_signalled_at.is_none()
+        && known.killed_at.is_none()
 }

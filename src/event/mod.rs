@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::model::{PodSpec, Timestamp};
+use crate::model::{ContainerSpec, PodSpec, Timestamp};
 use crate::store::Store;
 
 pub use keep::Keeper;
@@ -76,7 +76,7 @@ pub struct Subject {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    /// `spec.containers{name}` where it is about one container.
+    /// `spec.containers{name}`, of whichever list it is in, where it is about one container.
     pub field_path: Option<String>,
 }
 
@@ -92,8 +92,16 @@ impl Subject {
     }
 
     pub fn container(pod: &PodSpec, container: &str) -> Self {
+        let is_in = |list: &[ContainerSpec]| list.iter().any(|known| known.name == container);
+        let list = if is_in(&pod.init_containers) {
+            "initContainers"
+        } else if is_in(&pod.ephemeral_containers) {
+            "ephemeralContainers"
+        } else {
+            "containers"
+        };
         Self {
-            field_path: Some(format!("spec.containers{{{container}}}")),
+            field_path: Some(format!("spec.{list}{{{container}}}")),
             ..Self::pod(pod)
         }
     }

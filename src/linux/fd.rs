@@ -20,6 +20,8 @@ use nix::sys::socket::{
 
 /// Flags for open(2): a symbolic link at the end is an error, and a pipe in the place of a file does not make us wait.
 pub const NO_LINK_NO_WAIT: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+/// The same, but a link is followed.
+pub const NO_WAIT: i32 = libc::O_NONBLOCK;
 
 /// A pipe: its reading and its writing end.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

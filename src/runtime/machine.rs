@@ -19,11 +19,15 @@ use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, stop_signal};
 use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
+use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
-use crate::model::{ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Snapshot, Uid};
+use crate::model::{
+    ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
+    Snapshot, TerminationMessagePolicy, Uid,
+};
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
 use crate::volume::{EtcContext, Prepared, Volumes};
@@ -213,7 +217,10 @@ impl Machine {
                 sandbox: 0,
                 image,
                 ip,
-                infra_pid,
+                joined: work::Joined {
+                    infra_pid,
+                    target: None,
+                },
             };
             self.maker.make_ahead(&making, 0).await;
         }
@@ -223,6 +230,54 @@ impl Machine {
         self.shims
             .sandbox_dir(uid, sandbox)
             .join(format!("{container}-{attempt}"))
+    }
+
+    /// `ROOT/pods/<uid>/<container>/<attempt>`: what an attempt writes.
+    fn state_dir(&self, uid: &Uid, container: &str, attempt: u32) -> PathBuf {
+        let pod = self.settings.pods.join(uid.as_str());
+        pod.join(container).join(attempt.to_string())
+    }
+
+    fn log_file(&self, pod: &PodSpec, container: &str, attempt: u32) -> PathBuf {
+        let logs = self.settings.log_dir.join(LogDirName::of(pod).0);
+        logs.join(container).join(format!("{attempt}.log"))
+    }
+
+    /// What runs in this sandbox: the pid of a container's first process, and which attempt it is.
+    async fn running(&self, uid: &Uid, sandbox: u32, container: &str) -> Result<Option<(i32, u32)>, ShimError> {
+        let journal = self.shims.journal(uid, sandbox).await?;
+        let containers = journal.filter(|journal| journal.sandbox.shim_alive);
+        let containers = containers.map(|journal| journal.sandbox.containers).unwrap_or_default();
+        Ok(containers.iter().rev().find_map(|known| match known.phase {
+            ContainerPhase::Running { pid, started_at: _ } if known.container == container => {
+                Some((pid, known.attempt))
+            }
+            ContainerPhase::Running { .. }
+            | ContainerPhase::Starting
+            | ContainerPhase::StartFailed { .. }
+            | ContainerPhase::Exited { .. } => None,
+        }))
+    }
+
+    /// The process whose pid namespace the container joins, if it has a target and its pod does not share one anyway.
+    async fn target(&self, pod: &PodSpec, container: &ContainerSpec, sandbox: u32) -> Result<Option<i32>, StepError> {
+        let Some(target) = container
+            .life
+            .target
+            .as_deref()
+            .filter(|_| !pod.share_process_namespace)
+        else {
+            return Ok(None);
+        };
+        let running = self.running(&pod.uid, sandbox, target).await;
+        match running.map_err(|error| step(FailureReason::CreateContainerError, &error))? {
+            Some((pid, _attempt)) => Ok(Some(pid)),
+            // kubelet `kuberuntime_container.go`, `getTargetID`.
+            None => Err(StepError {
+                reason: FailureReason::CreateContainerConfigError,
+                message: format!("unable to find target container {target}: it does not run"),
+            }),
+        }
     }
 
     async fn signal(
@@ -425,13 +480,14 @@ impl Runtime for Machine {
             reason: FailureReason::CreateContainerError,
             message: error.message,
         })?;
+        let target = self.target(pod, container, sandbox).await?;
         let making = Making {
             pod: pod.clone(),
             container: container.clone(),
             sandbox,
             image: image.clone(),
             ip,
-            infra_pid,
+            joined: work::Joined { infra_pid, target },
         };
         let start = self.maker.make(&making, attempt).await?;
         if !recorded.wait().await {
@@ -468,6 +524,55 @@ impl Runtime for Machine {
         self.signal(uid, sandbox, container, attempt, host::SIGKILL, true).await
     }
 
+    async fn resize(
+        &self,
+        pod: &PodSpec,
+        container: &str,
+        attempt: u32,
+        sandbox: u32,
+        resources: &Resources,
+    ) -> Result<(), StepError> {
+        let failed = |error: &dyn std::error::Error| step(FailureReason::RunContainerError, error);
+        let running = self.running(&pod.uid, sandbox, container).await;
+        if !matches!(running.map_err(|error| failed(&error))?, Some((_, running)) if running == attempt) {
+            return Ok(());
+        }
+        let cgroups = Arc::clone(&self.cgroups);
+        let pod_cgroup = spec::pod_cgroup(&self.settings.cgroup_root, pod);
+        let target = resize::Target {
+            container_cgroup: spec::cgroups_path(&pod_cgroup, container, attempt)
+                .to_string_lossy()
+                .into_owned(),
+            pod_cgroup,
+            container: container.to_owned(),
+            resources: resources.clone(),
+            pod: spec::pod_resources(pod),
+        };
+        blocking("resize a container", move || {
+            resize::resize(&cgroups, &target).map_err(|error| step(FailureReason::RunContainerError, &error))
+        })
+        .await
+    }
+
+    async fn termination_message(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        failed: bool,
+    ) -> String {
+        let file = self
+            .state_dir(&pod.uid, &container.name, attempt)
+            .join(work::TERMINATION_LOG);
+        let fallback = (failed
+            && container.life.termination_message_policy == TerminationMessagePolicy::FallbackToLogsOnError)
+            .then(|| self.log_file(pod, &container.name, attempt));
+        let limit = last_words::limit(pod);
+        let read = tokio::task::spawn_blocking(move || last_words::read(&file, fallback.as_deref(), limit));
+        // A message that cannot be read is none: the end itself must be told all the same.
+        read.await.unwrap_or_default()
+    }
+
     async fn remove_old_attempt(
         &self,
         uid: &Uid,
@@ -475,12 +580,7 @@ impl Runtime for Machine {
         container: &str,
         attempt: u32,
     ) -> Result<(), StepError> {
-        let state = self
-            .settings
-            .pods
-            .join(uid.as_str())
-            .join(container)
-            .join(attempt.to_string());
+        let state = self.state_dir(uid, container, attempt);
         let run = self.container_dir(uid, sandbox, container, attempt);
         blocking("remove an old attempt", move || {
             remove_tree(&state)?;

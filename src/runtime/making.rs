@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::machine::{Settings, blocking, prepare};
 use super::shims::Shims;
-use super::work::Work;
+use super::work::{Joined, Work};
 use super::{LogDirName, StepError};
 use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Uid};
 use crate::shim::protocol::{Ahead, RequestBody, StartContainer};
@@ -51,7 +51,7 @@ pub(super) struct Making {
     pub(super) sandbox: u32,
     pub(super) image: ResolvedImage,
     pub(super) ip: Option<IpAddr>,
-    pub(super) infra_pid: i32,
+    pub(super) joined: Joined,
 }
 
 impl Making {
@@ -90,7 +90,7 @@ impl Maker {
             sandbox,
             image,
             ip,
-            infra_pid,
+            joined,
         } = making;
         let Settings { pods, log_dir, .. } = &*self.settings;
         let work = Work {
@@ -114,7 +114,7 @@ impl Maker {
             attempt,
             image,
             &prepared,
-            *infra_pid,
+            joined,
             &self.settings,
             self.cgroup_v2,
         )

@@ -4,9 +4,12 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+pub mod insecure_tls;
 mod journal;
+mod last_words;
 mod machine;
 mod making;
+mod resize;
 mod session;
 mod shims;
 pub mod spec;
@@ -21,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 pub use machine::{Machine, Parts, Settings};
 pub use shims::{ShimError, Shims};
 
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Snapshot, Uid};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};
 
 /// The word that a step is recorded. What only prepares may come before it; nothing that runs may.
 #[derive(Debug, Clone)]
@@ -85,7 +88,7 @@ pub trait Runtime: Send + Sync + 'static {
         recorded: Recorded,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Send the stop signal of its image (default SIGTERM) to the first process.
+    /// Send its stop signal (its own, else its image's, else SIGTERM) to the first process.
     fn stop_container(
         &self,
         uid: &Uid,
@@ -102,6 +105,26 @@ pub trait Runtime: Send + Sync + 'static {
         container: &str,
         attempt: u32,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Give a running attempt, and with it the pod's own cgroup, these limits. Ended meanwhile: nothing happens.
+    fn resize(
+        &self,
+        pod: &PodSpec,
+        container: &str,
+        attempt: u32,
+        sandbox: u32,
+        resources: &Resources,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// The last words of an ended attempt, for `terminated.message`; empty when there are none. `failed`: it did not end
+    /// with exit code 0.
+    fn termination_message(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        attempt: u32,
+        failed: bool,
+    ) -> impl Future<Output = String> + Send;
 
     /// Remove what an ended attempt wrote to its root file system. Its log stays.
     fn remove_old_attempt(

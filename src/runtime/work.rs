@@ -26,6 +26,17 @@ pub(super) struct Work {
     pub(super) log: PathBuf,
 }
 
+/// Whose namespaces an attempt joins, by pids in the shim's pid namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Joined {
+    pub(super) infra_pid: i32,
+    /// The first process of the container whose processes it sees.
+    pub(super) target: Option<i32>,
+}
+
+/// The name, in an attempt's state directory, of the file that its last words are written to.
+pub(super) const TERMINATION_LOG: &str = "termination-log";
+
 impl Work {
     /// Make the directories, and write down what the shim is to start.
     #[expect(
@@ -39,7 +50,7 @@ impl Work {
         attempt: u32,
         image: &ResolvedImage,
         prepared: &Prepared,
-        infra_pid: i32,
+        joined: &Joined,
         settings: &Settings,
         cgroup_v2: bool,
     ) -> Result<StartContainer, StepError> {
@@ -77,7 +88,7 @@ impl Work {
         }
         // The container's `/` has its mode, whatever the agent's umask is.
         path::make_directory(&upper, 0o755).map_err(|error| step(FailureReason::CreateContainerError, &error))?;
-        let termination_log = self.state.join("termination-log");
+        let termination_log = self.state.join(TERMINATION_LOG);
         if !termination_log.exists() {
             path::write_new(&termination_log, 0o666)
                 .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
@@ -100,7 +111,8 @@ impl Work {
                 additional_gids: user.additional_gids,
             },
             home: &home,
-            infra_pid,
+            infra_pid: joined.infra_pid,
+            target_pid: joined.target,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,
             etc: EtcFiles {
@@ -140,6 +152,7 @@ impl Work {
             log: self.log.clone(),
             stdin: container.stdin,
             stdin_once: container.stdin_once,
+            target: joined.target.and(container.life.target.clone()),
         })
     }
 }
@@ -166,7 +179,7 @@ pub(super) fn make_mount_points(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The stop signal that the image asked for, as kept in the container's configuration.
+/// The stop signal that the container or its image asked for, as kept in the container's configuration.
 pub(super) fn stop_signal(config: &Path) -> Option<i32> {
     let spec: serde_json::Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
     host::signal_number(spec.get("annotations")?.get(STOP_SIGNAL)?.as_str()?)

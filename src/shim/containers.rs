@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
 
 use super::output::Outputs;
@@ -136,6 +136,8 @@ pub(super) enum StartError {
         #[source]
         source: PathError,
     },
+    #[error("the target container {container} does not run")]
+    NoTarget { container: String },
 }
 
 /// A process of a container, held or on its way.
@@ -368,8 +370,12 @@ impl Containers {
             log: _,
             stdin,
             stdin_once: _,
+            target: joined,
         } = start;
         let spec = parse(config, path)?;
+        if let Some(joined) = joined {
+            self.check_target(joined, &spec)?;
+        }
         let linux = spec.linux().as_ref();
         let cgroup = linux
             .and_then(|linux| linux.cgroups_path().as_ref())
@@ -423,6 +429,7 @@ impl Containers {
             log,
             stdin,
             stdin_once,
+            target: _,
         } = start;
         let Made { mut starting, cgroup } = made;
         let pid = starting.pid;
@@ -494,6 +501,27 @@ impl Containers {
             || self.stand_ins.has_cgroup(&cgroup)
             || self.stand_ins.dies_in(&cgroup);
         (!in_use).then_some(cgroup)
+    }
+
+    /// Nobody has waited for a container's first process, so that its pid names it and nothing else.
+    fn check_target(&self, container: &str, spec: &Spec) -> Result<(), StartError> {
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let pid = namespaces
+            .into_iter()
+            .flatten()
+            .find(|namespace| namespace.typ() == LinuxNamespaceType::Pid);
+        let path = pid.and_then(|namespace| namespace.path().as_deref());
+        let is_joined = |(pid, live): (&i32, &Live)| {
+            let own = format!("/proc/{pid}/ns/pid");
+            live.container == container && matches!(live.stage, Stage::Running) && path == Some(Path::new(&own))
+        };
+        if self.live.iter().any(is_joined) {
+            Ok(())
+        } else {
+            Err(StartError::NoTarget {
+                container: container.to_owned(),
+            })
+        }
     }
 
     /// The container of this name, if it runs.

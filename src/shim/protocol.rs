@@ -186,6 +186,10 @@ pub struct StartContainer {
     /// The first session that was attached to stdin closes it for good when it ends.
     #[serde(default)]
     pub stdin_once: bool,
+    /// The container whose pid namespace the spec names by the path `/proc/<pid>/ns/pid`: nothing is started unless that
+    /// is its first process. A shim that does not know this field joins whatever has that pid.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// The container's root: mounted by the container itself, inside its own mount namespace, so that the host never has
@@ -327,6 +331,6 @@ mod tests {
         let RequestBody::Start(start) = request.body else {
             panic!("{request:?}")
         };
-        assert!(start.stdin && !start.stdin_once);
+        assert!(start.stdin && !start.stdin_once && start.target.is_none());
     }
 }

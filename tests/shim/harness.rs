@@ -330,6 +330,7 @@ impl Sandbox {
             log: self.log_path(container, attempt),
             stdin: false,
             stdin_once: false,
+            target: None,
         }
     }
 

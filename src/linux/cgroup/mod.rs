@@ -20,6 +20,7 @@ mod kill;
 mod resources;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,6 +28,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+
+pub use usage::Limits;
 
 /// Controllers podd makes cgroups for in v1.
 const V1_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer"];

@@ -269,6 +269,46 @@ fn v2_writes_limits_as_the_kernel_reads_them() {
 }
 
 #[test]
+fn limits_and_use_are_read_in_both_layouts() {
+    let v1 = Fake::v1();
+    for (file, text) in [
+        ("cpu,cpuacct/pod/cpu.cfs_quota_us", "25000\n"),
+        ("cpu,cpuacct/pod/cpu.cfs_period_us", "50000\n"),
+        ("memory/pod/memory.limit_in_bytes", "4096\n"),
+        ("memory/pod/memory.usage_in_bytes", "1234\n"),
+        ("cpu,cpuacct/free/cpu.cfs_quota_us", "-1\n"),
+        ("cpu,cpuacct/free/cpu.cfs_period_us", "100000\n"),
+        ("memory/free/memory.limit_in_bytes", "9223372036854771712\n"),
+    ] {
+        v1.put(file, text);
+    }
+    let v2 = Fake::v2();
+    for (file, text) in [
+        ("pod/cpu.max", "25000 50000\n"),
+        ("pod/memory.max", "4096\n"),
+        ("pod/memory.current", "1234\n"),
+        ("free/cpu.max", "max 100000\n"),
+        ("free/memory.max", "max\n"),
+    ] {
+        v2.put(file, text);
+    }
+    for cgroups in [v1.cgroups(), v2.cgroups()] {
+        let limited = Limits {
+            cpu_quota: Some(50_000),
+            memory: Some(4096),
+        };
+        let free = Limits {
+            cpu_quota: None,
+            memory: None,
+        };
+        assert_eq!(cgroups.limits("pod").unwrap(), limited);
+        assert_eq!(cgroups.memory_usage("pod").unwrap(), Some(1234));
+        assert_eq!(cgroups.limits("free").unwrap(), free);
+        assert!(matches!(cgroups.limits("gone"), Err(CgroupError::Read { .. })));
+    }
+}
+
+#[test]
 fn shares_become_weights_as_in_runc() {
     // From the table of opencontainers/cgroups' own test.
     let cases = [

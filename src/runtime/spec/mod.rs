@@ -22,6 +22,7 @@ use crate::model::{ContainerSpec, PodSpec, ResolvedImage, SeccompProfile};
 use crate::shim::protocol::SubPath;
 
 pub use process::environment;
+pub(super) use resources::limits;
 pub use resources::{oom_score_adj, pod_cgroup, pod_resources};
 
 /// The version of the OCI runtime spec that the result is written in.
@@ -61,6 +62,8 @@ pub struct SpecInput<'a> {
     pub home: &'a str,
     /// In the shim's pid namespace. Its namespaces are joined as `/proc/<pid>/ns/...`.
     pub infra_pid: i32,
+    /// The first process of another container, whose pid namespace is joined where the pod does not share one.
+    pub target_pid: Option<i32>,
     /// The pod's cgroup, relative to each hierarchy's root: [`pod_cgroup`].
     pub cgroup_parent: &'a str,
     /// The pod's volumes by name, and where on the machine each lies.
@@ -184,7 +187,8 @@ pub(super) fn cgroups_path(pod_cgroup: &str, container: &str, attempt: u32) -> P
     Path::new("/").join(pod_cgroup).join(format!("{container}-{attempt}"))
 }
 
-/// Infra's namespaces, and a mount namespace of its own; a pid namespace of its own unless the pod shares one; a cgroup
+/// Infra's namespaces, and a mount namespace of its own; a pid namespace of its own unless the pod shares one or another
+/// container's is joined (CRI `NamespaceMode`: POD before TARGET before CONTAINER); a cgroup
 /// namespace of its own unless it is privileged (Kubernetes KEP 2254: privileged containers see the host's).
 fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     let namespace = |kind: LinuxNamespaceType, path: Option<PathBuf>| {
@@ -196,7 +200,9 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     let pid = if input.pod.share_process_namespace {
         infra("pid")
     } else {
-        None
+        input
+            .target_pid
+            .map(|target| PathBuf::from(format!("/proc/{target}/ns/pid")))
     };
     let mut all = vec![
         namespace(LinuxNamespaceType::Pid, pid),
@@ -232,8 +238,11 @@ fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
         ("io.kubernetes.pod.uid".to_owned(), pod.uid.0.clone()),
         ("io.kubernetes.container.name".to_owned(), input.container.name.clone()),
     ]);
-    if !input.image.config.stop_signal.is_empty() {
-        annotations.insert(STOP_SIGNAL.to_owned(), input.image.config.stop_signal.clone());
+    // The pod's own word wins (kubelet: `lifecycle.stopSignal` becomes the CRI's `stop_signal`).
+    let own = input.container.life.stop_signal.as_ref();
+    let signal = own.unwrap_or(&input.image.config.stop_signal);
+    if !signal.is_empty() {
+        annotations.insert(STOP_SIGNAL.to_owned(), signal.clone());
     }
     annotations
 }

@@ -28,31 +28,67 @@ pub fn pod_cgroup(root: &str, pod: &PodSpec) -> String {
     }
 }
 
-/// Limits of the pod's own cgroup: shares for what the containers request together, and cpu and memory limits where every
+/// Limits of the pod's own cgroup: shares for what the pod requests in all, and cpu and memory limits where every
 /// container has one (kubelet `cm/helpers_linux.go`, `ResourceConfigForPod`). Processes are limited by container.
 pub fn pod_resources(pod: &PodSpec) -> PodResources {
-    let all = || pod.containers.iter().map(|container| &container.resources);
-    let cpu_request = all().map(|r| cpu_request(r).unwrap_or(0)).fold(0, u64::saturating_add);
-    let cpu_limit: Option<u64> = all().map(|r| r.cpu_limit_milli).sum();
-    let memory_limit: Option<u64> = all().map(|r| r.memory_limit).sum();
+    let every = |get: fn(&Resources) -> Option<u64>| {
+        pod.containers
+            .iter()
+            .chain(&pod.init_containers)
+            .all(|container| get(&container.resources).is_some_and(|limit| limit > 0))
+    };
+    let cpu_limit = |r: &Resources| r.cpu_limit_milli;
+    let memory_limit = |r: &Resources| r.memory_limit;
     PodResources {
-        cpu_shares: Some(shares(cpu_request)),
-        cpu_quota: cpu_limit.and_then(quota),
-        memory_limit: memory_limit.and_then(limit),
+        cpu_shares: Some(shares(at_most_at_once(pod, cpu_request))),
+        cpu_quota: every(cpu_limit)
+            .then(|| quota(at_most_at_once(pod, cpu_limit)))
+            .flatten(),
+        memory_limit: every(memory_limit)
+            .then(|| limit(at_most_at_once(pod, memory_limit)))
+            .flatten(),
         pids_limit: None,
     }
 }
 
+/// What the pod's containers may have together at any moment (`component-helpers/resource/helpers.go`, `PodRequests`):
+/// init containers run one after the other, each beside the sidecars before it; then the others beside all sidecars.
+fn at_most_at_once(pod: &PodSpec, get: fn(&Resources) -> Option<u64>) -> u64 {
+    let of = |container: &ContainerSpec| get(&container.resources).unwrap_or(0);
+    let (mut sidecars, mut most) = (0_u64, 0_u64);
+    for container in &pod.init_containers {
+        let now = sidecars.saturating_add(of(container));
+        if container.is_sidecar() {
+            sidecars = now;
+        }
+        most = most.max(now);
+    }
+    pod.containers
+        .iter()
+        .map(of)
+        .fold(sidecars, u64::saturating_add)
+        .max(most)
+}
+
 /// kubelet `GetContainerOOMScoreAdjust`: Guaranteed -997, `BestEffort` 1000, Burstable the less the more of the machine's
-/// memory is requested, but never as low as Guaranteed nor as high as `BestEffort`. `memory` is the machine's, in bytes.
+/// memory is requested, but never as low as Guaranteed nor as high as `BestEffort`. A sidecar is not killed before the
+/// containers that it serves: it gets no more than what the least request among those gives. `memory` is the machine's,
+/// in bytes.
 pub fn oom_score_adj(pod: &PodSpec, container: &ContainerSpec, memory: u64) -> i32 {
+    let request = |container: &ContainerSpec| {
+        let resources = &container.resources;
+        resources.memory_request.or(resources.memory_limit).unwrap_or(0)
+    };
     match pod.qos_class() {
         QosClass::Guaranteed => GUARANTEED_OOM_SCORE,
         QosClass::BestEffort => BEST_EFFORT_OOM_SCORE,
         QosClass::Burstable => {
-            let resources = &container.resources;
-            let request = resources.memory_request.or(resources.memory_limit).unwrap_or(0);
-            let share = (u128::from(request) * 1_000)
+            let own = request(container);
+            let is_sidecar =
+                container.is_sidecar() && pod.init_containers.iter().any(|init| init.name == container.name);
+            let least = pod.containers.iter().map(request).min().filter(|_| is_sidecar);
+            let counted = own.max(least.unwrap_or(0));
+            let share = (u128::from(counted) * 1_000)
                 .checked_div(u128::from(memory))
                 .unwrap_or(0);
             let share = i32::try_from(share).unwrap_or(i32::MAX);
@@ -62,7 +98,16 @@ pub fn oom_score_adj(pod: &PodSpec, container: &ContainerSpec, memory: u64) -> i
 }
 
 pub(super) fn of_container(input: &SpecInput<'_>) -> LinuxResources {
-    let resources = &input.container.resources;
+    let mut all = limits(&input.container.resources, input.cgroup_v2);
+    let mut pids = LinuxPids::default();
+    pids.set_limit(input.pids_limit);
+    all.set_pids(Some(pids))
+        .set_devices(Some(devices(input.container.security.privileged)));
+    all
+}
+
+/// cpu and memory of a container's cgroup. What has no limit is not named.
+pub(in crate::runtime) fn limits(resources: &Resources, cgroup_v2: bool) -> LinuxResources {
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(Some(shares(cpu_request(resources).unwrap_or(0))));
     if let Some(quota) = resources.cpu_limit_milli.and_then(quota) {
@@ -73,18 +118,13 @@ pub(super) fn of_container(input: &SpecInput<'_>) -> LinuxResources {
         let mut memory = LinuxMemory::default();
         memory.set_limit(Some(limit));
         // Memory and swap together as much as memory alone: no swap (kubelet, `NoSwap`). v1 often has no such file.
-        if input.cgroup_v2 {
+        if cgroup_v2 {
             memory.set_swap(Some(limit));
         }
         memory
     });
-    let mut pids = LinuxPids::default();
-    pids.set_limit(input.pids_limit);
     let mut all = LinuxResources::default();
-    all.set_cpu(Some(cpu))
-        .set_memory(memory)
-        .set_pids(Some(pids))
-        .set_devices(Some(devices(input.container.security.privileged)));
+    all.set_cpu(Some(cpu)).set_memory(memory);
     all
 }
 

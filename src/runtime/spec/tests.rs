@@ -139,6 +139,7 @@ impl Given {
             user: self.user.clone(),
             home: "/root",
             infra_pid: 4242,
+            target_pid: None,
             cgroup_parent: &parent,
             volumes: &self.volumes,
             etc: EtcFiles {

@@ -1,8 +1,8 @@
-//! TLS to a pod, whoever it says it is: as a kube-apiserver, the proxy does not check the certificates of pods.
+//! TLS to a pod, whoever it says it is: neither a kube-apiserver's proxy nor a kubelet's probe checks the certificates of
+//! pods.
 
 use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -50,14 +50,23 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-pub(super) async fn connect(tcp: TcpStream, ip: IpAddr) -> io::Result<TlsStream<TcpStream>> {
+/// Made once: probes come often.
+static CONFIG: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> = LazyLock::new(|| {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
+        .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    let name = ServerName::IpAddress(ip.into());
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    Ok(Arc::new(config))
+});
+
+/// Shake hands over a connection with `host`, a name or an address.
+///
+/// # Errors
+/// The other side speaks no TLS, none that is known here, or breaks off; or `host` is no name.
+pub async fn connect(tcp: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    let config = CONFIG.as_ref().map_err(|error| io::Error::other(error.clone()))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
 }
