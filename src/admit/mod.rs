@@ -16,9 +16,11 @@ mod container;
 mod decode;
 mod defaults;
 pub mod deletion;
+mod ephemeral;
 mod expansion;
 mod fault;
 mod fields;
+mod life;
 mod metadata;
 pub mod names;
 pub mod patch;
@@ -84,6 +86,21 @@ pub fn complete(pod: &mut Pod) {
 /// All faults at once, each with its path: 422 `Invalid`, `details.causes`.
 pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
     let mut findings = Findings::default();
+    let added = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+    if added.is_some_and(|containers| !containers.is_empty()) {
+        findings.forbidden(
+            &Path::root("spec").child("ephemeralContainers"),
+            "cannot be set on create",
+        );
+    }
+    whole_pod(pod, ctx, findings)
+}
+
+/// The same for a pod that is there already and was changed; what may be changed in it is not looked at.
+///
+/// # Errors
+/// As [`pod`].
+fn whole_pod(pod: Pod, ctx: &AdmitContext<'_>, mut findings: Findings) -> Result<Admitted, Vec<Fault>> {
     // A status is not the client's to write: it is dropped, as Kubernetes' strategy does on create.
     let Pod {
         metadata,
@@ -116,6 +133,10 @@ pub fn check_template(template: &PodTemplateSpec, at: &Path, findings: &mut Find
         metadata::check_labels(metadata, &at.child("metadata"), findings);
     }
     if let Some(spec) = &template.spec {
+        if spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
+            let at = at.child("spec").child("ephemeralContainers");
+            findings.forbidden(&at, "ephemeral containers not allowed in pod template");
+        }
         spec::check(spec, &at.child("spec"), findings);
     }
 }

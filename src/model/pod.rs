@@ -86,9 +86,10 @@ impl PodSpec {
     }
 
     /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container has cpu and memory limits and
-    /// its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable.
+    /// its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable. Init containers count.
     pub fn qos_class(&self) -> QosClass {
-        let all = self.containers.iter().map(|container| &container.resources);
+        let all = self.init_containers.iter().chain(&self.containers);
+        let all = all.map(|container| &container.resources);
         if all.clone().all(Resources::is_empty) {
             return QosClass::BestEffort;
         }
