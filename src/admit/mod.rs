@@ -3,6 +3,7 @@
 //! * [`decode`]: JSON, YAML or protobuf in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
 //! * [`patch`]: an object and a patch in, the changed object out.
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
+//! * [`change`]: a pod that is there and what a client made of it in, the changed pod out.
 //! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
@@ -12,6 +13,7 @@
 //! in. Nothing a client sends makes it panic, recurse deeper than 64 levels or work longer than its size warrants.
 
 mod bounded;
+pub mod change;
 mod container;
 mod decode;
 mod defaults;
@@ -41,6 +43,7 @@ mod tests;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
+pub use change::is_mirror;
 pub use decode::{
     Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_json, decode_options,
 };

@@ -1,7 +1,9 @@
 //! Admission as a whole: each rule with its path and its exact words, the manifests it was built for, and what holds
 //! for any input.
 
+mod changes;
 mod decoding;
+mod life;
 mod manifests;
 mod model;
 mod placement;

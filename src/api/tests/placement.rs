@@ -354,24 +354,6 @@ async fn the_status_of_a_pod_elsewhere_is_written_by_whoever_runs_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_yet_is_refused_by_name() {
-    let server = Server::start().await;
-    server.create("web", &json!({})).await;
-    for (method, path, what) in [
-        ("PATCH", "ephemeralcontainers", "ephemeral containers"),
-        ("GET", "ephemeralcontainers", "ephemeral containers"),
-        ("PATCH", "resize", "resizing the containers of a pod"),
-    ] {
-        let answer = server
-            .call(method, &format!("{PODS}/web/{path}"), "application/json", "{}")
-            .await;
-        assert_eq!(answer.code, StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(answer.message(), format!("podd does not support {what} yet"));
-        assert_eq!(answer.json()["reason"], "MethodNotAllowed");
-    }
-}
-
-#[tokio::test]
 async fn a_manifest_may_be_sent_again_as_it_was() {
     let server = Server::start().await;
     let manifest = pod("web", &json!({"a": "1"}));
