@@ -18,7 +18,7 @@ use super::{AdmitContext, Admitted, metadata, to_model, whole_pod};
 use crate::model::QosClass;
 
 /// The annotation of a pod that stands for a file of the machine.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What an update may change, in Kubernetes' words.
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\

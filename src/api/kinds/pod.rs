@@ -223,14 +223,13 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
 
 /// Only a pod that is bound already may stand for a file (`ValidatePodSpecificAnnotations`).
 fn mirror_fault(pod: &Pod) -> Option<Fault> {
+    let mark = pod.metadata.annotations.as_ref()?.get(admit::MIRROR)?;
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    if !admit::is_mirror(&pod.metadata) || node.is_some_and(|name| !name.is_empty()) {
-        return None;
-    }
-    Some(Fault {
-        field: "metadata.annotations[kubernetes.io/config.mirror]".to_owned(),
+    let is_unbound = node.is_none_or(str::is_empty);
+    is_unbound.then(|| Fault {
+        field: format!("metadata.annotations[{}]", admit::MIRROR),
         reason: FaultReason::Invalid,
-        detail: "Invalid value: must set spec.nodeName if mirror pod annotation is set".to_owned(),
+        detail: format!("Invalid value: {mark:?}: must set spec.nodeName if mirror pod annotation is set"),
     })
 }
 

@@ -29,7 +29,7 @@ pub(super) fn update(current: &Value, mut proposed: Value, validation: FieldVali
     let (admitted, warnings) = admitted(current, proposed, validation, change::update)?;
     let mut object = with_spec(current, &admitted);
     set_open_metadata(&mut object, &admitted);
-    let is_mirror = !current["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null();
+    let is_mirror = !current["metadata"]["annotations"][admit::MIRROR].is_null();
     if is_mirror && object != *current {
         let fault = Fault {
             field: String::new(),
