@@ -256,7 +256,7 @@ fn a_life_as_podd_means_it() {
     let admitted = admit(pod).expect("admitted");
     assert_eq!(admitted.warnings, Vec::<String>::new());
     let model = to_model(&admitted.pod).expect("understood");
-    assert_eq!(model.active_deadline, Some(Duration::from_secs(60)));
+    assert_eq!(model.active_deadline, Some(Duration::from_mins(1)));
     let life = &model.containers[0].life;
     assert_eq!(life.restart_policy, Some(RestartPolicy::Never));
     assert_eq!(

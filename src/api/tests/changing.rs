@@ -6,14 +6,14 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 
 impl Server {
-    async fn patch(&self, path: &str, media: &str, patch: &Value) -> Answer {
-        let path = format!("{PODS}/{path}");
-        self.call("PATCH", &path, media, patch.to_string()).await
+    async fn patch(&self, below: &str, media: &str, change: &Value) -> Answer {
+        let path = format!("{PODS}/{below}");
+        self.call("PATCH", &path, media, change.to_string()).await
     }
 
     /// The object after a PATCH that is taken.
-    async fn amended(&self, path: &str, media: &str, patch: &Value) -> Value {
-        let answer = self.patch(path, media, patch).await;
+    async fn amended(&self, below: &str, media: &str, change: &Value) -> Value {
+        let answer = self.patch(below, media, change).await;
         assert_eq!(answer.code, StatusCode::OK, "{}", answer.text);
         answer.json()
     }
@@ -41,10 +41,8 @@ async fn an_image_is_set_and_counted() {
     );
     let mut replaced = changed.clone();
     replaced["spec"]["activeDeadlineSeconds"] = json!(60);
-    let path = format!("{PODS}/web");
-    let replaced = server
-        .call("PUT", &path, "application/json", replaced.to_string())
-        .await;
+    let url = format!("{PODS}/web");
+    let replaced = server.call("PUT", &url, "application/json", replaced.to_string()).await;
     assert_eq!(replaced.code, StatusCode::OK, "{}", replaced.text);
     assert_eq!(generation(&replaced.json()), generation(&made) + 2);
     let removed = json!([{"op": "remove", "path": "/spec/activeDeadlineSeconds"}]);
@@ -106,12 +104,12 @@ async fn a_resize_changes_the_resources_alone() {
     let mut whole = resized.clone();
     whole["spec"]["containers"][0]["resources"]["limits"]["memory"] = json!("32Mi");
     whole["spec"]["containers"][0]["resources"]["requests"]["memory"] = json!("32Mi");
-    let path = format!("{PODS}/web/resize");
-    let replaced = server.call("PUT", &path, "application/json", whole.to_string()).await;
+    let url = format!("{PODS}/web/resize");
+    let replaced = server.call("PUT", &url, "application/json", whole.to_string()).await;
     assert_eq!(replaced.code, StatusCode::OK, "{}", replaced.text);
     whole["spec"]["containers"][0]["resources"]["limits"] = json!({"cpu": "2"});
     whole["metadata"]["resourceVersion"] = Value::Null;
-    let refused = server.call("PUT", &path, "application/json", whole.to_string()).await;
+    let refused = server.call("PUT", &url, "application/json", whole.to_string()).await;
     assert_eq!(
         refused.message(),
         "Pod \"web\" is invalid: spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed"
