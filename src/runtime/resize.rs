@@ -242,6 +242,12 @@ mod tests {
         assert_eq!(fake.limits(), expected);
         fake.resize(Some(200), Some(128 * MIB)).unwrap();
         assert_eq!(fake.limits(), expected, "a second time changes nothing");
+    }
+
+    #[test]
+    fn what_is_not_limited_any_more_is_said_so() {
+        // Shorter than what is written: a real file forgets what it was, these do not.
+        let fake = Fake::new(("5 10", "7", "1"), ("5 10", "7", "1"));
         fake.resize(None, None).unwrap();
         assert_eq!(fake.limits(), ["max 100000", "max", "max 100000", "max"]);
         assert_eq!(fake.text("pod/web-0/memory.swap.max"), "max");
@@ -278,5 +284,63 @@ mod tests {
         fs::write(other.join("cpu.max"), "10000 100000").unwrap();
         fake.resize(Some(200), None).unwrap();
         assert_eq!(fake.text("pod/cpu.max"), "20000 100000");
+    }
+
+    /// A pod's cgroup of this machine, which takes what it is told as the kernel does.
+    struct Real {
+        cgroups: Cgroups,
+        pod: String,
+    }
+
+    impl Drop for Real {
+        fn drop(&mut self) {
+            let _removed = self.cgroups.remove(&self.pod);
+        }
+    }
+
+    #[test]
+    fn the_kernel_takes_every_step_in_this_order() {
+        let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup")).unwrap();
+        let real = Real {
+            cgroups,
+            pod: format!("podd-resize-test-{}", std::process::id()),
+        };
+        let container_cgroup = format!("{}/web-0", real.pod);
+        real.cgroups.create(&container_cgroup).unwrap();
+        for (cpu, memory) in [
+            (Some(500), Some(64 * MIB)),
+            (Some(1500), Some(256 * MIB)),
+            (Some(200), Some(256 * MIB)),
+            (Some(400), Some(32 * MIB)),
+            (None, None),
+            (Some(100), Some(64 * MIB)),
+        ] {
+            let quota = cpu.map(|milli| i64::try_from(milli * 100).unwrap());
+            let target = Target {
+                pod_cgroup: real.pod.clone(),
+                container_cgroup: container_cgroup.clone(),
+                container: "web".to_owned(),
+                resources: Resources {
+                    cpu_request_milli: None,
+                    cpu_limit_milli: cpu,
+                    memory_request: None,
+                    memory_limit: memory,
+                },
+                pod: PodResources {
+                    cpu_shares: Some(512),
+                    cpu_quota: quota,
+                    memory_limit: memory.map(|bytes| i64::try_from(bytes).unwrap()),
+                    pids_limit: None,
+                },
+            };
+            resize(&real.cgroups, &target).unwrap();
+            let expected = Limits {
+                cpu_quota: quota,
+                memory,
+            };
+            for path in [&real.pod, &container_cgroup] {
+                assert_eq!(real.cgroups.limits(path).unwrap(), expected, "{path}");
+            }
+        }
     }
 }
