@@ -85,10 +85,14 @@ impl PodSpec {
             .find(|container| container.name == name)
     }
 
-    /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container has cpu and memory limits and
-    /// its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable.
+    /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container (init containers too) has cpu and
+    /// memory limits and its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable.
     pub fn qos_class(&self) -> QosClass {
-        let all = self.containers.iter().map(|container| &container.resources);
+        let all = self
+            .init_containers
+            .iter()
+            .chain(&self.containers)
+            .map(|container| &container.resources);
         if all.clone().all(Resources::is_empty) {
             return QosClass::BestEffort;
         }

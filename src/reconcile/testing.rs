@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    Attempt, AttemptLife, AttemptState, Backoff, Capabilities, ContainerLife, ContainerPhase, ContainerSecurity,
-    ContainerSnapshot, ContainerSpec, Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId, InfraSnapshot, Observed,
-    PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, Sandbox, SandboxEnd, SandboxSnapshot, SandboxState,
-    SeccompProfile, Snapshot, Timestamp, Uid,
+    Action, Attempt, AttemptLife, AttemptState, Backoff, Capabilities, ContainerLife, ContainerPhase,
+    ContainerSecurity, ContainerSnapshot, ContainerSpec, Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId,
+    InfraSnapshot, Observed, PodSecurity, PodSpec, Probe, PullPolicy, Resources, RestartPolicy, Sandbox, SandboxEnd,
+    SandboxSnapshot, SandboxState, SeccompProfile, Snapshot, Timestamp, Uid,
 };
 
 pub(crate) const UID: &str = "6f1c9a52-3d0e-4b7a-9c55-0d6f8a1b2c3d";
@@ -49,6 +49,34 @@ pub(crate) fn container(name: &str) -> ContainerSpec {
         tty: false,
         termination_message_path: PathBuf::from("/dev/termination-log"),
         life: ContainerLife::default(),
+    }
+}
+
+/// An init container that restarts always.
+pub(crate) fn sidecar(name: &str) -> ContainerSpec {
+    let mut sidecar = container(name);
+    sidecar.life.restart_policy = Some(RestartPolicy::Always);
+    sidecar
+}
+
+/// With Kubernetes' defaults.
+pub(crate) fn probe() -> Probe {
+    Probe {
+        action: Action::Exec {
+            command: vec!["true".to_owned()],
+        },
+        initial_delay: Duration::ZERO,
+        period: Duration::from_secs(10),
+        timeout: Duration::from_secs(1),
+        success_threshold: 1,
+        failure_threshold: 3,
+        termination_grace: None,
+    }
+}
+
+pub(crate) fn hook() -> Action {
+    Action::Exec {
+        command: vec!["true".to_owned()],
     }
 }
 

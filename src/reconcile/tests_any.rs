@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::testing::{BOOT, at, pod};
+use super::testing::{BOOT, at, container, pod, probe, sidecar};
 use super::*;
 use crate::model::{
-    Attempt, AttemptLife, ContainerPhase, ContainerSnapshot, ExitStatus, Failure, InfraSnapshot, SandboxEnd,
-    SandboxSnapshot, Snapshot,
+    Action, Attempt, AttemptLife, AttemptState, Backoff, ContainerLife, ContainerPhase, ContainerSnapshot, Exit,
+    ExitStatus, Failure, FailureReason, GivenUp, Hook, HookRecord, InfraSnapshot, Probe, ProbeKind, ProbeRecord,
+    Report, Reported, ResizePolicy, Resources, Sandbox, SandboxEnd, SandboxSnapshot, Snapshot, Stop, StopReason,
 };
 
 fn any_time() -> impl Strategy<Value = Timestamp> {
@@ -34,7 +35,7 @@ fn any_status() -> impl Strategy<Value = ExitStatus> {
 }
 
 fn any_name() -> impl Strategy<Value = String> {
-    prop_oneof![Just("a"), Just("b"), Just("stranger")].prop_map(str::to_owned)
+    proptest::sample::select(vec!["a", "b", "i", "s", "t", "e", "stranger"]).prop_map(str::to_owned)
 }
 
 fn any_number() -> impl Strategy<Value = u32> {
@@ -43,6 +44,84 @@ fn any_number() -> impl Strategy<Value = u32> {
 
 fn any_duration() -> impl Strategy<Value = Duration> {
     prop_oneof![9 => (0_u64..700).prop_map(Duration::from_secs), 1 => Just(Duration::MAX)]
+}
+
+fn any_probe_record() -> impl Strategy<Value = ProbeRecord> {
+    (any::<Option<bool>>(), any::<Option<bool>>(), any_number()).prop_map(|(result, last, count)| ProbeRecord {
+        result,
+        last,
+        count,
+    })
+}
+
+fn any_hook_record() -> impl Strategy<Value = HookRecord> {
+    prop_oneof![
+        3 => Just(HookRecord::NotRun),
+        1 => any_time().prop_map(|at| HookRecord::Begun { at }),
+        1 => any_time().prop_map(|at| HookRecord::Done { at }),
+        1 => any_time().prop_map(|at| HookRecord::Failed { at, message: "m".to_owned() }),
+    ]
+}
+
+fn any_resources() -> impl Strategy<Value = Resources> {
+    (any::<Option<bool>>(), any::<Option<bool>>()).prop_map(|(cpu, memory)| Resources {
+        cpu_limit_milli: cpu.map(|much| if much { 2000 } else { 100 }),
+        memory_limit: memory.map(|much| if much { 1 << 30 } else { 1 << 20 }),
+        ..Resources::default()
+    })
+}
+
+prop_compose! {
+    fn any_stop()(
+        why in proptest::sample::select(vec![
+            StopReason::LivenessFailed, StopReason::StartupFailed, StopReason::PostStartFailed,
+            StopReason::SpecChanged, StopReason::Resized, StopReason::PodEnds,
+        ]),
+        asked_at in any_time(),
+        grace in any_duration(),
+    ) -> Stop {
+        Stop { why, asked_at, grace }
+    }
+}
+
+prop_compose! {
+    fn any_life()(
+        resources in proptest::option::of(any_resources()),
+        startup in any_probe_record(), liveness in any_probe_record(), readiness in any_probe_record(),
+        post_start in any_hook_record(), pre_stop in any_hook_record(),
+        stop in proptest::option::weighted(0.3, any_stop()),
+    ) -> AttemptLife {
+        AttemptLife { resources, startup, liveness, readiness, post_start, pre_stop, stop }
+    }
+}
+
+prop_compose! {
+    fn any_probe()(
+        success_threshold in 0_u32..4, failure_threshold in 0_u32..4,
+        termination_grace in proptest::option::of(any_duration()),
+    ) -> Probe {
+        Probe { success_threshold, failure_threshold, termination_grace, ..probe() }
+    }
+}
+
+prop_compose! {
+    /// What is to happen to a container, and the resources it is to have.
+    fn any_container_life()(
+        startup in proptest::option::of(any_probe()),
+        liveness in proptest::option::of(any_probe()),
+        readiness in proptest::option::of(any_probe()),
+        post_start in any::<bool>(), pre_stop in any::<bool>(),
+        cpu_restarts in any::<bool>(),
+        resources in any_resources(),
+    ) -> (ContainerLife, Resources) {
+        let hook = |is: bool| is.then(|| Action::Sleep { duration: Duration::from_secs(1) });
+        let life = ContainerLife {
+            startup, liveness, readiness, post_start: hook(post_start), pre_stop: hook(pre_stop),
+            resize_policy: ResizePolicy { cpu_restarts, memory_restarts: false },
+            ..ContainerLife::default()
+        };
+        (life, resources)
+    }
 }
 
 prop_compose! {
@@ -62,10 +141,11 @@ prop_compose! {
         set_at in proptest::option::of(any_time()),
         stop_signalled_at in proptest::option::of(any_time()),
         killed_at in proptest::option::of(any_time()),
+        life in prop_oneof![Just(AttemptLife::default()), any_life()],
     ) -> Attempt {
         Attempt {
             container, attempt, sandbox, image: image.to_owned(), image_id: None, state,
-            backoff: Backoff { delay, set_at }, stop_signalled_at, killed_at, life: AttemptLife::default(),
+            backoff: Backoff { delay, set_at }, stop_signalled_at, killed_at, life,
         }
     }
 }
@@ -107,11 +187,17 @@ prop_compose! {
         failures in proptest::collection::vec(any_failure(), 0..3),
         started_at in proptest::option::of(any_time()),
         torn_down in proptest::bool::weighted(0.1),
+        given_up_at in proptest::option::weighted(0.1, any_time()),
     ) -> Observed {
         // The store keeps one row for each attempt.
         attempts.sort_by(|a, b| (&a.container, a.attempt).cmp(&(&b.container, b.attempt)));
         attempts.dedup_by(|a, b| a.container == b.container && a.attempt == b.attempt);
-        Observed { sandbox, attempts, failures, started_at, torn_down, given_up: None }
+        let given_up = given_up_at.map(|at| GivenUp {
+            at,
+            reason: GivenUpReason::DeadlineExceeded,
+            message: "m".to_owned(),
+        });
+        Observed { sandbox, attempts, failures, started_at, torn_down, given_up }
     }
 }
 
@@ -169,10 +255,36 @@ prop_compose! {
         names in (1_usize..=3).prop_map(|n| &["a", "b", "c"][..n]),
         host_network in any::<bool>(),
         deletion in proptest::option::of((any_time(), any_duration())),
+        active_deadline in proptest::option::weighted(0.3, any_duration()),
+        init in proptest::sample::subsequence(vec!["i", "s", "j", "t"], 0..=4),
+        ephemeral in any::<bool>(),
+        lives in proptest::collection::vec(any_container_life(), 8),
     ) -> PodSpec {
         let deletion = deletion.map(|(requested_at, grace)| crate::model::Deletion { requested_at, grace });
-        PodSpec { host_network, deletion, ..pod(policy, names) }
+        let mut pod = PodSpec { host_network, deletion, active_deadline, ..pod(policy, names) };
+        pod.init_containers = init
+            .into_iter()
+            .map(|name| if matches!(name, "s" | "t") { sidecar(name) } else { container(name) })
+            .collect();
+        let mut lives = lives.into_iter();
+        for spec in pod.init_containers.iter_mut().filter(|spec| spec.is_sidecar()).chain(&mut pod.containers) {
+            if let Some((life, resources)) = lives.next() {
+                let restart_policy = spec.life.restart_policy;
+                spec.life = ContainerLife { restart_policy, ..life };
+                spec.resources = resources;
+            }
+        }
+        if ephemeral {
+            pod.ephemeral_containers = vec![container("e")];
+        }
+        pod
     }
+}
+
+/// A running attempt.
+fn named<'a>(observed: &'a Observed, container: &str, attempt: u32) -> Option<&'a Attempt> {
+    let mut attempts = observed.attempts.iter();
+    attempts.find(|a| a.container == container && a.attempt == attempt && is_running(a))
 }
 
 proptest! {
@@ -189,6 +301,40 @@ proptest! {
             if let (Some(end), Some(new)) = (old.exit(), new) {
                 prop_assert_eq!(Some(end), new.exit(), "an end was replaced");
             }
+        }
+    }
+
+    #[test]
+    fn reports_are_folded_in_once_and_change_one_attempt_alone(
+        now in any_time(), desired in any_pod(), observed in any_observed(),
+        container in any_name(), attempt in any_number(), at in any_time(), success in any::<bool>(),
+        kind in proptest::sample::select(vec![ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness]),
+        hook in proptest::sample::select(vec![None, Some(Hook::PostStart), Some(Hook::PreStop)]),
+    ) {
+        let what = match hook {
+            Some(hook) => Reported::Hook { hook, result: if success { Ok(()) } else { Err("no".to_owned()) } },
+            None => Reported::Probe { kind, success },
+        };
+        let told = Report { container: container.clone(), attempt, at, what };
+        let new = report(now, &desired, &observed, &told);
+        let but_one = |observed: &Observed| {
+            let mut observed = observed.clone();
+            for a in observed.attempts.iter_mut().filter(|a| a.container == container && a.attempt == attempt) {
+                a.life = AttemptLife { resources: None, stop: None, ..AttemptLife::default() };
+            }
+            observed
+        };
+        prop_assert_eq!(but_one(&new), but_one(&observed));
+        let again = report(now, &desired, &new, &told);
+        if hook.is_some() {
+            prop_assert_eq!(again, new);
+        } else {
+            // Whatever the threshold is, so often the same is news no longer.
+            let mut last = again;
+            for _ in 0..4 {
+                last = report(now, &desired, &last, &told);
+            }
+            prop_assert_eq!(report(now, &desired, &last, &told), last);
         }
     }
 
@@ -221,10 +367,29 @@ proptest! {
                         prop_assert!(*attempt == 0 || backoff.delay <= limits.max_backoff || last == Some(*attempt));
                     }
                     Step::StopContainer { container, attempt } | Step::KillContainer { container, attempt } => {
-                        let named = observed.attempts.iter().find(|a| a.container == *container && a.attempt == *attempt);
-                        prop_assert!(named.is_some_and(Attempt::is_live) && desired.deletion.is_some());
+                        let named = named(&observed, container, *attempt);
+                        prop_assert!(named.is_some_and(|a| desired.deletion.is_some() || a.life.stop.is_some()));
                     }
-                    Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
+                    Step::BeginStop { container, attempt, stop } => {
+                        let named = named(&observed, container, *attempt);
+                        prop_assert!(named.is_some_and(|a| a.life.stop.is_none()) && desired.deletion.is_none());
+                        prop_assert_eq!(stop.asked_at, now);
+                    }
+                    Step::RunHook { container, attempt, hook } => {
+                        let record = named(&observed, container, *attempt).map(|a| match hook {
+                            Hook::PostStart => &a.life.post_start,
+                            Hook::PreStop => &a.life.pre_stop,
+                        });
+                        let is_over = matches!(record, None | Some(HookRecord::Done { .. } | HookRecord::Failed { .. }));
+                        prop_assert!(!is_over, "{container} {attempt}");
+                    }
+                    Step::Resize { container, attempt, resources } => {
+                        let named = named(&observed, container, *attempt);
+                        prop_assert!(named.is_some_and(|a| a.life.resources.as_ref() != Some(resources)));
+                    }
+                    Step::GiveUp { .. } => {
+                        prop_assert!(observed.given_up.is_none() && desired.deletion.is_none());
+                    }
                     Step::TearDown => prop_assert!(!observed.torn_down),
                     Step::Forget => prop_assert!(observed.torn_down && desired.deletion.is_some()),
                 }

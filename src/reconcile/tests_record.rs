@@ -2,7 +2,10 @@
 
 use super::testing::{BOOT, at, attempt, dead, exited, fact, infra, on_machine, ready, running, stopped, with_sandbox};
 use super::*;
-use crate::model::{ContainerPhase, ExitStatus, ImageId, InfraSnapshot, Resources, SandboxEnd, Snapshot};
+use crate::model::{
+    AttemptState, Backoff, ContainerPhase, ExitStatus, FailureReason, ImageId, InfraSnapshot, Resources, SandboxEnd,
+    Snapshot,
+};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 

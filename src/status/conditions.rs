@@ -2,18 +2,25 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
-use super::{Phase, is_sandbox_ready, wire_time};
+use super::containers::Statuses;
+use super::phase::{Phase, has_started};
+use super::{is_sandbox_ready, wire_time};
 use crate::model::{FailedStep, Observed, PodSpec, Timestamp};
+use crate::reconcile::is_running;
 use crate::schedule::Placement;
 
 /// The conditions that podd tells of a pod on its node: nobody else's word counts for these.
-pub const OWN_CONDITIONS: [&str; 5] = [
+pub const OWN_CONDITIONS: [&str; 6] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     SCHEDULED,
+    RESIZING,
 ];
+
+/// Told only while it holds.
+const RESIZING: &str = "PodResizeInProgress";
 
 const SCHEDULED: &str = "PodScheduled";
 
@@ -83,24 +90,22 @@ pub(super) fn conditions(
     desired: &PodSpec,
     observed: &Observed,
     phase: Phase,
-    containers: &[ContainerStatus],
+    containers: &Statuses,
     previous: Option<&PodStatus>,
 ) -> Vec<PodCondition> {
     let before = previous
         .and_then(|status| status.conditions.as_deref())
         .unwrap_or_default();
-    let initialized = Verdict {
-        reason: (phase == Phase::Succeeded).then_some("PodCompleted"),
-        ..Verdict::of(true)
-    };
+    let containers_ready = || containers_ready(phase, desired, containers);
     [
         ("PodReadyToStartContainers", sandbox_condition(observed)),
-        ("Initialized", initialized),
-        ("Ready", pod_ready(desired, containers_ready(phase, containers), before)),
-        ("ContainersReady", containers_ready(phase, containers)),
+        ("Initialized", initialized(phase, desired, containers)),
+        ("Ready", pod_ready(desired, containers_ready(), before)),
+        ("ContainersReady", containers_ready()),
         (SCHEDULED, Verdict::of(true)),
     ]
     .into_iter()
+    .chain(resizing(desired, observed).map(|verdict| (RESIZING, verdict)))
     .map(|(type_, verdict)| {
         let status = if verdict.holds { "True" } else { "False" };
         let same = before
@@ -171,8 +176,8 @@ fn sandbox_condition(observed: &Observed) -> Verdict {
     }
 }
 
-/// Kubernetes `status/generate.go GenerateContainersReadyCondition`.
-fn containers_ready(phase: Phase, containers: &[ContainerStatus]) -> Verdict {
+/// Kubernetes `status/generate.go GenerateContainersReadyCondition`: sidecars count, other init containers do not.
+fn containers_ready(phase: Phase, desired: &PodSpec, containers: &Statuses) -> Verdict {
     let of_end = |reason| Verdict {
         reason: Some(reason),
         ..Verdict::of(false)
@@ -182,18 +187,80 @@ fn containers_ready(phase: Phase, containers: &[ContainerStatus]) -> Verdict {
         Phase::Failed => return of_end("PodFailed"),
         Phase::Pending | Phase::Running => {}
     }
-    let unready: Vec<&str> = containers
-        .iter()
-        .filter(|c| !c.ready)
-        .map(|c| c.name.as_str())
-        .collect();
+    let init = desired.init_containers.iter().zip(&containers.init);
+    let sidecars = init.filter(|(spec, _)| spec.is_sidecar()).map(|(_, status)| status);
+    let unready = names(sidecars.chain(&containers.regular).filter(|status| !status.ready));
     if unready.is_empty() {
         return Verdict::of(true);
     }
-    // Go prints a slice of strings as `[a b]`.
-    let message = format!("containers with unready status: [{}]", unready.join(" "));
     Verdict {
-        message: Some(message),
+        message: Some(format!("containers with unready status: {unready}")),
         ..of_end("ContainersNotReady")
     }
+}
+
+/// Kubernetes `status/generate.go GeneratePodInitializedCondition`: once a regular container was started it never goes
+/// back.
+fn initialized(phase: Phase, desired: &PodSpec, containers: &Statuses) -> Verdict {
+    if phase == Phase::Succeeded {
+        return Verdict {
+            reason: Some("PodCompleted"),
+            ..Verdict::of(true)
+        };
+    }
+    if has_started(&containers.regular) {
+        return Verdict::of(true);
+    }
+    let init = desired.init_containers.iter().zip(&containers.init);
+    let incomplete = init.filter(|(spec, status)| {
+        let is_complete = if spec.is_sidecar() {
+            status.started == Some(true)
+        } else {
+            status.ready
+        };
+        !is_complete
+    });
+    let incomplete = names(incomplete.map(|(_, status)| status));
+    if incomplete.is_empty() {
+        return Verdict::of(true);
+    }
+    Verdict {
+        holds: false,
+        reason: Some("ContainersNotInitialized"),
+        message: Some(format!("containers with incomplete status: {incomplete}")),
+    }
+}
+
+/// Names as Go prints a slice of strings, `[a b]`; empty when there is none.
+fn names<'a>(containers: impl Iterator<Item = &'a ContainerStatus>) -> String {
+    let names: Vec<&str> = containers.map(|container| container.name.as_str()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("[{}]", names.join(" "))
+}
+
+/// A running container has other resources than it is to have (`status_manager.go SetPodResizeInProgressCondition`).
+fn resizing(desired: &PodSpec, observed: &Observed) -> Option<Verdict> {
+    if desired.deletion.is_some() || observed.given_up.is_some() {
+        return None;
+    }
+    let sidecars = desired
+        .init_containers
+        .iter()
+        .filter(|container| container.is_sidecar());
+    let mut resized = sidecars.chain(&desired.containers).filter(|container| {
+        let newest = observed.newest(&container.name).filter(|newest| is_running(newest));
+        let has = newest.and_then(|newest| newest.life.resources.as_ref());
+        has.is_some_and(|has| *has != container.resources)
+    });
+    let first = resized.next()?;
+    let failure = std::iter::once(first)
+        .chain(resized)
+        .find_map(|container| observed.failure(&FailedStep::Container(container.name.clone())));
+    Some(Verdict {
+        holds: true,
+        reason: failure.map(|_| "Error"),
+        message: failure.map(|failure| failure.message.clone()),
+    })
 }

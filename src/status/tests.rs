@@ -3,8 +3,14 @@
 use k8s_openapi::api::core::v1::PodCondition;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ContainerState;
+
 use super::*;
-use crate::model::{Backoff, ImageId, SandboxEnd};
+use crate::model::{
+    AttemptState, Backoff, ExitStatus, FailedStep, FailureReason, ImageId, Resources, RestartPolicy, SandboxEnd,
+};
 use crate::reconcile::testing::{at, attempt, deleted, exited, pod, ready, running, sandbox};
 use crate::reconcile::tests_any::{any_observed, any_pod};
 use crate::reconcile::{begin_attempt, failed};

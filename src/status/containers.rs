@@ -1,0 +1,298 @@
+//! The statuses of containers, of all three kinds.
+//!
+//! Words and order of rules: Kubernetes `pkg/kubelet/kubelet_pods.go convertToAPIContainerStatuses`,
+//! `pkg/kubelet/prober/prober_manager.go UpdatePodStatus`, `status_manager.go TerminatePod`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::{is_sandbox_ready, quantity, wire_time};
+use crate::model::{
+    Attempt, AttemptState, ContainerSpec, Exit, ExitStatus, FailedStep, Failure, FailureReason, HookRecord, Observed,
+    PodSpec, Resources, StopReason, Timestamp,
+};
+use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, policy, restart_due};
+
+/// Which of the pod's three lists a container is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Runs to its end before the regular containers begin.
+    Init,
+    /// Runs beside them: of `containers`, or a sidecar.
+    Regular,
+    Ephemeral,
+}
+
+/// The statuses of a pod's containers.
+pub(super) struct Statuses {
+    pub(super) init: Vec<ContainerStatus>,
+    pub(super) regular: Vec<ContainerStatus>,
+    pub(super) ephemeral: Vec<ContainerStatus>,
+}
+
+/// `over`: what is said now of the pod is final.
+pub(super) fn statuses(now: Timestamp, desired: &PodSpec, observed: &Observed, over: bool) -> Statuses {
+    let place = Place { now, desired, observed };
+    // "Any missing status is treated as a failure", where the container's turn had come at all.
+    let begun = |container: &ContainerSpec| observed.newest(&container.name).is_some();
+    let initialised = desired.init_containers.is_empty() || desired.containers.iter().any(begun);
+    let last_begun = desired.init_containers.iter().rposition(begun);
+    let init = |(n, container): (usize, &ContainerSpec)| {
+        let kind = if container.is_sidecar() {
+            Kind::Regular
+        } else {
+            Kind::Init
+        };
+        let had_its_turn = last_begun.is_some_and(|last| n <= last);
+        place.container(container, kind, over && had_its_turn)
+    };
+    let regular = |container| place.container(container, Kind::Regular, over && initialised);
+    let ephemeral = |container: &ContainerSpec| place.container(container, Kind::Ephemeral, over && begun(container));
+    Statuses {
+        init: desired.init_containers.iter().enumerate().map(init).collect(),
+        regular: desired.containers.iter().map(regular).collect(),
+        ephemeral: desired.ephemeral_containers.iter().map(ephemeral).collect(),
+    }
+}
+
+/// What every status is made from.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    now: Timestamp,
+    desired: &'a PodSpec,
+    observed: &'a Observed,
+}
+
+impl Place<'_> {
+    /// `is_final`: a container of which nothing is known by now is taken to have failed.
+    fn container(self, spec: &ContainerSpec, kind: Kind, is_final: bool) -> ContainerStatus {
+        let (desired, observed) = (self.desired, self.observed);
+        let newest = observed.newest(&spec.name);
+        let earlier = newest.and_then(|newest| observed.ended_before(&spec.name, newest.attempt));
+        let exited = |(attempt, exit): (&Attempt, &Exit)| terminated(desired, attempt, exit);
+        let (state, last_state, shown) = match newest {
+            None => (self.creating(spec, true), None, None),
+            Some(newest) => match &newest.state {
+                // Not counted before it runs, since it may turn out never to have run.
+                AttemptState::Starting => (
+                    self.creating(spec, earlier.is_none()),
+                    earlier.map(exited),
+                    earlier.map(|(attempt, _)| attempt),
+                ),
+                AttemptState::Running { started_at } => (running(*started_at), earlier.map(exited), Some(newest)),
+                AttemptState::Exited(exit) => match self.waiting_for_restart(spec, kind, newest, exit) {
+                    Some(waiting) => (waiting, Some(exited((newest, exit))), Some(newest)),
+                    None => (exited((newest, exit)), earlier.map(exited), Some(newest)),
+                },
+            },
+        };
+        let state = if is_final && state.terminated.is_none() {
+            never_located()
+        } else {
+            state
+        };
+        let runs = newest.filter(|_| state.running.is_some());
+        let ready = match kind {
+            Kind::Init => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
+            Kind::Regular => runs.is_some_and(|runs| is_ready(spec, runs)) && is_sandbox_ready(observed),
+            Kind::Ephemeral => false,
+        };
+        let has = runs.map(|runs| runs.life.resources.as_ref().unwrap_or(&spec.resources));
+        let resources = has.and_then(resources).filter(|_| kind != Kind::Ephemeral);
+        ContainerStatus {
+            allocated_resources: resources.as_ref().and_then(|resources| resources.requests.clone()),
+            container_id: shown.map(|attempt| container_id(desired, attempt)),
+            image: shown
+                .map_or(&spec.image, |attempt| {
+                    if attempt.image.is_empty() {
+                        &spec.image
+                    } else {
+                        &attempt.image
+                    }
+                })
+                .clone(),
+            image_id: shown
+                .and_then(|attempt| attempt.image_id.as_ref())
+                .map(|id| id.0.clone())
+                .unwrap_or_default(),
+            last_state: Some(last_state.unwrap_or_default()),
+            name: spec.name.clone(),
+            ready,
+            resources,
+            restart_count: shown.map_or(0, |attempt| i32::try_from(attempt.attempt).unwrap_or(i32::MAX)),
+            started: (kind != Kind::Ephemeral).then(|| runs.is_some_and(|runs| is_started(spec, runs))),
+            state: Some(state),
+            ..ContainerStatus::default()
+        }
+    }
+
+    /// What an ended container waits for, if it is to be started again and that is not due yet. One that is due is still
+    /// reported by its end ("it will be restarted soon, so we prefer the original state here").
+    fn waiting_for_restart(
+        self,
+        spec: &ContainerSpec,
+        kind: Kind,
+        newest: &Attempt,
+        exit: &Exit,
+    ) -> Option<ContainerState> {
+        let Self { now, desired, observed } = self;
+        let stays = match kind {
+            Kind::Init => exit.status.is_success(),
+            Kind::Regular => false,
+            Kind::Ephemeral => true,
+        };
+        let is_ending = desired.deletion.is_some() || observed.torn_down || is_finished(desired, observed);
+        if stays || is_ending || is_done(policy(desired, spec), newest, exit) {
+            return None;
+        }
+        if let Some(failure) = observed.failure(&FailedStep::Container(spec.name.clone())) {
+            return Some(failed(now, failure, spec));
+        }
+        if let HookRecord::Failed { message, .. } = &newest.life.post_start
+            && newest
+                .life
+                .stop
+                .as_ref()
+                .is_some_and(|stop| stop.why == StopReason::PostStartFailed)
+        {
+            return Some(waiting("PostStartHookError", Some(message.clone())));
+        }
+        restart_due(now, newest, exit, &spec.image, Duration::MAX)?;
+        let message = format!(
+            "back-off {} restarting failed container={} pod={}_{}({})",
+            quantity::duration(newest.backoff.delay),
+            spec.name,
+            desired.name,
+            desired.namespace,
+            desired.uid,
+        );
+        Some(waiting("CrashLoopBackOff", Some(message)))
+    }
+
+    /// A container that has no process yet. `first`: it never had one.
+    fn creating(self, spec: &ContainerSpec, first: bool) -> ContainerState {
+        if let Some(failure) = self.observed.failure(&FailedStep::Container(spec.name.clone())) {
+            return failed(self.now, failure, spec);
+        }
+        let sandbox = self.observed.failure(&FailedStep::Sandbox);
+        let reason = if first && !self.desired.init_containers.is_empty() {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
+        waiting(reason, sandbox.map(|f| format!("{}: {}", f.reason.as_str(), f.message)))
+    }
+}
+
+/// Kubernetes `images/image_manager.go EnsureImageExists` for the words about images.
+fn failed(now: Timestamp, failure: &Failure, spec: &ContainerSpec) -> ContainerState {
+    let reason = failure.reason.as_str();
+    match failure.reason {
+        FailureReason::ErrImagePull if !is_pull_error_fresh(now, failure) => {
+            let message = format!(
+                "Back-off pulling image \"{}\": {reason}: {}",
+                spec.image, failure.message
+            );
+            waiting("ImagePullBackOff", Some(message))
+        }
+        FailureReason::ErrImagePull
+        | FailureReason::CreatePodSandboxError
+        | FailureReason::FailedMount
+        | FailureReason::ErrImageNeverPull
+        | FailureReason::InvalidImageName
+        | FailureReason::CreateContainerConfigError
+        | FailureReason::CreateContainerError
+        | FailureReason::RunContainerError
+        | FailureReason::KillPodSandboxError => waiting(reason, Some(failure.message.clone())),
+    }
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    ContainerState {
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message,
+        }),
+        ..ContainerState::default()
+    }
+}
+
+fn running(started_at: Timestamp) -> ContainerState {
+    ContainerState {
+        running: Some(ContainerStateRunning {
+            started_at: Some(wire_time(started_at)),
+        }),
+        ..ContainerState::default()
+    }
+}
+
+/// Reasons as containerd gives them, `ContainerStatusUnknown` as the kubelet does.
+fn terminated(desired: &PodSpec, attempt: &Attempt, exit: &Exit) -> ContainerState {
+    let (exit_code, signal, reason) = match exit.status {
+        ExitStatus::Code(0) => (0, None, "Completed"),
+        ExitStatus::Code(code) => (code, None, "Error"),
+        ExitStatus::Signal(signal) => (signal.saturating_add(128), Some(signal), "Error"),
+        ExitStatus::OomKilled => (137, Some(9), "OOMKilled"),
+        ExitStatus::StartError => (128, None, "StartError"),
+        ExitStatus::Lost => (137, None, "ContainerStatusUnknown"),
+    };
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: Some(container_id(desired, attempt)),
+            exit_code,
+            finished_at: Some(wire_time(exit.finished_at)),
+            message: (!exit.message.is_empty()).then(|| exit.message.clone()),
+            reason: Some(reason.to_owned()),
+            signal,
+            started_at: exit.started_at.map(wire_time),
+        }),
+        ..ContainerState::default()
+    }
+}
+
+/// Kubernetes `status_manager.go TerminatePod`: "any missing status is treated as a failure".
+fn never_located() -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: 137,
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            ..ContainerStateTerminated::default()
+        }),
+        ..ContainerState::default()
+    }
+}
+
+fn container_id(desired: &PodSpec, attempt: &Attempt) -> String {
+    format!(
+        "podd://{}",
+        desired.uid.container_id(&attempt.container, attempt.attempt)
+    )
+}
+
+/// What the container got (`status.containerStatuses[].resources`); `None` when nothing was asked for.
+fn resources(resources: &Resources) -> Option<ResourceRequirements> {
+    let list = |cpu: Option<u64>, memory: Option<u64>| {
+        let cpu = cpu.map(|milli| ("cpu".to_owned(), Quantity(quantity::cpu(milli))));
+        let memory = memory.map(|bytes| ("memory".to_owned(), Quantity(quantity::bytes(bytes))));
+        let list: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).collect();
+        (!list.is_empty()).then_some(list)
+    };
+    let Resources {
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_request,
+        memory_limit,
+    } = *resources;
+    (!resources.is_empty()).then(|| ResourceRequirements {
+        claims: None,
+        limits: list(cpu_limit_milli, memory_limit),
+        requests: list(cpu_request_milli.or(cpu_limit_milli), memory_request.or(memory_limit)),
+    })
+}
