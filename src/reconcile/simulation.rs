@@ -10,16 +10,23 @@
 //! history alone and prints it. `PODD_SIM_HISTORIES` sets the number of histories.
 
 mod agent;
+mod errands;
+mod machine;
+mod mistakes;
+mod model;
 mod oracle;
+mod pods;
+mod told;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
-use agent::{Mistake, Stop};
+use agent::Stop;
+use mistakes::Mistake;
 use world::{Event, World};
 
-use crate::model::{Deletion, RestartPolicy};
+use crate::model::{PodSpec, RestartPolicy};
+use crate::reconcile::testing::pod;
 
 /// Splitmix64: small, and the same everywhere.
 #[derive(Debug, Clone)]
@@ -65,6 +72,12 @@ struct Tally {
     finished: u64,
     saves: u64,
     kills: u64,
+    init_runs: u64,
+    probes: u64,
+    hooks: u64,
+    stops: u64,
+    changes: u64,
+    given_up: u64,
 }
 
 impl Tally {
@@ -79,6 +92,12 @@ impl Tally {
             finished,
             saves,
             kills,
+            init_runs,
+            probes,
+            hooks,
+            stops,
+            changes,
+            given_up,
         } = other;
         self.executions += executions;
         self.crashes += crashes;
@@ -89,6 +108,12 @@ impl Tally {
         self.finished += finished;
         self.saves += saves;
         self.kills += kills;
+        self.init_runs += init_runs;
+        self.probes += probes;
+        self.hooks += hooks;
+        self.stops += stops;
+        self.changes += changes;
+        self.given_up += given_up;
     }
 }
 
@@ -125,11 +150,8 @@ fn history(seed: u64, mistake: Option<Mistake>, verbose: bool) -> Tally {
     settle(&mut world);
     if world.exists && world.desired.deletion.is_none() {
         // Whatever it came to, it can be deleted.
-        let grace = Duration::from_secs(world.rng.pick(&[0, 1, 30]));
-        world.desired.deletion = Some(Deletion {
-            requested_at: world.now(),
-            grace,
-        });
+        let grace = world.rng.pick(&[0, 1, 30]);
+        world.happen(Event::Deleted { grace });
         settle(&mut world);
     }
     world.tally()
@@ -237,24 +259,45 @@ const SCRIPTS: [&[Event]; 7] = [
     &[Event::ContainerKilled, Event::Deleted { grace: 0 }],
 ];
 
+/// More of it, for a pod that has one of everything.
+const LONGER_SCRIPTS: [&[Event]; 4] = [
+    &[Event::Unhealthy, Event::ImageChanged, Event::Deleted { grace: 30 }],
+    &[Event::Resized, Event::EphemeralAdded, Event::Resized],
+    &[
+        Event::Stubborn,
+        Event::Unhealthy,
+        Event::Stubborn,
+        Event::Deleted { grace: 5 },
+    ],
+    &[Event::InfraKilled, Event::Unhealthy, Event::ImageChanged],
+];
+
+/// Runs the script with an agent that dies at the first boundary, at the second, and so on.
+fn dies_at_every_boundary(pod: &PodSpec, script: &[Event]) {
+    let mut boundary = 0;
+    loop {
+        let mut world = World::scripted(pod.clone(), boundary);
+        settle(&mut world);
+        for event in script {
+            world.happen(*event);
+            settle(&mut world);
+        }
+        boundary += 1;
+        if world.boundaries < boundary {
+            break;
+        }
+    }
+    assert!(boundary > 10, "{script:?} has but {boundary} boundaries");
+}
+
 #[test]
 fn an_agent_that_dies_at_any_boundary_changes_nothing() {
     for policy in [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never] {
         for script in SCRIPTS {
-            let mut boundary = 0;
-            loop {
-                let mut world = World::scripted(policy, boundary);
-                settle(&mut world);
-                for event in script {
-                    world.happen(*event);
-                    settle(&mut world);
-                }
-                boundary += 1;
-                if world.boundaries < boundary {
-                    break;
-                }
-            }
-            assert!(boundary > 10, "{script:?} has but {boundary} boundaries");
+            dies_at_every_boundary(&pod(policy, &["a", "b"]), script);
+        }
+        for script in SCRIPTS.into_iter().chain(LONGER_SCRIPTS) {
+            dies_at_every_boundary(&pods::one_of_everything(policy), script);
         }
     }
 }

@@ -1,15 +1,13 @@
 //! The agent: the order of one pass that [`crate::reconcile`] lays down, with a boundary before and after each save and
-//! each effect; and the mistakes that can be planted in it, to prove that the simulation would find them.
+//! each effect. What its probes and hooks tell is folded into the record before each look; a hook that is under way is no
+//! step.
 
 use std::any::Any;
 
-use super::oracle::Oracle;
+use super::mistakes::{self, Mistake};
 use super::world::{ENOUGH_ROUNDS, World};
-use crate::model::{
-    AttemptState, ContainerPhase, FailedStep, FailureReason, ImageId, Observed, Plan, RestartPolicy, SandboxEnd,
-    SandboxState, Snapshot, Step, Timestamp,
-};
-use crate::reconcile::{self, Limits, Start};
+use crate::model::{AttemptState, FailedStep, FailureReason, ImageId, Observed, Report, Resources, Step, Timestamp};
+use crate::reconcile::{self, Start};
 use crate::status::{NodeFacts, status};
 
 /// Why a pass ended early.
@@ -19,89 +17,58 @@ pub(super) enum Stop {
     Unobservable,
 }
 
-/// Something done wrong on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mistake {
-    /// An attempt that was starting when its journal was lost is taken never to have run.
-    DropsWhatWasStarting,
-    /// What a dead shim wrote down is not read.
-    LosesWhatADeadShimWrote,
-    /// The record is saved after the effect, not before.
-    ActsBeforeItSaves,
-    /// The sandbox is removed before the ends in it are recorded.
-    RemovesBeforeItRecords,
-    /// Back-off does not grow.
-    ForgetsBackoff,
-    /// A container's exit makes the sandbox anew.
-    RebuildsSandboxForAContainer,
-    /// A stopped sandbox is made again under its old number.
-    ReusesSandboxNumbers,
-    /// A container that is done is started again.
-    IgnoresOnFailure,
-    /// SIGKILL at once.
-    KillsWithoutGrace,
-    /// The object goes before what is on the machine.
-    ForgetsWithoutTearDown,
-    /// The plan's timer is not set.
-    NeverWakes,
-    /// A recorded time that lies ahead is waited for.
-    WaitsForAFutureThatWasSetBack,
-    /// An attempt counts as a restart before it runs.
-    CountsWhatMayNeverRun,
-    /// A signal that was sent is never sent again.
-    KillsOnce,
-}
-
-impl Mistake {
-    pub(super) const ALL: [Self; 14] = [
-        Self::DropsWhatWasStarting,
-        Self::LosesWhatADeadShimWrote,
-        Self::ActsBeforeItSaves,
-        Self::RemovesBeforeItRecords,
-        Self::ForgetsBackoff,
-        Self::RebuildsSandboxForAContainer,
-        Self::ReusesSandboxNumbers,
-        Self::IgnoresOnFailure,
-        Self::KillsWithoutGrace,
-        Self::ForgetsWithoutTearDown,
-        Self::NeverWakes,
-        Self::WaitsForAFutureThatWasSetBack,
-        Self::CountsWhatMayNeverRun,
-        Self::KillsOnce,
-    ];
-}
-
 /// Look, plan, act, until there is nothing to do now. Gives the plan's timer.
 pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
     for _ in 0..ENOUGH_ROUNDS {
+        take_reports(world)?;
         let now = look(world)?;
-        let plan = plan(world, now);
+        let mut plan = mistakes::plan(world, now);
+        world.is_new_agent = false;
         world.say(|| format!("{plan:?}"));
-        world.oracle.planned(now, &world.desired, &world.observed, &plan);
+        world.check_plan(now, &plan);
         save_status(world)?;
-        if plan.steps.is_empty() {
-            return Ok(plan.wake_at);
+        plan.steps.retain(|step| match step {
+            Step::RunHook {
+                container,
+                attempt,
+                hook,
+            } => !world.is_under_way(container, *attempt, *hook),
+            _ => true,
+        });
+        if !plan.steps.is_empty() {
+            execute(world, &plan.steps)?;
         }
-        execute(world, &plan.steps)?;
         if !world.exists {
             return Ok(None);
+        }
+        world.watch();
+        if plan.steps.is_empty() && !world.has_reports() {
+            return Ok(plan.wake_at);
         }
     }
     panic!("{ENOUGH_ROUNDS} rounds at one go: {:#?}", world.observed);
 }
 
-fn save(world: &mut World, after: Observed) -> Result<(), Stop> {
+/// What probes and hooks told since: folded in and saved. Should the agent die before, it is as if it was never told.
+fn take_reports(world: &mut World) -> Result<(), Stop> {
+    let mut after = world.observed.clone();
+    let mut taken = Vec::new();
+    for report in world.take_reports() {
+        let before = after;
+        after = mistakes::fold(world.mistake, world.now(), &world.desired, &before, &report);
+        taken.push((before, report));
+    }
+    if after == world.observed {
+        world.model_told(&taken);
+        return Ok(());
+    }
+    save(world, after, &taken)
+}
+
+fn save(world: &mut World, after: Observed, reports: &[(Observed, Report)]) -> Result<(), Stop> {
     world.boundary()?;
-    let mut oracle = world.take_oracle();
-    oracle.saved(
-        &world.boot_id(),
-        &world.desired,
-        &world.observed,
-        &after,
-        |sandbox| world.is_sandbox_alive(sandbox),
-        |container, attempt| world.is_alive(container, attempt),
-    );
-    world.oracle = oracle;
+    world.model_told(reports);
+    world.check_save(&after);
     world.observed = after;
     world.note_save();
     world.boundary()
@@ -113,128 +80,18 @@ fn look(world: &mut World) -> Result<Timestamp, Stop> {
     world.boundary()?;
     let now = world.now();
     let mut before = world.observed.clone();
-    mistakes_before_record(world.mistake, &mut before, &mut snapshot);
+    mistakes::before_record(world.mistake, world.is_new_agent, &mut before, &mut snapshot);
     let mut after = reconcile::record(now, &world.boot_id(), &before, &snapshot);
     assert_eq!(
         reconcile::record(now, &world.boot_id(), &after, &snapshot),
         after,
         "recorded twice"
     );
-    mistakes_after_record(world.mistake, now, &world.observed, &mut after);
+    mistakes::after_record(world.mistake, now, &world.observed, &mut after);
     if after != world.observed {
-        save(world, after)?;
+        save(world, after, &[])?;
     }
     Ok(now)
-}
-
-fn plan(world: &World, now: Timestamp) -> Plan {
-    let mut limits = world.limits;
-    let mut desired = world.desired.clone();
-    let mut observed = world.observed.clone();
-    match world.mistake {
-        Some(Mistake::ForgetsBackoff) => {
-            limits = Limits {
-                max_backoff: std::time::Duration::from_secs(1),
-            }
-        }
-        Some(Mistake::IgnoresOnFailure) if desired.restart_policy == RestartPolicy::OnFailure => {
-            desired.restart_policy = RestartPolicy::Always;
-        }
-        Some(Mistake::KillsWithoutGrace) => {
-            if let Some(deletion) = &mut desired.deletion {
-                deletion.grace /= 2;
-            }
-        }
-        Some(Mistake::KillsOnce) => {
-            for attempt in observed
-                .attempts
-                .iter_mut()
-                .filter(|attempt| attempt.killed_at.is_some())
-            {
-                attempt.killed_at = Some(now);
-            }
-        }
-        Some(_) | None => {}
-    }
-    let mut plan = reconcile::reconcile(now, &desired, &observed, &limits);
-    assert_eq!(
-        plan,
-        reconcile::reconcile(now, &desired, &observed, &limits),
-        "decided twice"
-    );
-    match world.mistake {
-        Some(Mistake::NeverWakes) => plan.wake_at = None,
-        Some(Mistake::ForgetsWithoutTearDown) => {
-            plan.steps
-                .iter_mut()
-                .filter(|step| **step == Step::TearDown)
-                .for_each(|step| *step = Step::Forget);
-        }
-        Some(Mistake::ReusesSandboxNumbers) => {
-            for step in &mut plan.steps {
-                if let Step::CreateSandbox { attempt } = step {
-                    *attempt = attempt.saturating_sub(1);
-                }
-            }
-        }
-        Some(Mistake::WaitsForAFutureThatWasSetBack) => {
-            let ends_ahead = |container: &String| {
-                let exit = observed.newest(container).and_then(|attempt| attempt.exit());
-                exit.map(|exit| exit.finished_at).filter(|at| *at > now)
-            };
-            plan.steps.retain(|step| match step {
-                Step::StartContainer { container, .. } => {
-                    let ahead = ends_ahead(container);
-                    plan.wake_at = ahead.or(plan.wake_at);
-                    ahead.is_none()
-                }
-                Step::BeginStop { .. }
-                | Step::RunHook { .. }
-                | Step::Resize { .. }
-                | Step::GiveUp { .. }
-                | Step::CreateSandbox { .. }
-                | Step::StopSandbox { .. }
-                | Step::StopContainer { .. }
-                | Step::KillContainer { .. }
-                | Step::TearDown
-                | Step::Forget => true,
-            });
-        }
-        Some(_) | None => {}
-    }
-    plan
-}
-
-fn mistakes_before_record(mistake: Option<Mistake>, before: &mut Observed, snapshot: &mut Snapshot) {
-    match mistake {
-        Some(Mistake::DropsWhatWasStarting) => before
-            .attempts
-            .retain(|a| a.state != AttemptState::Starting || snapshot.sandbox(a.sandbox).is_some()),
-        Some(Mistake::LosesWhatADeadShimWrote) => {
-            for sandbox in snapshot.sandboxes.iter_mut().filter(|sandbox| !sandbox.shim_alive) {
-                for container in &mut sandbox.containers {
-                    if let ContainerPhase::Exited { started_at, .. } = container.phase {
-                        container.phase = ContainerPhase::Running { pid: 1, started_at };
-                    }
-                }
-            }
-        }
-        Some(_) | None => {}
-    }
-}
-
-fn mistakes_after_record(mistake: Option<Mistake>, now: Timestamp, before: &Observed, after: &mut Observed) {
-    if mistake == Some(Mistake::RebuildsSandboxForAContainer)
-        && after.attempts.iter().filter(|a| a.exit().is_some()).count()
-            > before.attempts.iter().filter(|a| a.exit().is_some()).count()
-        && let Some(sandbox) = &mut after.sandbox
-        && matches!(sandbox.state, SandboxState::Ready { .. })
-    {
-        sandbox.state = SandboxState::Dead {
-            at: now,
-            end: SandboxEnd::InfraExited,
-        };
-    }
 }
 
 fn save_status(world: &mut World) -> Result<(), Stop> {
@@ -259,10 +116,8 @@ fn save_status(world: &mut World) -> Result<(), Stop> {
         let again = status(world.now(), &node, &world.desired, &observed, Some(&new));
         assert_eq!(again, new, "the same status again differs");
     }
-    if world.status.as_ref() != Some(&new) {
-        Oracle::reported(world.status.as_ref(), &new);
-        world.status = Some(new);
-    }
+    world.check_status(&new);
+    world.status = Some(new);
     world.boundary()
 }
 
@@ -272,6 +127,7 @@ enum Outcome {
     Failed(FailedStep, FailureReason),
     SandboxReady(u32),
     SandboxStopped(u32),
+    Resized(String, u32, Resources),
     TornDown,
     Removed,
 }
@@ -298,7 +154,7 @@ fn execute(world: &mut World, steps: &[Step]) -> Result<(), Stop> {
     }
     world.boundary()?;
     if begun != world.observed {
-        save(world, begun)?;
+        save(world, begun, &[])?;
     }
 
     let mut outcomes = Vec::new();
@@ -325,6 +181,10 @@ fn execute(world: &mut World, steps: &[Step]) -> Result<(), Stop> {
                     failed(&after, FailedStep::Teardown, FailureReason::KillPodSandboxError)
                 }
             }
+            Outcome::Resized(_, _, _) if world.mistake == Some(Mistake::ForgetsResizes) => after,
+            Outcome::Resized(container, attempt, resources) => {
+                reconcile::resized(&after, &container, attempt, &resources)
+            }
             Outcome::TornDown => reconcile::torn_down(&after),
             Outcome::Removed => {
                 world.boundary()?;
@@ -334,7 +194,7 @@ fn execute(world: &mut World, steps: &[Step]) -> Result<(), Stop> {
         };
     }
     if after != world.observed {
-        save(world, after)?;
+        save(world, after, &[])?;
     }
     Ok(())
 }
@@ -371,16 +231,48 @@ fn begin<'a>(world: &mut World, step: &'a Step, observed: Observed, imageless: &
             }
         }
         Step::KillContainer { container, attempt } => reconcile::begin_kill(now, &observed, container, *attempt),
-        Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => observed,
-        Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => observed,
+        Step::BeginStop {
+            container,
+            attempt,
+            stop,
+        } => reconcile::begin_stop(now, &observed, container, *attempt, stop),
+        Step::RunHook {
+            container,
+            attempt,
+            hook,
+        } => reconcile::begin_hook(now, &observed, container, *attempt, *hook),
+        Step::GiveUp { reason, message } => reconcile::gave_up(now, &observed, *reason, message.clone()),
+        Step::Resize { .. } | Step::StopSandbox { .. } | Step::StopContainer { .. } | Step::TearDown | Step::Forget => {
+            observed
+        }
     }
 }
 
 fn act(world: &mut World, step: &Step) -> Result<Outcome, Stop> {
     let teardown = Outcome::Failed(FailedStep::Teardown, FailureReason::KillPodSandboxError);
     let outcome = match step {
-        Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {
+        Step::BeginStop { .. } | Step::GiveUp { .. } => Outcome::Observable,
+        Step::RunHook {
+            container,
+            attempt,
+            hook,
+        } => {
+            world.run_hook(container, *attempt, *hook);
             Outcome::Observable
+        }
+        Step::Resize {
+            container,
+            attempt,
+            resources,
+        } => {
+            if world.resize(container, *attempt) {
+                Outcome::Resized(container.clone(), *attempt, resources.clone())
+            } else {
+                Outcome::Failed(
+                    FailedStep::Container(container.clone()),
+                    FailureReason::CreateContainerError,
+                )
+            }
         }
         Step::CreateSandbox { attempt } => {
             if world.create_sandbox(*attempt) {

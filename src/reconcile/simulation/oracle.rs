@@ -7,13 +7,11 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PodStatus;
 
+use super::model::{Kind, Name, everyone, kind, wants_restart};
 use crate::model::{
-    Attempt, AttemptState, Backoff, Deletion, Exit, ExitStatus, Observed, Plan, PodSpec, RestartPolicy, SandboxState,
-    Step, Timestamp,
+    Attempt, AttemptState, Backoff, Exit, ExitStatus, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step,
+    StopReason, Timestamp,
 };
-
-/// (container, attempt)
-type Name = (String, u32);
 
 /// The truth about one execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +44,6 @@ pub(super) struct Oracle {
     stop_signals: BTreeMap<Name, u32>,
     sandboxes_made: u32,
     sandbox_deaths: u32,
-    clock_jumped_since_deletion: bool,
     begun: BTreeMap<String, u32>,
     boot: u32,
     begun_in_boot: BTreeMap<Name, u32>,
@@ -64,7 +61,6 @@ impl Oracle {
             stop_signals: BTreeMap::new(),
             sandboxes_made: 0,
             sandbox_deaths: 0,
-            clock_jumped_since_deletion: false,
             begun: BTreeMap::new(),
             boot: 0,
             begun_in_boot: BTreeMap::new(),
@@ -113,14 +109,6 @@ impl Oracle {
         }
     }
 
-    pub(super) fn clock_jumped(&mut self) {
-        self.clock_jumped_since_deletion = true;
-    }
-
-    pub(super) fn deletion_asked(&mut self) {
-        self.clock_jumped_since_deletion = false;
-    }
-
     pub(super) fn stop_signal(&mut self, name: &Name, agent_may_have_died: bool) {
         let count = self.stop_signals.entry(name.clone()).or_default();
         *count += 1;
@@ -132,23 +120,14 @@ impl Oracle {
         );
     }
 
-    pub(super) fn kill_signal(&mut self, now: Timestamp, deletion: Option<Deletion>) {
-        let deletion = deletion.expect("only a deletion kills a container");
-        let grace = SignedDuration::try_from(deletion.grace).expect("a grace of minutes");
-        assert!(
-            self.clock_jumped_since_deletion || now >= deletion.requested_at + grace,
-            "killed at {now}, before the grace of {deletion:?} was over",
-        );
-    }
-
     // ---- Kubernetes' rules ----
 
-    fn wants_restart(&self, exit: &Exit) -> bool {
-        match self.policy {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => exit.status != ExitStatus::Code(0),
-            RestartPolicy::Never => false,
-        }
+    /// The entry that counts after an attempt: its key is made of the image and the resources, too (`GetBackoffKey`).
+    fn entry_after(&self, attempt: &Attempt, image: &str) -> Option<Entry> {
+        let stop = attempt.life.stop.as_ref().map(|stop| stop.why);
+        let is_other = attempt.image != image || matches!(stop, Some(StopReason::SpecChanged | StopReason::Resized));
+        let entry = self.entries[&(attempt.container.clone(), attempt.attempt)];
+        entry.filter(|_| !is_other)
     }
 
     /// `kuberuntime_manager.go doBackOff`: `IsInBackOffSince(key, ts)`.
@@ -190,7 +169,7 @@ impl Oracle {
         for attempt in &after.attempts {
             let known = before.attempts.iter().find(|a| is_same(a, attempt));
             match known {
-                None => self.begun(before, attempt),
+                None => self.begun(desired, before, attempt),
                 Some(known) => assert!(
                     known.exit().is_none() || known.exit() == attempt.exit(),
                     "an end was changed: {known:?} is now {attempt:?}"
@@ -209,7 +188,7 @@ impl Oracle {
                 self.dropped(known);
             }
         }
-        for container in &desired.containers {
+        for container in everyone(desired) {
             let live = after
                 .attempts
                 .iter()
@@ -250,36 +229,32 @@ impl Oracle {
         }
     }
 
-    fn begun(&mut self, before: &Observed, attempt: &Attempt) {
+    fn begun(&mut self, desired: &PodSpec, before: &Observed, attempt: &Attempt) {
         assert_eq!(
             attempt.state,
             AttemptState::Starting,
             "an attempt is recorded before it is started"
         );
         let name = (attempt.container.clone(), attempt.attempt);
+        let kind = kind(desired, &name.0);
         let entry = match attempt.attempt.checked_sub(1) {
             None => None,
             Some(previous) => {
-                let previous = before
-                    .attempts
-                    .iter()
-                    .find(|a| a.container == name.0 && a.attempt == previous);
-                let exit = previous
-                    .and_then(Attempt::exit)
-                    .expect("an attempt follows one that has ended");
-                assert!(self.wants_restart(exit), "{name:?} was begun after {exit:?}");
-                let old = self.entries[&(name.0.clone(), name.1 - 1)];
-                // It was decided moments before it is saved, and the clock may have jumped between.
-                let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
-                if let (Some(due), Some(old)) = (Self::may_restart_at(old, exit.finished_at), old) {
-                    // The clock was set back since: nobody knows how long it was.
-                    let set_back = exit.finished_at > decided_at + old.backoff;
+                let known = before.attempts.iter();
+                let mut known = known.filter(|a| a.container == name.0 && a.attempt == previous);
+                let previous = known.next().expect("an attempt follows another one");
+                let exit = previous.exit().expect("an attempt follows one that has ended");
+                if kind == Kind::Init && previous.sandbox != attempt.sandbox {
+                    // All of it begins anew in a new sandbox, and nothing of that is a crash.
+                    self.entries[&(name.0.clone(), name.1 - 1)]
+                } else {
                     assert!(
-                        decided_at >= due || set_back,
-                        "{name:?} was begun at {decided_at}, but {due} is early enough"
+                        wants_restart(desired, previous, exit.status),
+                        "{name:?} was begun after {exit:?}"
                     );
+                    let old = self.entry_after(previous, &attempt.image);
+                    Some(self.restarted(&name, old, exit, attempt))
                 }
-                Some(self.next(old, exit.finished_at, decided_at))
             }
         };
         let expected = entry.map_or(SignedDuration::ZERO, |entry| entry.backoff);
@@ -292,6 +267,21 @@ impl Oracle {
         *self.begun.entry(name.0.clone()).or_default() += 1;
         self.begun_in_boot.insert(name.clone(), self.boot);
         self.entries.insert(name, entry);
+    }
+
+    /// The entry after this restart, which must not come too early.
+    fn restarted(&self, name: &Name, old: Option<Entry>, exit: &Exit, attempt: &Attempt) -> Entry {
+        // It was decided moments before it is saved, and the clock may have jumped between.
+        let decided_at = attempt.backoff.set_at.expect("a restart has a back-off");
+        if let (Some(due), Some(old)) = (Self::may_restart_at(old, exit.finished_at), old) {
+            // The clock was set back since: nobody knows how long it was.
+            let set_back = exit.finished_at > decided_at + old.backoff;
+            assert!(
+                decided_at >= due || set_back,
+                "{name:?} was begun at {decided_at}, but {due} is early enough"
+            );
+        }
+        self.next(old, exit.finished_at, decided_at)
     }
 
     fn dropped(&mut self, attempt: &Attempt) {
@@ -332,167 +322,72 @@ impl Oracle {
         }
     }
 
-    pub(super) fn planned(&self, now: Timestamp, desired: &PodSpec, observed: &Observed, plan: &Plan) {
+    pub(super) fn planned(
+        &self,
+        now: Timestamp,
+        desired: &PodSpec,
+        observed: &Observed,
+        plan: &Plan,
+        may_begin: &[&str],
+    ) {
         for step in &plan.steps {
-            match step {
-                Step::StartContainer { container, .. } => {
-                    assert!(desired.deletion.is_none(), "{container} is started in a deleted pod");
-                }
-                Step::CreateSandbox { attempt } => {
-                    assert!(
-                        desired.deletion.is_none(),
-                        "sandbox {attempt} is made for a deleted pod"
-                    );
-                }
-                Step::KillContainer { .. } | Step::StopContainer { .. } | Step::Forget => {
-                    assert!(desired.deletion.is_some(), "{step:?} without a deletion");
-                }
-                Step::BeginStop { .. } | Step::RunHook { .. } | Step::Resize { .. } | Step::GiveUp { .. } => {}
-                Step::StopSandbox { .. } | Step::TearDown => {}
+            if let Step::CreateSandbox { attempt } = step {
+                assert!(
+                    desired.deletion.is_none(),
+                    "sandbox {attempt} is made for a deleted pod"
+                );
             }
         }
         if let Some(wake_at) = plan.wake_at {
             assert!(wake_at > now, "a timer in the past");
-            let grace = desired
-                .deletion
-                .map_or(Duration::ZERO, |deletion| deletion.grace)
-                .as_secs();
-            let longest = SignedDuration::from_secs(2 * i64::try_from(grace.max(300)).expect("minutes"));
+            let graces = [desired.deletion.map(|deletion| deletion.grace), desired.active_deadline];
+            let longest = graces.into_iter().flatten().max().unwrap_or_default().as_secs();
+            let longest = SignedDuration::from_secs(2 * i64::try_from(longest.max(300)).expect("minutes"));
             assert!(wake_at <= now + longest, "waits until {wake_at}, at {now}");
         }
-        self.planned_in_time(now, desired, observed, plan);
+        if observed.failures.is_empty() {
+            for container in may_begin {
+                self.planned_in_time(now, desired, observed, plan, container);
+            }
+        }
     }
 
     /// A container that may be started is started, or the timer is set to when it may.
-    fn planned_in_time(&self, now: Timestamp, desired: &PodSpec, observed: &Observed, plan: &Plan) {
-        let is_ready = observed
-            .sandbox
-            .as_ref()
-            .is_some_and(|s| matches!(s.state, SandboxState::Ready { .. }));
-        if desired.deletion.is_some() || !is_ready || !observed.failures.is_empty() {
-            return;
-        }
-        for container in &desired.containers {
-            let Some(newest) = observed.newest(&container.name) else {
-                continue;
-            };
-            let Some(exit) = newest.exit().filter(|exit| self.wants_restart(exit)) else {
-                continue;
-            };
-            let entry = self.entries[&(container.name.clone(), newest.attempt)];
-            let due = Self::may_restart_at(entry, exit.finished_at).filter(|due| *due > now);
-            let is_started = plan
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::StartContainer { container: c, .. } if *c == container.name));
-            let is_timed = due.is_some_and(|due| plan.wake_at.is_some_and(|wake_at| wake_at <= due));
-            assert!(
-                is_started || is_timed,
-                "{} may start at {due:?}, at {now} the plan is {plan:?}",
-                container.name
-            );
-        }
-    }
-
-    pub(super) fn reported(before: Option<&PodStatus>, after: &PodStatus) {
-        let Some(before) = before else { return };
-        let is_terminal = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        assert!(
-            !is_terminal(before) || before.phase == after.phase,
-            "{:?} became {:?}",
-            before.phase,
-            after.phase
-        );
-        let counts = |status: &PodStatus| -> Vec<i32> {
-            status
-                .container_statuses
-                .iter()
-                .flatten()
-                .map(|container| container.restart_count)
-                .collect()
-        };
-        let (old, new) = (counts(before), counts(after));
-        assert!(
-            old.iter().zip(&new).all(|(old, new)| old <= new),
-            "restart counts fell from {old:?} to {new:?}"
-        );
-        for (old, new) in before
-            .conditions
+    fn planned_in_time(&self, now: Timestamp, desired: &PodSpec, observed: &Observed, plan: &Plan, container: &str) {
+        let newest = observed.newest(container);
+        let due = newest.and_then(|newest| {
+            let exit = newest.exit()?;
+            let image = &desired.container(container)?.image;
+            let entry = self.entry_after(newest, image);
+            Self::may_restart_at(entry, exit.finished_at).filter(|due| *due > now)
+        });
+        let is_started = plan
+            .steps
             .iter()
-            .flatten()
-            .zip(after.conditions.iter().flatten())
-        {
-            assert_eq!(old.type_, new.type_);
-            assert!(
-                old.status != new.status || old.last_transition_time == new.last_transition_time,
-                "{} changed its transition time and nothing else",
-                old.type_
-            );
-        }
+            .any(|step| matches!(step, Step::StartContainer { container: c, .. } if c == container));
+        let is_timed = due.is_some_and(|due| plan.wake_at.is_some_and(|wake_at| wake_at <= due));
+        let past = plan.steps.iter().any(|step| matches!(step, Step::GiveUp { .. }));
+        assert!(
+            is_started || is_timed || past,
+            "{container} may start at {due:?}, at {now} the plan is {plan:?}"
+        );
     }
 
     // ---- at rest ----
 
-    /// What must be true of a pod at rest that is not deleted. Returns whether it has finished.
-    pub(super) fn settled(
-        &self,
-        desired: &PodSpec,
-        observed: &Observed,
-        status: &PodStatus,
-        is_sandbox_alive: impl Fn(u32) -> bool,
-        is_alive: impl Fn(&str, u32) -> bool,
-    ) -> bool {
-        let statuses = status.container_statuses.as_deref().unwrap_or_default();
-        for (container, reported) in desired.containers.iter().zip(statuses) {
-            let begun = self.begun.get(&container.name).copied().unwrap_or_default();
+    /// What must be true of a pod at rest that is not deleted.
+    pub(super) fn settled(&self, observed: &Observed, status: &PodStatus, is_sandbox_alive: impl Fn(u32) -> bool) {
+        let init = status.init_container_statuses.iter().flatten();
+        for reported in init.chain(status.container_statuses.iter().flatten()) {
+            let begun = self.begun.get(&reported.name).copied().unwrap_or_default();
             let count = u32::try_from(reported.restart_count).expect("a count");
-            assert_eq!(count, begun.saturating_sub(1), "restart count of {}", container.name);
+            assert_eq!(count, begun.saturating_sub(1), "restart count of {}", reported.name);
         }
-        let runs: Vec<bool> = desired
-            .containers
-            .iter()
-            .map(|container| {
-                let newest = observed.newest(&container.name);
-                newest.is_some_and(|newest| newest.is_live() && is_alive(&newest.container, newest.attempt))
-            })
-            .collect();
-        let exits: Vec<Option<&Exit>> = desired
-            .containers
-            .iter()
-            .map(|c| observed.newest(&c.name).and_then(Attempt::exit))
-            .collect();
-        let phase = status.phase.as_deref().unwrap_or_default();
-        if observed.torn_down {
-            let all_zero = exits
-                .iter()
-                .all(|exit| exit.is_some_and(|exit| exit.status == ExitStatus::Code(0)));
-            assert_eq!(phase, if all_zero { "Succeeded" } else { "Failed" }, "{exits:?}");
-            // Only a pod that never restarts anything may end with something that never ran, and only when its
-            // sandbox died.
-            let all_done = exits
-                .iter()
-                .all(|exit| exit.is_some_and(|exit| !self.wants_restart(exit)));
-            assert!(
-                all_done || (self.policy == RestartPolicy::Never && self.sandbox_deaths > 0),
-                "{exits:?}"
-            );
-            assert!(!runs.contains(&true));
-            return true;
+        if !observed.torn_down {
+            let sandbox = observed.sandbox.as_ref().expect("a pod that is not over has a sandbox");
+            assert!(is_sandbox_alive(sandbox.attempt));
+            assert_eq!(self.sandboxes_made, 1 + self.sandbox_deaths, "sandboxes made");
         }
-        let sandbox = observed.sandbox.as_ref().expect("a pod that is not over has a sandbox");
-        assert!(matches!(sandbox.state, SandboxState::Ready { .. }) && is_sandbox_alive(sandbox.attempt));
-        assert_eq!(self.sandboxes_made, 1 + self.sandbox_deaths, "sandboxes made");
-        for ((container, runs), exit) in desired.containers.iter().zip(&runs).zip(&exits) {
-            let is_done = exit.is_some_and(|exit| !self.wants_restart(exit));
-            assert!(
-                *runs || is_done,
-                "{} neither runs nor is done: {exit:?}",
-                container.name
-            );
-        }
-        assert!(runs.contains(&true), "all is done and nothing is torn down");
-        assert_eq!(phase, "Running");
-        false
     }
 }
 

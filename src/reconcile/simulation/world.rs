@@ -5,46 +5,20 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::agent::{Mistake, Stop};
+use super::agent::Stop;
+use super::errands::Errands;
+use super::machine::{InFlight, OnMachine};
+use super::mistakes::Mistake;
+use super::model::{Kind, Model, kind};
 use super::oracle::Oracle;
-use super::{Rng, Tally};
-use crate::model::{
-    ContainerPhase, ContainerSnapshot, Deletion, ExitStatus, InfraSnapshot, Observed, PodSpec, RestartPolicy,
-    SandboxSnapshot, Snapshot, Timestamp,
-};
+use super::told::Told;
+use super::{Rng, Tally, pods};
+use crate::model::{Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Report, RestartPolicy, Timestamp};
 use crate::reconcile::Limits;
-use crate::reconcile::testing::{at_ms, pod};
+use crate::reconcile::testing::{at_ms, container, pod};
 
 /// A pass that needs so many rounds is going round in circles.
 pub(super) const ENOUGH_ROUNDS: u32 = 60;
-
-/// One process that a shim made.
-#[derive(Debug, Clone)]
-struct Process {
-    /// When it ends by itself, and how; `None`: never.
-    end: Option<(i64, ExitStatus)>,
-    /// What the stop signal does: ends it after so many ms with this status; `None`: nothing.
-    on_stop: Option<(i64, ExitStatus)>,
-    /// Until then SIGKILL does not end it (uninterruptible sleep).
-    stuck_until: i64,
-    killed: bool,
-}
-
-/// One sandbox on the machine: what its shim wrote down, and what is alive.
-#[derive(Debug, Clone)]
-struct OnMachine {
-    facts: SandboxSnapshot,
-    alive: BTreeMap<(String, u32), Process>,
-}
-
-/// A start request that was sent by an agent which died before it was answered.
-#[derive(Debug, Clone)]
-struct InFlight {
-    at: i64,
-    sandbox: u32,
-    container: String,
-    attempt: u32,
-}
 
 /// Something that happens to a pod at rest.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +32,14 @@ pub(super) enum Event {
     Deleted {
         grace: u64,
     },
+    /// The user gives one container another image.
+    ImageChanged,
+    /// The user gives one container other resources.
+    Resized,
+    /// The user looks into the pod with a container of their own.
+    EphemeralAdded,
+    /// What runs fails every probe that would end it.
+    Unhealthy,
 }
 
 #[derive(Debug)]
@@ -70,9 +52,13 @@ pub(super) struct World {
     pub(super) mono: i64,
     clock_offset: i64,
     boot: u32,
-    sandboxes: BTreeMap<u32, OnMachine>,
-    in_flight: Vec<InFlight>,
+    pub(super) sandboxes: BTreeMap<u32, OnMachine>,
+    pub(super) in_flight: Vec<InFlight>,
     pub(super) has_directories: bool,
+
+    /// What the agent has under way; it dies with it.
+    pub(super) errands: Errands,
+    pub(super) is_new_agent: bool,
 
     /// The store.
     pub(super) desired: PodSpec,
@@ -83,22 +69,23 @@ pub(super) struct World {
 
     pub(super) limits: Limits,
     pub(super) oracle: Oracle,
-    faults: bool,
+    pub(super) model: Model,
+    pub(super) told: Told,
+    pub(super) faults: bool,
     /// Each agent differs in how unlucky it is, in a thousand at each boundary.
-    crash_rate: u64,
+    pub(super) crash_rate: u64,
     chaos_rate: u64,
-    failure_rate: u64,
+    pub(super) failure_rate: u64,
     clock_rate: u64,
-    crash_at: Option<u64>,
+    pub(super) crash_at: Option<u64>,
     pub(super) boundaries: u64,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl World {
     pub(super) fn random(seed: u64, mistake: Option<Mistake>, verbose: bool) -> Self {
         let mut rng = Rng(seed);
-        let policy = rng.pick(&[RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
-        let containers = rng.pick(&[&["a"][..], &["a", "b"], &["a", "b", "c"]]);
+        let pod = pods::random(&mut rng);
         let max_backoff = Duration::from_secs(rng.pick(&[1, 5, 10, 60, 300, 300]));
         Self {
             crash_rate: rng.pick(&[0, 10, 60, 150]),
@@ -109,16 +96,16 @@ impl World {
             mistake,
             verbose,
             limits: Limits { max_backoff },
-            ..Self::still(rng, pod(policy, containers), max_backoff)
+            ..Self::still(rng, pod, max_backoff)
         }
     }
 
     /// A world in which nothing happens of itself, but that the agent dies once, at this boundary.
-    pub(super) fn scripted(policy: RestartPolicy, crash_at: u64) -> Self {
+    pub(super) fn scripted(pod: PodSpec, crash_at: u64) -> Self {
         let max_backoff = Duration::from_mins(5);
         Self {
             crash_at: Some(crash_at),
-            ..Self::still(Rng(1), pod(policy, &["a", "b"]), max_backoff)
+            ..Self::still(Rng(1), pod, max_backoff)
         }
     }
 
@@ -133,7 +120,11 @@ impl World {
             sandboxes: BTreeMap::new(),
             in_flight: Vec::new(),
             has_directories: false,
+            errands: Errands::default(),
+            is_new_agent: true,
             oracle: Oracle::new(desired.restart_policy, max_backoff),
+            model: Model::default(),
+            told: Told::default(),
             desired,
             observed: Observed::default(),
             status: None,
@@ -161,13 +152,45 @@ impl World {
         self.tally.lost = self.oracle.lost;
         self.tally.executions = self.oracle.executions();
         self.tally.deleted = u64::from(!self.exists);
+        self.tally.stops = self.model.stops;
+        self.tally.init_runs = self.model.init_runs;
+        self.tally.given_up = u64::from(self.observed.given_up.is_some());
         self.tally
     }
 
-    /// The oracle, to judge this world with; to be put back.
-    pub(super) fn take_oracle(&mut self) -> Oracle {
+    // ---- what is judged ----
+
+    pub(super) fn check_plan(&mut self, now: Timestamp, plan: &Plan) {
+        let may_begin = self.model.may_begin(&self.desired, &self.observed);
+        self.oracle
+            .planned(now, &self.desired, &self.observed, plan, &may_begin);
+        self.model.planned(now, &self.desired, &self.observed, plan);
+    }
+
+    pub(super) fn model_told(&mut self, reports: &[(Observed, Report)]) {
+        for (before, report) in reports {
+            self.model.told(&self.desired, before, report);
+        }
+    }
+
+    pub(super) fn check_save(&mut self, after: &Observed) {
         let empty = Oracle::new(self.desired.restart_policy, self.limits.max_backoff);
-        std::mem::replace(&mut self.oracle, empty)
+        let mut oracle = std::mem::replace(&mut self.oracle, empty);
+        oracle.saved(
+            &self.boot_id(),
+            &self.desired,
+            &self.observed,
+            after,
+            |sandbox| self.is_sandbox_alive(sandbox),
+            |container, attempt| self.is_alive(container, attempt),
+        );
+        self.oracle = oracle;
+        self.model.saved(&self.desired, &self.observed, after);
+    }
+
+    pub(super) fn check_status(&mut self, new: &PodStatus) {
+        self.told
+            .reported(&self.model, &self.desired, &self.observed, self.status.as_ref(), new);
     }
 
     pub(super) fn note_save(&mut self) {
@@ -214,10 +237,12 @@ impl World {
                 let killed = process.killed.then_some(process.stuck_until);
                 killed.or(process.end.map(|(at, _)| at))
             });
-        ends.chain(self.in_flight.iter().map(|request| request.at)).min()
+        ends.chain(self.in_flight.iter().map(|request| request.at))
+            .chain(self.next_errand())
+            .min()
     }
 
-    fn happen_now(&mut self) {
+    pub(super) fn happen_now(&mut self) {
         let now = self.now();
         for (number, sandbox) in &mut self.sandboxes {
             let due: Vec<_> = sandbox
@@ -235,6 +260,7 @@ impl World {
                 sandbox.alive.remove(&name);
                 sandbox.write_exit(now, &name, status);
                 self.oracle.ended(*number, &name, Some(status));
+                self.model.ended(&self.desired, *number, &name.0, Some(status));
             }
         }
         let due: Vec<_> = self
@@ -251,6 +277,7 @@ impl World {
                 let _ = self.shim_start(request.sandbox, &request.container, request.attempt);
             }
         }
+        self.errands_happen();
     }
 
     // ---- what goes wrong ----
@@ -280,6 +307,8 @@ impl World {
     pub(super) fn crash(&mut self) -> Stop {
         self.say(|| "the agent dies".to_owned());
         self.tally.crashes += 1;
+        self.errands = Errands::default();
+        self.is_new_agent = true;
         Stop::Crash
     }
 
@@ -310,7 +339,7 @@ impl World {
 
     /// True when the agent does not survive it.
     fn chaos(&mut self) -> bool {
-        match self.rng.below(20) {
+        match self.rng.below(26) {
             0..=5 => self.happen(Event::ContainerKilled),
             6..=8 => self.happen(Event::InfraKilled),
             9..=11 => self.happen(Event::ShimKilled),
@@ -325,6 +354,10 @@ impl World {
                     self.happen(Event::Deleted { grace });
                 }
             }
+            20..=21 => self.happen(Event::ImageChanged),
+            22..=23 => self.happen(Event::Resized),
+            24 => self.happen(Event::EphemeralAdded),
+            25 => self.happen(Event::Unhealthy),
             _ => {
                 if self.clock_rate > 0 {
                     let jump = self
@@ -332,7 +365,7 @@ impl World {
                         .pick(&[-86_400_000 * 400, -3_600_000, -20_000, -700, 900, 40_000, 3_600_000]);
                     self.say(|| format!("the clock jumps by {jump} ms"));
                     self.clock_offset += jump;
-                    self.oracle.clock_jumped();
+                    self.model.clock_jumped();
                 }
             }
         }
@@ -375,6 +408,8 @@ impl World {
                 self.boot += 1;
                 self.sandboxes.clear();
                 self.in_flight.clear();
+                self.errands = Errands::default();
+                self.is_new_agent = true;
                 self.oracle.rebooted();
                 let off = self.rng.range(1_000, 60_000);
                 self.mono += off;
@@ -402,359 +437,76 @@ impl World {
                         requested_at: now,
                         grace,
                     });
-                    self.oracle.deletion_asked();
+                    self.model.deletion_asked();
+                }
+            }
+            Event::ImageChanged => self.change_image(),
+            Event::Resized => self.resize_one(),
+            Event::EphemeralAdded => {
+                let count = self.desired.ephemeral_containers.len();
+                if self.desired.deletion.is_none() && count < 2 {
+                    self.desired.generation += 1;
+                    let name = ["debugger-1", "debugger-2"][count];
+                    self.desired.ephemeral_containers.push(container(name));
+                }
+            }
+            Event::Unhealthy => {
+                let mono = self.mono;
+                for process in self.sandboxes.values_mut().flat_map(|s| s.alive.values_mut()) {
+                    process.health.alive_until = Some(mono);
+                    process.health.ready_until = Some(mono);
                 }
             }
         }
+    }
+
+    /// Of any container but those of the user's own; always to one that was never there before.
+    fn change_image(&mut self) {
+        self.desired.generation += 1;
+        let image = format!("busybox:{}", self.desired.generation);
+        let count = self.desired.init_containers.len() + self.desired.containers.len();
+        let which = usize::try_from(self.rng.below(count as u64)).expect("a few");
+        let PodSpec {
+            init_containers,
+            containers,
+            ..
+        } = &mut self.desired;
+        if let Some(spec) = init_containers.iter_mut().chain(containers).nth(which) {
+            spec.image = image;
+            self.tally.changes += 1;
+        }
+    }
+
+    fn resize_one(&mut self) {
+        self.desired.generation += 1;
+        let serial = u64::try_from(self.desired.generation).expect("a count");
+        let memory = self.rng.chance(500);
+        let which = usize::try_from(self.rng.below(self.desired.containers.len() as u64)).expect("a few");
+        let resources = &mut self.desired.containers[which].resources;
+        if memory {
+            resources.memory_limit = Some((64 << 20) + serial);
+        } else {
+            resources.cpu_limit_milli = Some(100 + serial);
+        }
+        self.tally.changes += 1;
     }
 
     /// From now on nothing goes wrong any more; what was begun goes on.
     pub(super) fn calm(&mut self) {
         self.say(|| "calm".to_owned());
         self.faults = false;
+        self.calm_errands();
+        let (mono, desired) = (self.mono, &self.desired);
+        for (name, process) in self.sandboxes.values_mut().flat_map(|s| &mut s.alive) {
+            process.health.started_from.get_or_insert(mono);
+            process.health.alive_until = None;
+            if kind(desired, &name.0) == Kind::Init {
+                process.end.get_or_insert((mono + 1_000, ExitStatus::Code(0)));
+            }
+        }
     }
 
-    fn fails(&mut self) -> bool {
+    pub(super) fn fails(&mut self) -> bool {
         self.faults && self.rng.chance(self.failure_rate)
-    }
-
-    // ---- the runtime ----
-
-    pub(super) fn observe(&mut self) -> Result<Snapshot, Stop> {
-        if self.fails() && self.rng.chance(300) {
-            return Err(Stop::Unobservable);
-        }
-        Ok(Snapshot {
-            sandboxes: self.sandboxes.values().map(|sandbox| sandbox.facts.clone()).collect(),
-        })
-    }
-
-    /// Effects answer whether they succeeded, as far as the agent can tell: one that took effect may seem to have
-    /// failed, when its answer is lost.
-    pub(super) fn create_sandbox(&mut self, attempt: u32) -> bool {
-        assert!(self.address_held, "a sandbox without an address");
-        assert!(
-            self.desired.deletion.is_none() || self.faults,
-            "a sandbox for a deleted pod"
-        );
-        self.has_directories = true;
-        if self.fails() {
-            return false;
-        }
-        let now = self.now();
-        let sandbox = self.sandboxes.entry(attempt).or_insert_with(|| OnMachine {
-            facts: SandboxSnapshot {
-                attempt,
-                shim_alive: true,
-                infra: InfraSnapshot::Absent,
-                containers: Vec::new(),
-            },
-            alive: BTreeMap::new(),
-        });
-        if !sandbox.facts.shim_alive || matches!(sandbox.facts.infra, InfraSnapshot::Exited { .. }) {
-            return false;
-        }
-        if self.fails() {
-            return false;
-        }
-        if let Some(sandbox) = self.sandboxes.get_mut(&attempt)
-            && sandbox.facts.infra == InfraSnapshot::Absent
-        {
-            sandbox.facts.infra = InfraSnapshot::Running { pid: 1, since: now };
-        }
-        !self.fails()
-    }
-
-    pub(super) fn start_container(&mut self, sandbox: u32, container: &str, attempt: u32) -> bool {
-        if self.fails() {
-            return false;
-        }
-        self.shim_start(sandbox, container, attempt) && !self.fails()
-    }
-
-    fn shim_start(&mut self, number: u32, container: &str, attempt: u32) -> bool {
-        let now = self.now();
-        let exec_fails = self.fails();
-        let dies_halfway = self.faults && self.rng.chance(5);
-        let life = self.life();
-        let stuck = if self.faults && self.rng.chance(50) {
-            self.mono + self.rng.range(0, 60_000)
-        } else {
-            0
-        };
-        let on_stop = if self.rng.chance(700) {
-            Some((
-                self.rng.pick(&[0, 5, 800, 3_000]),
-                self.rng.pick(&[ExitStatus::Code(0), ExitStatus::Signal(15)]),
-            ))
-        } else {
-            None
-        };
-        let Some(sandbox) = self.sandboxes.get_mut(&number) else {
-            return false;
-        };
-        if !sandbox.facts.shim_alive || !matches!(sandbox.facts.infra, InfraSnapshot::Running { .. }) {
-            return false;
-        }
-        if sandbox
-            .facts
-            .containers
-            .iter()
-            .any(|c| c.container == container && c.attempt == attempt)
-        {
-            return true;
-        }
-        let fact = |phase| ContainerSnapshot {
-            container: container.to_owned(),
-            attempt,
-            phase,
-            stop_signalled_at: None,
-            killed_at: None,
-        };
-        if dies_halfway {
-            // Its `Starting` is written and nothing more; whether it ran a moment is known to nobody.
-            sandbox.facts.containers.push(fact(ContainerPhase::Starting));
-            self.oracle.executed(number, container, attempt);
-            self.oracle.ended(number, &(container.to_owned(), attempt), None);
-            self.happen(Event::ShimKilled);
-            return false;
-        }
-        if exec_fails {
-            let phase = ContainerPhase::StartFailed {
-                message: "no such file".to_owned(),
-                at: now,
-            };
-            sandbox.facts.containers.push(fact(phase));
-            self.oracle.could_not_execute(container, attempt);
-            return false;
-        }
-        sandbox.facts.containers.push(fact(ContainerPhase::Running {
-            pid: 2,
-            started_at: now,
-        }));
-        let end = life.map(|(after, status)| (self.mono + after, status));
-        let process = Process {
-            end,
-            on_stop,
-            stuck_until: stuck,
-            killed: false,
-        };
-        sandbox.alive.insert((container.to_owned(), attempt), process);
-        self.oracle.executed(number, container, attempt);
-        true
-    }
-
-    /// How long a process lives and how it ends; `None`: for ever.
-    fn life(&mut self) -> Option<(i64, ExitStatus)> {
-        let status = self.rng.pick(&[
-            ExitStatus::Code(0),
-            ExitStatus::Code(1),
-            ExitStatus::Code(137),
-            ExitStatus::Signal(11),
-            ExitStatus::OomKilled,
-        ]);
-        let after = match self.rng.below(10) {
-            0..=3 => self.rng.range(0, 5_000),
-            4..=5 => self.rng.range(5_000, 100_000),
-            6 => self.rng.range(590_000, 700_000),
-            _ => return None,
-        };
-        if self.crash_at.is_some() {
-            return None;
-        }
-        if self.faults {
-            return Some((after, status));
-        }
-        // Calm: a pod that restarts for ever would never come to rest.
-        match self.desired.restart_policy {
-            RestartPolicy::Always => None,
-            RestartPolicy::OnFailure => Some((after, ExitStatus::Code(0))),
-            RestartPolicy::Never => Some((after, status)),
-        }
-    }
-
-    pub(super) fn stop_container(&mut self, sandbox: u32, container: &str, attempt: u32) -> bool {
-        if self.fails() {
-            return false;
-        }
-        let (now, mono) = (self.now(), self.mono);
-        if let Some(sandbox) = self
-            .sandboxes
-            .get_mut(&sandbox)
-            .filter(|sandbox| sandbox.facts.shim_alive)
-        {
-            let name = (container.to_owned(), attempt);
-            if let Some(process) = sandbox.alive.get_mut(&name) {
-                if let Some((after, status)) = process.on_stop
-                    && process.end.is_none_or(|(at, _)| at > mono + after)
-                {
-                    process.end = Some((mono + after, status));
-                }
-                if let Some(fact) = sandbox.fact(&name) {
-                    fact.stop_signalled_at.get_or_insert(now);
-                }
-                self.oracle
-                    .stop_signal(&name, self.crash_rate > 0 || self.crash_at.is_some());
-            }
-        }
-        !self.fails()
-    }
-
-    pub(super) fn kill_container(&mut self, sandbox: u32, container: &str, attempt: u32) -> bool {
-        if self.fails() {
-            return false;
-        }
-        self.tally.kills += 1;
-        let now = self.now();
-        let deletion = self.desired.deletion;
-        if let Some(sandbox) = self
-            .sandboxes
-            .get_mut(&sandbox)
-            .filter(|sandbox| sandbox.facts.shim_alive)
-        {
-            let name = (container.to_owned(), attempt);
-            if let Some(process) = sandbox.alive.get_mut(&name) {
-                process.killed = true;
-                if let Some(fact) = sandbox.fact(&name) {
-                    fact.killed_at.get_or_insert(now);
-                }
-                self.oracle.kill_signal(now, deletion);
-            }
-        }
-        self.happen_now();
-        !self.fails()
-    }
-
-    pub(super) fn stop_sandbox(&mut self, attempt: u32) -> bool {
-        if self.fails() {
-            return false;
-        }
-        let now = self.now();
-        if let Some(sandbox) = self
-            .sandboxes
-            .get_mut(&attempt)
-            .filter(|sandbox| sandbox.facts.shim_alive)
-        {
-            for process in sandbox.alive.values_mut() {
-                process.killed = true;
-            }
-            self.happen_now();
-            let Some(sandbox) = self.sandboxes.get_mut(&attempt) else {
-                return false;
-            };
-            if !sandbox.alive.is_empty() {
-                // Something does not die.
-                return false;
-            }
-            if !matches!(sandbox.facts.infra, InfraSnapshot::Exited { .. }) {
-                sandbox.facts.infra = InfraSnapshot::Exited { at: now };
-            }
-            sandbox.facts.shim_alive = false;
-        }
-        !self.fails()
-    }
-
-    pub(super) fn remove_sandbox(&mut self, attempt: u32) -> bool {
-        if self.fails() {
-            return false;
-        }
-        if let Some(sandbox) = self.sandboxes.remove(&attempt) {
-            assert!(
-                !sandbox.facts.shim_alive && sandbox.alive.is_empty(),
-                "a living sandbox was removed"
-            );
-        }
-        !self.fails()
-    }
-
-    pub(super) fn remove_pod(&mut self) -> bool {
-        if self.fails() {
-            return false;
-        }
-        assert!(
-            self.sandboxes.is_empty(),
-            "the pod's directories were removed before its sandbox"
-        );
-        self.has_directories = false;
-        !self.fails()
-    }
-
-    /// Whether the image is there.
-    pub(super) fn image(&mut self) -> bool {
-        !self.fails()
-    }
-
-    // ---- what must be true ----
-
-    /// Whether infra and shim of this sandbox live.
-    pub(super) fn is_sandbox_alive(&self, attempt: u32) -> bool {
-        self.sandboxes.get(&attempt).is_some_and(|sandbox| {
-            sandbox.facts.shim_alive && matches!(sandbox.facts.infra, InfraSnapshot::Running { .. })
-        })
-    }
-
-    /// Whether the journal itself says that this attempt could not be executed.
-    pub(super) fn is_start_failure_written(&self, sandbox: u32, container: &str, attempt: u32) -> bool {
-        self.sandboxes.get(&sandbox).is_some_and(|sandbox| {
-            sandbox.facts.containers.iter().any(|c| {
-                c.container == container
-                    && c.attempt == attempt
-                    && matches!(c.phase, ContainerPhase::StartFailed { .. })
-            })
-        })
-    }
-
-    pub(super) fn is_alive(&self, container: &str, attempt: u32) -> bool {
-        let name = (container.to_owned(), attempt);
-        self.sandboxes.values().any(|sandbox| sandbox.alive.contains_key(&name))
-    }
-
-    pub(super) fn check_settled(&mut self) {
-        assert!(
-            self.desired.deletion.is_none(),
-            "a deleted pod is at rest: {:#?}",
-            self.observed
-        );
-        let status = self.status.clone().expect("a pod at rest has a status");
-        let finished = self.oracle.settled(
-            &self.desired,
-            &self.observed,
-            &status,
-            |sandbox| self.is_sandbox_alive(sandbox),
-            |container, attempt| self.is_alive(container, attempt),
-        );
-        if finished {
-            self.tally.finished += 1;
-            assert!(
-                self.sandboxes.is_empty() && !self.address_held,
-                "a finished pod holds something"
-            );
-        }
-    }
-
-    pub(super) fn check_nothing_is_left(&self) {
-        assert!(self.sandboxes.is_empty(), "left: {:?}", self.sandboxes);
-        assert!(!self.has_directories, "the deleted pod's directories are left");
-        assert!(!self.address_held, "the deleted pod's address is left");
-    }
-}
-
-impl OnMachine {
-    fn fact(&mut self, name: &(String, u32)) -> Option<&mut ContainerSnapshot> {
-        self.facts
-            .containers
-            .iter_mut()
-            .find(|c| c.container == name.0 && c.attempt == name.1)
-    }
-
-    fn write_exit(&mut self, now: Timestamp, name: &(String, u32), status: ExitStatus) {
-        let Some(fact) = self.fact(name) else { return };
-        if let ContainerPhase::Running { started_at, .. } = fact.phase {
-            fact.phase = ContainerPhase::Exited {
-                status,
-                started_at,
-                finished_at: now,
-            };
-        }
     }
 }
