@@ -15,6 +15,8 @@ mod phase;
 pub mod quantity;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_life;
 
 use std::net::IpAddr;
 

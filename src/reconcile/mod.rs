@@ -48,6 +48,8 @@
 
 mod backoff;
 mod containers;
+#[cfg(test)]
+pub(crate) mod course;
 mod life;
 mod outcome;
 mod record;
@@ -61,6 +63,10 @@ pub(crate) mod testing;
 mod tests;
 #[cfg(test)]
 pub(crate) mod tests_any;
+#[cfg(test)]
+mod tests_init;
+#[cfg(test)]
+mod tests_life;
 #[cfg(test)]
 mod tests_record;
 

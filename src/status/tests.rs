@@ -17,14 +17,14 @@ use crate::reconcile::{begin_attempt, failed};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 
-fn node() -> NodeFacts {
+pub(super) fn node() -> NodeFacts {
     NodeFacts {
         host_ips: vec!["192.0.2.1".parse().unwrap()],
         name: "node".to_owned(),
     }
 }
 
-fn of(now: i64, desired: &PodSpec, observed: &Observed) -> PodStatus {
+pub(super) fn of(now: i64, desired: &PodSpec, observed: &Observed) -> PodStatus {
     status(at(now), &node(), desired, observed, None)
 }
 
@@ -70,11 +70,11 @@ fn last_code(status: &PodStatus) -> Option<i32> {
     last.terminated.as_ref().map(|terminated| terminated.exit_code)
 }
 
-fn phase_of(status: &PodStatus) -> &str {
+pub(super) fn phase_of(status: &PodStatus) -> &str {
     status.phase.as_deref().unwrap()
 }
 
-fn condition<'a>(status: &'a PodStatus, type_: &str) -> &'a PodCondition {
+pub(super) fn condition<'a>(status: &'a PodStatus, type_: &str) -> &'a PodCondition {
     status
         .conditions
         .as_ref()
