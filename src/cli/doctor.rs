@@ -554,9 +554,14 @@ mod tests {
             bridge,
             cgroup_root,
             node_name,
+            // Without a default: it stands there as prose.
+            manifest_dir: None,
             max_restart_backoff,
             streaming_idle_timeout,
-        } = toml::from_str(&set).unwrap();
+        } = toml::from_str(&set).unwrap()
+        else {
+            panic!("a setting without a default has a value")
+        };
         assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
         let words = [
             listen,

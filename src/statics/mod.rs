@@ -222,7 +222,11 @@ impl Statics {
                 let digest: [u8; 32] = Sha256::digest(&bytes).into();
                 match before.remove(&file).filter(|(old, _)| *old == digest) {
                     Some(same) => Ok(same),
-                    None => Ok((digest, Manifest::read(&file, &bytes, &self.node_name)?)),
+                    None => {
+                        let manifest = Manifest::read(&file, &bytes, &self.node_name)?;
+                        known.complaints.remove(&file);
+                        Ok((digest, manifest))
+                    }
                 }
             });
             let (digest, manifest) = match understood {
