@@ -330,7 +330,7 @@ fn exec_probe(script: &str) -> Probe {
         action: shell(script),
         initial_delay: Duration::ZERO,
         period: Duration::from_hours(1),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         success_threshold: 1,
         failure_threshold: 1,
         termination_grace: None,
