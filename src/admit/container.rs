@@ -10,16 +10,51 @@ use super::expansion::{Expander, TooLong};
 use super::fault::{Findings, Path};
 use super::quantity::Quantity;
 use super::spec::one_of;
-use super::{expansion, fields, names, schema, security};
+use super::{expansion, fields, life, names, schema, security};
 
 /// Linux' `PATH_MAX`, its NUL left out.
 const PATH_MAX: usize = 4095;
 
+/// What a container is to its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Regular,
+    /// Runs to its end before the next one.
+    Init,
+    /// An init container that restarts always.
+    Sidecar,
+    Ephemeral,
+}
+
+impl Role {
+    /// Of an entry of `initContainers`.
+    pub(super) fn of_init(container: &Container) -> Self {
+        if container.restart_policy.as_deref() == Some("Always") {
+            Self::Sidecar
+        } else {
+            Self::Init
+        }
+    }
+}
+
+/// What of the pod the rules of its containers depend on.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) host_network: bool,
+    /// The names of its volumes.
+    pub(super) volumes: BTreeSet<&'a str>,
+    /// `terminationGracePeriodSeconds`; `None` where it is faulty itself.
+    pub(super) grace: Option<i64>,
+    pub(super) restart_policy: Option<&'a str>,
+    /// `os.name`.
+    pub(super) os: Option<&'a str>,
+}
+
 pub(super) fn check(
     container: &Container,
+    role: Role,
     at: &Path,
-    host_network: bool,
-    volumes: &BTreeSet<&str>,
+    around: &Surroundings<'_>,
     expander: &mut Expander,
     findings: &mut Findings,
 ) {
@@ -55,7 +90,7 @@ pub(super) fn check(
     check_ports(
         container.ports.as_deref().unwrap_or_default(),
         &at.child("ports"),
-        host_network,
+        around.host_network,
         findings,
     );
     let known = check_env(
@@ -74,7 +109,7 @@ pub(super) fn check(
     check_mounts(
         container.volume_mounts.as_deref().unwrap_or_default(),
         &at.child("volumeMounts"),
-        volumes,
+        &around.volumes,
         findings,
     );
     if let Some(resources) = &container.resources {
@@ -97,6 +132,7 @@ pub(super) fn check(
     if let Some(context) = &container.security_context {
         security::check_container(context, &at.child("securityContext"), findings);
     }
+    life::check(container, role, at, around, expander, findings);
     fields::container(container, at, findings);
 }
 
@@ -111,7 +147,7 @@ fn check_image(image: &str, at: &Path, findings: &mut Findings) {
 }
 
 /// What becomes a C string: an argument, a variable, a path.
-fn check_text(text: &str, at: &Path, findings: &mut Findings) {
+pub(super) fn check_text(text: &str, at: &Path, findings: &mut Findings) {
     if text.contains('\0') {
         findings.invalid(at, text, "must not contain a NUL character");
     }
@@ -219,7 +255,7 @@ fn check_env(env: &[EnvVar], at: &Path, expander: &mut Expander, findings: &mut 
     known
 }
 
-fn check_length(expanded: Result<String, TooLong>, at: &Path, findings: &mut Findings) -> Option<String> {
+pub(super) fn check_length(expanded: Result<String, TooLong>, at: &Path, findings: &mut Findings) -> Option<String> {
     match expanded {
         Ok(text) => return Some(text),
         Err(TooLong::Word) => findings.too_long(at, expansion::MAX_WORD),

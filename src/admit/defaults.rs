@@ -3,7 +3,11 @@
 //! Go cannot tell an empty text from none, so an empty one is filled in as well. Applied twice it does nothing the
 //! second time.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, ResourceRequirements, Volume,
+};
+
+use super::ephemeral;
 
 /// `terminationGracePeriodSeconds` where it is not given.
 pub(super) const GRACE_SECONDS: i64 = 30;
@@ -22,6 +26,14 @@ pub(super) fn apply(spec: &mut PodSpec) {
     let host_network = spec.host_network == Some(true);
     for entry in &mut spec.containers {
         container(entry, host_network);
+    }
+    for entry in spec.init_containers.iter_mut().flatten() {
+        container(entry, host_network);
+    }
+    for entry in spec.ephemeral_containers.iter_mut().flatten() {
+        let (mut common, target) = ephemeral::parts(std::mem::take(entry));
+        container(&mut common, host_network);
+        *entry = ephemeral::whole(common, target);
     }
     for entry in spec.volumes.iter_mut().flatten() {
         volume(entry);
@@ -45,6 +57,53 @@ fn container(container: &mut Container, host_network: bool) {
         }
     }
     requests_from_limits(container.resources.get_or_insert_default());
+    let probes = [
+        &mut container.liveness_probe,
+        &mut container.readiness_probe,
+        &mut container.startup_probe,
+    ];
+    for entry in probes.into_iter().flatten() {
+        probe(entry);
+    }
+    if let Some(lifecycle) = &mut container.lifecycle {
+        for handler in [&mut lifecycle.post_start, &mut lifecycle.pre_stop]
+            .into_iter()
+            .flatten()
+        {
+            hook(handler);
+        }
+    }
+}
+
+/// Go cannot tell a zero from none, so a zero is filled in as well.
+fn probe(probe: &mut Probe) {
+    for (field, default) in [
+        (&mut probe.timeout_seconds, 1),
+        (&mut probe.period_seconds, 10),
+        (&mut probe.success_threshold, 1),
+        (&mut probe.failure_threshold, 3),
+    ] {
+        if field.is_none_or(|value| value == 0) {
+            *field = Some(default);
+        }
+    }
+    if let Some(get) = &mut probe.http_get {
+        http_get(get);
+    }
+    if let Some(grpc) = &mut probe.grpc {
+        grpc.service.get_or_insert_default();
+    }
+}
+
+fn hook(handler: &mut LifecycleHandler) {
+    if let Some(get) = &mut handler.http_get {
+        http_get(get);
+    }
+}
+
+fn http_get(get: &mut HTTPGetAction) {
+    fill(&mut get.path, "/");
+    fill(&mut get.scheme, "HTTP");
 }
 
 fn requests_from_limits(resources: &mut ResourceRequirements) {

@@ -5,8 +5,8 @@
 //! modules; what is refused, warned of or harmless is decided in this file alone.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, ContainerPort, EnvVar, Lifecycle, PodSecurityContext, PodSpec, ResourceRequirements,
-    SecurityContext, Volume, VolumeMount,
+    Affinity, Container, ContainerPort, EnvVar, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext,
+    Volume, VolumeMount,
 };
 
 use super::fault::{Findings, Path};
@@ -104,11 +104,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     } = spec;
     apply(
         &[
-            (
-                "activeDeadlineSeconds",
-                active_deadline_seconds.is_some(),
-                Refused("a deadline for pods"),
-            ),
+            ("activeDeadlineSeconds", active_deadline_seconds.is_some(), Honoured),
             // What it requires of its neighbours is refused by `affinity` below; preferences have one node to choose from.
             ("affinity", given(affinity.as_ref()), Honoured),
             (
@@ -121,11 +117,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
             ("dnsPolicy", dns_policy.is_some(), Honoured),
             // There are no Services whose variables could be set.
             ("enableServiceLinks", enable_service_links.is_some(), Harmless),
-            (
-                "ephemeralContainers",
-                filled(ephemeral_containers.as_ref()),
-                Refused("ephemeral containers"),
-            ),
+            ("ephemeralContainers", filled(ephemeral_containers.as_ref()), Honoured),
             ("hostAliases", filled(host_aliases.as_ref()), Honoured),
             ("hostIPC", *host_ipc == Some(true), Refused("the host's IPC namespace")),
             ("hostNetwork", *host_network == Some(true), Honoured),
@@ -142,11 +134,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 filled(image_pull_secrets.as_ref()),
                 Warned("podd does not pull from registries yet: the secrets are not used"),
             ),
-            (
-                "initContainers",
-                filled(init_containers.as_ref()),
-                Refused("init containers"),
-            ),
+            ("initContainers", filled(init_containers.as_ref()), Honoured),
             ("nodeName", node_name.is_some(), Honoured),
             ("nodeSelector", node_selector.is_some(), Honoured),
             ("os", os.is_some(), Honoured),
@@ -291,34 +279,28 @@ pub(super) fn container(container: &Container, at: &Path, findings: &mut Finding
             ("envFrom", filled(env_from.as_ref()), Refused("envFrom")),
             ("image", image.is_some(), Honoured),
             ("imagePullPolicy", image_pull_policy.is_some(), Honoured),
-            // Its own fields are named by `lifecycle` below.
-            ("lifecycle", lifecycle.is_some(), Harmless),
-            ("livenessProbe", liveness_probe.is_some(), Refused("liveness probes")),
+            ("lifecycle", lifecycle.is_some(), Honoured),
+            ("livenessProbe", liveness_probe.is_some(), Honoured),
             ("name", true, Honoured),
             ("ports", ports.is_some(), Honoured),
-            ("readinessProbe", readiness_probe.is_some(), Refused("readiness probes")),
-            // It only matters once resources are changed in place, which podd refuses.
-            ("resizePolicy", filled(resize_policy.as_ref()), Harmless),
+            ("readinessProbe", readiness_probe.is_some(), Honoured),
+            ("resizePolicy", filled(resize_policy.as_ref()), Honoured),
             ("resources", resources.is_some(), Honoured),
-            (
-                "restartPolicy",
-                other_than(restart_policy.as_ref(), &[]),
-                Refused("a restartPolicy of single containers"),
-            ),
+            ("restartPolicy", other_than(restart_policy.as_ref(), &[]), Honoured),
             (
                 "restartPolicyRules",
                 filled(restart_policy_rules.as_ref()),
                 Refused("restart rules of single containers"),
             ),
             ("securityContext", security_context.is_some(), Honoured),
-            ("startupProbe", startup_probe.is_some(), Refused("startup probes")),
+            ("startupProbe", startup_probe.is_some(), Honoured),
             ("stdin", stdin.is_some(), Honoured),
             ("stdinOnce", stdin_once.is_some(), Honoured),
             ("terminationMessagePath", termination_message_path.is_some(), Honoured),
             (
                 "terminationMessagePolicy",
-                termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
-                Warned("podd does not fall back to the log yet: only the file is read"),
+                termination_message_policy.is_some(),
+                Honoured,
             ),
             ("tty", tty.is_some(), Honoured),
             (
@@ -332,26 +314,6 @@ pub(super) fn container(container: &Container, at: &Path, findings: &mut Finding
         at,
         findings,
     );
-    if let Some(Lifecycle {
-        post_start,
-        pre_stop,
-        stop_signal,
-    }) = lifecycle
-    {
-        apply(
-            &[
-                ("postStart", post_start.is_some(), Refused("postStart hooks")),
-                ("preStop", pre_stop.is_some(), Refused("preStop hooks")),
-                (
-                    "stopSignal",
-                    stop_signal.is_some(),
-                    Refused("a stop signal other than the image's"),
-                ),
-            ],
-            &at.child("lifecycle"),
-            findings,
-        );
-    }
 }
 
 pub(super) fn env(variable: &EnvVar, at: &Path, findings: &mut Findings) {

@@ -3,6 +3,7 @@
 //! * [`decode`]: JSON, YAML or protobuf in, one wire object out; unknown, doubled and wrongly typed fields are found here (400).
 //! * [`patch`]: an object and a patch in, the changed object out.
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
+//! * [`change`]: a pod that is there and what a client made of it in, the changed pod out.
 //! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
@@ -12,13 +13,16 @@
 //! in. Nothing a client sends makes it panic, recurse deeper than 64 levels or work longer than its size warrants.
 
 mod bounded;
+pub mod change;
 mod container;
 mod decode;
 mod defaults;
 pub mod deletion;
+mod ephemeral;
 mod expansion;
 mod fault;
 mod fields;
+mod life;
 mod metadata;
 pub mod names;
 pub mod patch;
@@ -39,6 +43,7 @@ mod tests;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
+pub use change::{MIRROR, is_mirror};
 pub use decode::{
     Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_json, decode_options,
 };
@@ -84,6 +89,21 @@ pub fn complete(pod: &mut Pod) {
 /// All faults at once, each with its path: 422 `Invalid`, `details.causes`.
 pub fn pod(pod: Pod, ctx: &AdmitContext<'_>) -> Result<Admitted, Vec<Fault>> {
     let mut findings = Findings::default();
+    let added = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+    if added.is_some_and(|containers| !containers.is_empty()) {
+        findings.forbidden(
+            &Path::root("spec").child("ephemeralContainers"),
+            "cannot be set on create",
+        );
+    }
+    whole_pod(pod, ctx, findings)
+}
+
+/// The same for a pod that is there already and was changed; what may be changed in it is not looked at.
+///
+/// # Errors
+/// As [`pod`].
+fn whole_pod(pod: Pod, ctx: &AdmitContext<'_>, mut findings: Findings) -> Result<Admitted, Vec<Fault>> {
     // A status is not the client's to write: it is dropped, as Kubernetes' strategy does on create.
     let Pod {
         metadata,
@@ -116,6 +136,10 @@ pub fn check_template(template: &PodTemplateSpec, at: &Path, findings: &mut Find
         metadata::check_labels(metadata, &at.child("metadata"), findings);
     }
     if let Some(spec) = &template.spec {
+        if spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
+            let at = at.child("spec").child("ephemeralContainers");
+            findings.forbidden(&at, "ephemeral containers not allowed in pod template");
+        }
         spec::check(spec, &at.child("spec"), findings);
     }
 }

@@ -146,6 +146,16 @@ pub fn port_name(value: &str) -> Vec<String> {
     messages
 }
 
+/// The name of a header (`IsHTTPHeaderName`).
+pub fn http_header(value: &str) -> Vec<String> {
+    let usual = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if !value.is_empty() && value.bytes().all(usual) {
+        return Vec::new();
+    }
+    let text = "a valid HTTP header must consist of alphanumeric characters or '-'";
+    vec![format(text, "[-A-Za-z0-9]+", &["X-Header-Name"])]
+}
+
 /// The name of an environment variable, by the rule that holds since Kubernetes 1.34.
 pub fn env_name(value: &str) -> Vec<String> {
     if value.bytes().all(|b| matches!(b, 0x20..=0x7e) && b != b'=') {

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
 
+use super::container::{Role, Surroundings};
 use super::expansion::Expander;
 use super::fault::{Findings, Path};
-use super::{container, fields, names, placement, security, volume};
+use super::{container, ephemeral, fields, names, placement, security, volume};
 
 /// The longest grace podd takes, in seconds (68 years): with it no date leaves the calendar.
-const MAX_GRACE: i64 = i32::MAX as i64;
+pub(super) const MAX_GRACE: i64 = i32::MAX as i64;
+const MAX_DEADLINE: i64 = i32::MAX as i64;
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_BYTES: usize = 2048;
@@ -24,24 +26,15 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     let host_network = spec.host_network == Some(true);
 
     let volumes = spec.volumes.as_deref().unwrap_or_default();
-    let known_volumes = volume::check_all(volumes, &at.child("volumes"), findings);
-
-    let containers_at = at.child("containers");
-    if spec.containers.is_empty() {
-        findings.required(&containers_at, "");
-    }
-    let mut expander = Expander::new();
-    let mut container_names = BTreeSet::new();
-    for (i, entry) in spec.containers.iter().enumerate() {
-        let at = containers_at.index(i);
-        container::check(entry, &at, host_network, &known_volumes, &mut expander, findings);
-        if !entry.name.is_empty() && !container_names.insert(entry.name.as_str()) {
-            findings.duplicate(&at.child("name"), &entry.name);
-        }
-    }
-    if host_network {
-        container::check_host_ports(&spec.containers, &containers_at, findings);
-    }
+    let grace = spec.termination_grace_period_seconds;
+    let around = Surroundings {
+        host_network,
+        volumes: volume::check_all(volumes, &at.child("volumes"), findings),
+        grace: grace.filter(|grace| (0..=MAX_GRACE).contains(grace)),
+        restart_policy: spec.restart_policy.as_deref(),
+        os: spec.os.as_ref().map(|os| os.name.as_str()),
+    };
+    check_containers(spec, &around, at, findings);
 
     one_of(
         spec.restart_policy.as_deref(),
@@ -56,6 +49,10 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
         } else if grace > MAX_GRACE {
             findings.invalid_value(&at, grace, &names::range(0, MAX_GRACE));
         }
+    }
+    if let Some(deadline) = spec.active_deadline_seconds.filter(|d| !(1..=MAX_DEADLINE).contains(d)) {
+        let at = at.child("activeDeadlineSeconds");
+        findings.invalid_value(&at, deadline, &names::range(1, MAX_DEADLINE));
     }
     check_dns(spec, at, findings);
     check_host_name(spec, host_network, at, findings);
@@ -74,6 +71,51 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
         &at.child("preemptionPolicy"),
         findings,
     );
+}
+
+/// The containers of all three lists. No two may have one name.
+fn check_containers(spec: &PodSpec, around: &Surroundings<'_>, at: &Path, findings: &mut Findings) {
+    let mut expander = Expander::new();
+    let mut taken = BTreeSet::new();
+    let at_regular = at.child("containers");
+    if spec.containers.is_empty() {
+        findings.required(&at_regular, "");
+    }
+    for (i, entry) in spec.containers.iter().enumerate() {
+        let at = at_regular.index(i);
+        container::check(entry, Role::Regular, &at, around, &mut expander, findings);
+        check_unique(&entry.name, &mut taken, &at, findings);
+    }
+    if around.host_network {
+        container::check_host_ports(&spec.containers, &at_regular, findings);
+    }
+    let at_init = at.child("initContainers");
+    for (i, entry) in spec.init_containers.iter().flatten().enumerate() {
+        let at = at_init.index(i);
+        container::check(entry, Role::of_init(entry), &at, around, &mut expander, findings);
+        check_unique(&entry.name, &mut taken, &at, findings);
+        if around.host_network {
+            // They run one after the other, so each is looked at alone.
+            container::check_host_ports(std::slice::from_ref(entry), &at_init, findings);
+        }
+    }
+    let targets = taken.clone();
+    let at_ephemeral = at.child("ephemeralContainers");
+    for (i, entry) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let at = at_ephemeral.index(i);
+        let (common, target) = ephemeral::parts(entry.clone());
+        container::check(&common, Role::Ephemeral, &at, around, &mut expander, findings);
+        check_unique(&entry.name, &mut taken, &at, findings);
+        if let Some(target) = target.filter(|target| !target.is_empty() && !targets.contains(target.as_str())) {
+            findings.not_found(&at.child("targetContainerName"), &target);
+        }
+    }
+}
+
+fn check_unique<'a>(name: &'a str, taken: &mut BTreeSet<&'a str>, at: &Path, findings: &mut Findings) {
+    if !name.is_empty() && !taken.insert(name) {
+        findings.duplicate(&at.child("name"), name);
+    }
 }
 
 /// A text that is one of a few; none and the empty one are somebody else's affair.

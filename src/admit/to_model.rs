@@ -3,6 +3,8 @@
 //! Everything was checked when the pod was admitted, so nothing can fail here; a stored pod that says otherwise was
 //! written by another version, and the error names the field.
 
+mod life;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
@@ -13,14 +15,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::container::cleaned;
 use super::defaults;
+use super::ephemeral;
 use super::expansion::Expander;
 use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
 use crate::model::{
-    Capabilities, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium,
-    HostAlias, HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile,
-    Timestamp, Uid, Volume, VolumeSource,
+    Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium, HostAlias,
+    HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile, Timestamp, Uid,
+    Volume, VolumeSource,
 };
 
 /// A stored pod that this version of podd cannot understand.
@@ -61,6 +64,7 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
     let spec = spec.as_ref().ok_or_else(|| missing("spec"))?;
     let name = metadata.name.clone().ok_or_else(|| missing("metadata.name"))?;
     let grace = spec.termination_grace_period_seconds.unwrap_or(defaults::GRACE_SECONDS);
+    let containers = Containers::of(spec)?;
     let hostname_override = text(spec.hostname_override.as_ref());
     Ok(PodSpec {
         uid: Uid(metadata.uid.clone().ok_or_else(|| missing("metadata.uid"))?),
@@ -74,7 +78,7 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
             .as_ref()
             .ok_or_else(|| missing("metadata.creationTimestamp"))?
             .0,
-        restart_policy: restart_policy(spec.restart_policy.as_deref())?,
+        restart_policy: restart_policy(spec.restart_policy.as_deref(), "spec.restartPolicy")?,
         termination_grace: seconds(grace).ok_or_else(|| not_understood("spec.terminationGracePeriodSeconds", grace))?,
         host_network: spec.host_network == Some(true),
         share_process_namespace: spec.share_process_namespace == Some(true),
@@ -101,10 +105,13 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
         dns: dns(spec)?,
         security: pod_security(spec.security_context.as_ref())?,
         volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_, _>>()?,
-        active_deadline: None,
-        init_containers: Vec::new(),
-        containers: containers(spec)?,
-        ephemeral_containers: Vec::new(),
+        active_deadline: spec
+            .active_deadline_seconds
+            .map(|deadline| seconds(deadline).ok_or_else(|| not_understood("spec.activeDeadlineSeconds", deadline)))
+            .transpose()?,
+        init_containers: containers.init,
+        containers: containers.regular,
+        ephemeral_containers: containers.ephemeral,
         deletion: deletion(metadata)?,
         name,
     })
@@ -126,12 +133,12 @@ fn short_name(name: &str) -> &str {
         .map_or(name, |cut| cut.trim_end_matches(['-', '.']))
 }
 
-fn restart_policy(policy: Option<&str>) -> Result<RestartPolicy, ModelError> {
+fn restart_policy(policy: Option<&str>, field: &str) -> Result<RestartPolicy, ModelError> {
     match policy.unwrap_or_default() {
         "Always" | "" => Ok(RestartPolicy::Always),
         "OnFailure" => Ok(RestartPolicy::OnFailure),
         "Never" => Ok(RestartPolicy::Never),
-        other => Err(not_understood("spec.restartPolicy", other)),
+        other => Err(not_understood(field, other)),
     }
 }
 
@@ -246,24 +253,46 @@ fn amount(text: &str, field: &str) -> Result<Quantity, ModelError> {
     Quantity::parse(text).map_err(|_| not_understood(field, text))
 }
 
-fn containers(spec: &wire::PodSpec) -> Result<Vec<ContainerSpec>, ModelError> {
-    if spec.containers.is_empty() {
-        return Err(missing("spec.containers"));
+/// The containers of a pod, list by list.
+struct Containers {
+    regular: Vec<ContainerSpec>,
+    init: Vec<ContainerSpec>,
+    ephemeral: Vec<ContainerSpec>,
+}
+
+impl Containers {
+    fn of(spec: &wire::PodSpec) -> Result<Self, ModelError> {
+        if spec.containers.is_empty() {
+            return Err(missing("spec.containers"));
+        }
+        let pod = spec.security_context.clone().unwrap_or_default();
+        let mut expander = Expander::new();
+        let mut read = |entry: &_, target, list| container(entry, target, list, &pod, &mut expander);
+        let regular = spec.containers.iter().map(|entry| read(entry, None, "containers"));
+        let regular = regular.collect::<Result<_, _>>()?;
+        let init = spec.init_containers.iter().flatten();
+        let init = init.map(|entry| read(entry, None, "initContainers"));
+        let init = init.collect::<Result<_, _>>()?;
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|entry| {
+            let (common, target) = ephemeral::parts(entry.clone());
+            read(&common, target, "ephemeralContainers")
+        });
+        Ok(Self {
+            regular,
+            init,
+            ephemeral: ephemeral.collect::<Result<_, _>>()?,
+        })
     }
-    let pod = spec.security_context.clone().unwrap_or_default();
-    let mut expander = Expander::new();
-    spec.containers
-        .iter()
-        .map(|entry| container(entry, &pod, &mut expander))
-        .collect()
 }
 
 fn container(
     container: &wire::Container,
+    target: Option<String>,
+    list: &str,
     pod: &wire::PodSecurityContext,
     expander: &mut Expander,
 ) -> Result<ContainerSpec, ModelError> {
-    let field = |name: &str| format!("spec.containers[{}].{name}", container.name);
+    let field = |name: &str| format!("spec.{list}[{}].{name}", container.name);
     let pull_policy = match container.image_pull_policy.as_deref().unwrap_or_default() {
         "Always" => PullPolicy::Always,
         "IfNotPresent" | "" => PullPolicy::IfNotPresent,
@@ -299,7 +328,7 @@ fn container(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         termination_message_path: cleaned(message_path),
-        life: ContainerLife::default(),
+        life: life::life(container, target, expander, &field)?,
     })
 }
 

@@ -50,9 +50,6 @@ pub enum ApiError {
     VersionNotServed { asked: String, served: String },
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
-    /// A path of Kubernetes that podd knows and cannot serve yet.
-    #[error("podd does not support {what} yet")]
-    NotSupported { what: &'static str },
     #[error("only the following media types are accepted: {accepted}")]
     NotAcceptable { accepted: &'static str },
     #[error("{} \"{name}\" already exists", kind.resource())]
@@ -169,7 +166,7 @@ impl ApiError {
                 ("NotFound", StatusCode::NOT_FOUND)
             }
             Self::ServiceUnavailable { .. } => ("ServiceUnavailable", StatusCode::SERVICE_UNAVAILABLE),
-            Self::MethodNotAllowed | Self::NotSupported { .. } => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NotAcceptable { .. } => ("NotAcceptable", StatusCode::NOT_ACCEPTABLE),
             Self::AlreadyExists { .. } => ("AlreadyExists", StatusCode::CONFLICT),
             Self::Conflict { .. } => ("Conflict", StatusCode::CONFLICT),
@@ -242,7 +239,6 @@ impl ApiError {
             | Self::NotBelieved { .. }
             | Self::Forbidden { .. }
             | Self::MethodNotAllowed
-            | Self::NotSupported { .. }
             | Self::NotAcceptable { .. }
             | Self::Expired { .. }
             | Self::ExpiredContinue { .. }

@@ -245,7 +245,8 @@ fn routes(kind: &'static Kind) -> Router<Api> {
     for subresource in kind.subresources {
         let path = format!("{path}/{{name}}/{}", subresource.name);
         let can = |verb: &str| subresource.verbs.contains(&verb);
-        if subresource.name == "status" && can("get") {
+        let shows_the_object = ["ephemeralcontainers", "resize", "status"].contains(&subresource.name);
+        if shows_the_object && can("get") {
             router = router.route(&path, object.clone());
         }
         if let Some(amend) = subresource.amend.filter(|_| can("update")) {

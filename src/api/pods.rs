@@ -1,4 +1,4 @@
-//! What only pods have beneath them: binding, eviction, the writing of their status; and what is refused by name.
+//! What only pods have beneath them: binding, eviction, the writing of their status.
 //!
 //! Rules and words: `pkg/registry/core/pod/storage/{storage,eviction}.go`, `pkg/registry/core/pod/strategy.go`.
 
@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{MethodRouter, any, post};
+use axum::routing::{MethodRouter, post};
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition, PodStatus};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -53,13 +53,6 @@ pub(crate) fn router() -> Router<Api> {
         .route(&format!("{pod}/binding"), post(bind_named))
         .route("/api/v1/namespaces/{namespace}/bindings", post(bind_any))
         .route(&format!("{pod}/eviction"), post(evict))
-        .route(&format!("{pod}/ephemeralcontainers"), refused("ephemeral containers"))
-        .route(&format!("{pod}/resize"), refused("resizing the containers of a pod"))
-}
-
-/// What podd cannot do yet, whatever the method.
-fn refused(what: &'static str) -> MethodRouter<Api> {
-    any(move || async move { Err::<Response, _>(ApiError::NotSupported { what }) })
 }
 
 /// `Status` of a request that made no object.

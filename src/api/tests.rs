@@ -1,5 +1,6 @@
 //! The router as clients meet it, over a real store in a directory of its own.
 
+mod changing;
 mod documents;
 mod guarding;
 mod kinds;

@@ -68,10 +68,11 @@ fn day(k: &Kubectl) {
     reaches_ports(k);
     asks_who_may(k);
     looks_after_the_node(k);
+    crate::life::leads_lives(k);
     ends_things(k);
 }
 
-fn pod(name: &str, script: &str) -> Value {
+pub(crate) fn pod(name: &str, script: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},

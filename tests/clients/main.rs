@@ -11,3 +11,4 @@ mod common;
 
 mod command;
 mod kubectl;
+mod life;

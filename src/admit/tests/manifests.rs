@@ -35,15 +35,12 @@ fn two_containers() {
     assert_eq!(model.containers[1].command, ["/bin/sh"]);
 }
 
-/// Its init container and its port on the host are not there yet, and both are named.
+/// Its port on the host is not there yet, and is named.
 #[test]
 fn javaweb_2() {
     assert_eq!(
         lines(&admit(JAVAWEB, FieldValidation::Strict).expect_err("refused")),
-        [
-            "spec.initContainers: Forbidden: podd does not support init containers yet",
-            "spec.containers[0].ports[0].hostPort: Forbidden: podd does not support ports of the host yet",
-        ]
+        ["spec.containers[0].ports[0].hostPort: Forbidden: podd does not support ports of the host yet",]
     );
 }
 

@@ -1,7 +1,9 @@
 //! Admission as a whole: each rule with its path and its exact words, the manifests it was built for, and what holds
 //! for any input.
 
+mod changes;
 mod decoding;
+mod life;
 mod manifests;
 mod model;
 mod placement;
@@ -43,7 +45,39 @@ pub(super) fn full_pod() -> Value {
     for (field, value) in placed.as_object().expect("an object") {
         pod["spec"][field] = value.clone();
     }
+    for (field, value) in full_life().as_object().expect("an object") {
+        pod["spec"]["containers"][0][field] = value.clone();
+    }
+    pod["spec"]["os"] = json!({"name": "linux"});
+    pod["spec"]["activeDeadlineSeconds"] = json!(600);
+    pod["spec"]["initContainers"] = json!([
+        {"name": "first", "image": "example.com/first:1", "restartPolicy": "OnFailure"},
+        {"name": "proxy", "image": "example.com/proxy:1", "restartPolicy": "Always",
+            "readinessProbe": {"tcpSocket": {"port": 15000}},
+            "lifecycle": {"preStop": {"exec": {"command": ["drain"]}}}},
+    ]);
     pod
+}
+
+/// What happens over its time.
+fn full_life() -> Value {
+    json!({
+        "livenessProbe": {
+            "httpGet": {"port": "http", "path": "/healthz", "scheme": "HTTPS",
+                "httpHeaders": [{"name": "X-Probe", "value": "yes"}]},
+            "initialDelaySeconds": 2, "periodSeconds": 3, "timeoutSeconds": 4, "failureThreshold": 5,
+            "terminationGracePeriodSeconds": 6,
+        },
+        "readinessProbe": {"grpc": {"port": 9000, "service": "web"}, "successThreshold": 2},
+        "startupProbe": {"exec": {"command": ["test", "-e", "$(NAME)"]}},
+        "lifecycle": {
+            "postStart": {"httpGet": {"host": "10.0.0.9", "port": 81}},
+            "preStop": {"sleep": {"seconds": 3}},
+            "stopSignal": "SIGUSR1",
+        },
+        "restartPolicy": "Never", "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}],
+    })
 }
 
 /// The part of it that says what runs.

@@ -151,8 +151,12 @@ pub(super) fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Re
         .flat_map(|s| s.init_containers.iter().flatten())
         .map(|c| c.name.as_str())
         .collect();
+    let is_ephemeral = |name: &str| {
+        let mut ephemeral = spec.into_iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+        ephemeral.any(|c| c.name == name)
+    };
     match asked {
-        Some(asked) if main.contains(&asked) || init.contains(&asked) => Ok(asked.to_owned()),
+        Some(asked) if main.contains(&asked) || init.contains(&asked) || is_ephemeral(asked) => Ok(asked.to_owned()),
         Some(asked) => Err(ApiError::bad_request(format!(
             "container {asked} is not valid for pod {name}"
         ))),
@@ -174,13 +178,13 @@ pub(super) fn choose_container(pod: &Pod, name: &str, asked: Option<&str>) -> Re
 
 pub(super) fn status_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let init = status.init_container_statuses.iter().flatten();
-    status
-        .container_statuses
-        .iter()
-        .flatten()
-        .chain(init)
-        .find(|c| c.name == container)
+    let [regular, init, ephemeral] = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let mut all = [regular, init, ephemeral].into_iter().flatten().flatten();
+    all.find(|c| c.name == container)
 }
 
 /// The id of the instance whose log is meant, without its scheme (`pkg/kubelet/kubelet_pods.go`,

@@ -219,8 +219,12 @@ async fn attach(State(api): State<Api>, head: Head, request: Request) -> Respons
 
 fn has_tty(pod: &Pod, container: &str) -> bool {
     let Some(spec) = &pod.spec else { return false };
-    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    all.any(|c| c.name == container && c.tty == Some(true))
+    let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    lasting
+        .map(|c| (&c.name, c.tty))
+        .chain(ephemeral.map(|c| (&c.name, c.tty)))
+        .any(|(name, tty)| name == container && tty == Some(true))
 }
 
 /// Check everything, then answer 101 and go on beside the request.
