@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::course::Course;
 use super::testing::{at, container, deleted, hook, pod, probe, sidecar};
 use super::*;
-use crate::model::{ExitStatus, Hook, HookRecord, Probe, ProbeKind, Resources, StopReason};
+use crate::model::{Capacity, ExitStatus, Hook, HookRecord, Probe, ProbeKind, Resources, StopReason};
 use ProbeKind::{Liveness, Readiness, Startup};
 use RestartPolicy::{Always, Never, OnFailure};
 
@@ -319,6 +319,27 @@ fn a_resize_is_done_in_place_unless_its_policy_restarts() {
         let newest = course.observed.newest("a").unwrap();
         assert_eq!(newest.life.resources, Some(resources(cpu, memory)), "{what}");
         assert_eq!(course.settle(), "", "{what}");
+    }
+}
+
+#[test]
+fn a_resize_beyond_the_machine_is_not_tried() {
+    let capacity = Some(Capacity {
+        cpu_milli: 1000,
+        memory: 1 << 30,
+    });
+    let limits = Limits {
+        capacity,
+        ..Limits::default()
+    };
+    for restarts in [false, true] {
+        for (cpu, memory, is_tried) in [(1000, 1 << 30, true), (1001, 1, false), (1, 1 + (1 << 30), false)] {
+            let mut course = course(Always, |a| a.life.resize_policy.cpu_restarts = restarts);
+            let wanted = &mut course.desired.containers[0].resources;
+            (wanted.cpu_limit_milli, wanted.memory_limit) = (Some(cpu), Some(memory));
+            let plan = reconcile(at(100), &course.desired, &course.observed, &limits);
+            assert_eq!(!plan.steps.is_empty(), is_tried, "{cpu} {memory} {restarts}");
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::ContainerState;
 
 use super::*;
 use crate::model::{
-    AttemptState, Backoff, ExitStatus, FailedStep, FailureReason, ImageId, Resources, RestartPolicy, SandboxEnd,
+    AttemptState, Backoff, Capacity, ExitStatus, FailedStep, FailureReason, ImageId, Resources, RestartPolicy,
+    SandboxEnd,
 };
 use crate::reconcile::testing::{at, attempt, deleted, exited, pod, ready, running, sandbox};
 use crate::reconcile::tests_any::{any_observed, any_pod};
@@ -21,6 +22,10 @@ pub(super) fn node() -> NodeFacts {
     NodeFacts {
         host_ips: vec!["192.0.2.1".parse().unwrap()],
         name: "node".to_owned(),
+        capacity: Some(Capacity {
+            cpu_milli: 2000,
+            memory: 4 << 30,
+        }),
     }
 }
 

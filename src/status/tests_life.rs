@@ -214,9 +214,9 @@ fn a_post_start_hook_that_failed_is_told_until_the_container_is_tried_again() {
 #[test]
 fn a_given_up_pod_says_why_once_nothing_runs() {
     let mut course = with_init(Always, vec![]);
-    course.desired.active_deadline = Some(std::time::Duration::from_secs(100));
+    course.desired.active_deadline = Some(std::time::Duration::from_secs(200));
     course.settle();
-    course.now = 101;
+    course.now = 200;
     course.settle();
     let status = told(&course);
     assert_eq!((phase_of(&status), status.reason.as_deref()), ("Running", None));
@@ -270,6 +270,18 @@ fn a_resize_is_told_while_it_goes_on() {
     course.observed = crate::reconcile::failed(at(100), &before, step, reason, "busy");
     assert_eq!(resizes(&course), goes_on("Error"));
     course.observed = before;
+    course.desired.containers[0].resources.cpu_limit_milli = Some(4000);
+    let status = told(&course);
+    assert_eq!(resizes(&course), None);
+    let pending = condition(&status, "PodResizePending");
+    assert_eq!(
+        (pending.reason.as_deref(), pending.message.as_deref()),
+        (
+            Some("Infeasible"),
+            Some("Node didn't have enough capacity: cpu, requested: 4000, capacity: 2000")
+        )
+    );
+    course.desired.containers[0].resources.cpu_limit_milli = Some(200);
     course.settle();
     assert_eq!((cpu(&course).0.as_str(), resizes(&course)), ("200m", None));
 }

@@ -135,6 +135,7 @@ fn plan(world: &World, now: Timestamp) -> Plan {
         Some(Mistake::ForgetsBackoff) => {
             limits = Limits {
                 max_backoff: std::time::Duration::from_secs(1),
+                ..limits
             }
         }
         Some(Mistake::IgnoresOnFailure) if desired.restart_policy == RestartPolicy::OnFailure => {
@@ -241,6 +242,7 @@ fn save_status(world: &mut World) -> Result<(), Stop> {
     let node = NodeFacts {
         host_ips: vec!["192.0.2.1".parse().expect("an address")],
         name: "node".to_owned(),
+        capacity: None,
     };
     let mut observed = world.observed.clone();
     if world.mistake == Some(Mistake::CountsWhatMayNeverRun) {

@@ -108,7 +108,10 @@ impl World {
             faults: true,
             mistake,
             verbose,
-            limits: Limits { max_backoff },
+            limits: Limits {
+                max_backoff,
+                ..Limits::default()
+            },
             ..Self::still(rng, pod(policy, containers), max_backoff)
         }
     }
@@ -139,7 +142,10 @@ impl World {
             status: None,
             address_held: false,
             exists: true,
-            limits: Limits { max_backoff },
+            limits: Limits {
+                max_backoff,
+                ..Limits::default()
+            },
             faults: false,
             crash_rate: 0,
             chaos_rate: 0,
