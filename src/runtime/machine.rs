@@ -451,8 +451,13 @@ impl Runtime for Machine {
             let image = image.clone();
             let settings = self.settings.clone();
             let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
-            let volumes = Arc::clone(&self.volumes);
+            let (volumes, cgroups) = (Arc::clone(&self.volumes), Arc::clone(&self.cgroups));
             blocking("prepare a container", move || {
+                let limits = spec::pod_resources(&pod);
+                if attempt > 0 && (limits.cpu_quota.is_some() || limits.memory_limit.is_some()) {
+                    resize::fit_pod(&cgroups, &spec::pod_cgroup(&settings.cgroup_root, &pod), &limits)
+                        .map_err(|error| step(FailureReason::CreateContainerError, &error))?;
+                }
                 let prepared = prepare(&volumes, &pod, ip, &settings.node_name)?;
                 let joined = work::Joined { infra_pid, target };
                 work.prepare(&pod, &container, attempt, &image, &prepared, &joined, &settings, v2)

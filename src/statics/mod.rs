@@ -220,14 +220,12 @@ impl Statics {
         for (file, bytes) in files {
             let understood = bytes.map_err(StaticsError::from).and_then(|bytes| {
                 let digest: [u8; 32] = Sha256::digest(&bytes).into();
-                match before.remove(&file).filter(|(old, _)| *old == digest) {
-                    Some(same) => Ok(same),
-                    None => {
-                        let manifest = Manifest::read(&file, &bytes, &self.node_name)?;
-                        known.complaints.remove(&file);
-                        Ok((digest, manifest))
-                    }
+                if let Some(same) = before.remove(&file).filter(|(old, _)| *old == digest) {
+                    return Ok(same);
                 }
+                let manifest = Manifest::read(&file, &bytes, &self.node_name)?;
+                known.complaints.remove(&file);
+                Ok((digest, manifest))
             });
             let (digest, manifest) = match understood {
                 Ok(understood) => understood,

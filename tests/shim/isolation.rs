@@ -1,6 +1,6 @@
 //! What a container sees, and what it does not.
 
-use podd::shim::protocol::{Reply, WaitStatus};
+use podd::shim::protocol::{Reply, RequestBody, WaitStatus};
 use serde_json::{Value, json};
 
 use crate::harness::{Sandbox, kill, status_field};
@@ -54,6 +54,34 @@ fn containers_of_a_pod_share_what_they_should() {
         assert_eq!(sandbox.run("name", "hostname"), "web-0\n");
         sandbox.stop();
     }
+}
+
+#[test]
+fn a_debugger_sees_the_processes_of_its_target() {
+    let mut sandbox = Sandbox::new();
+    assert_eq!(sandbox.start("web", 0, &["sleep", "1234"]), Reply::Done);
+    let web = sandbox.pid_of("web", 0);
+    let ask = |sandbox: &mut Sandbox, attempt: u32, pid: i32, target: &str| {
+        let mut spec = sandbox.spec("debug", attempt, &["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"]);
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|n| n["type"] != "pid");
+        namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")}));
+        let mut start = sandbox.start_of("debug", attempt, &spec);
+        start.target = Some(target.to_owned());
+        sandbox.connection.ask(RequestBody::Start(Box::new(start)))
+    };
+    assert_eq!(ask(&mut sandbox, 0, web, "web"), Reply::Done);
+    assert_eq!(sandbox.exited("debug", 0), WaitStatus::Code(0));
+    assert_eq!(sandbox.output("debug", 0, "stdout"), "sleep 1234 ");
+    assert_eq!(sandbox.pid_of("web", 0), web, "its target lives on");
+    // A pid that is not, or not any more, the first process of the target.
+    let infra = sandbox.infra;
+    let refused = Reply::Failed("the target container web does not run".to_owned());
+    assert_eq!(ask(&mut sandbox, 1, infra, "web"), refused);
+    assert_eq!(sandbox.signal("web", 0, 9, false), Reply::Done);
+    assert_eq!(sandbox.exited("web", 0), WaitStatus::Signal(9));
+    assert_eq!(ask(&mut sandbox, 2, web, "web"), refused);
+    sandbox.stop();
 }
 
 #[test]

@@ -54,12 +54,11 @@ impl Cgroups {
         };
         let mut numbers = text.split_whitespace().map(|number| number.parse::<i64>().ok());
         let quota = numbers.next().flatten().filter(|quota| *quota > 0);
-        let period = match numbers.next() {
-            Some(period) => period,
-            None => {
-                let text = self.text("cpu", path, "cpu.cfs_period_us", "cpu.max")?;
-                text.and_then(|text| text.trim().parse().ok())
-            }
+        let period = if let Some(period) = numbers.next() {
+            period
+        } else {
+            let text = self.text("cpu", path, "cpu.cfs_period_us", "cpu.max")?;
+            text.and_then(|text| text.trim().parse().ok())
         };
         let scaled = |quota: i64| quota.saturating_mul(PERIOD) / period.filter(|period| *period > 0).unwrap_or(PERIOD);
         Ok(quota.map(scaled))

@@ -568,6 +568,106 @@ fn pods_lie_where_a_kubelet_puts_them() {
     assert_eq!(limits.pids_limit, None);
 }
 
+/// An init container that asks for, and is limited to, so much; a sidecar if it is always restarted.
+fn init(name: &str, amount: u64, is_sidecar: bool) -> ContainerSpec {
+    ContainerSpec {
+        name: name.to_owned(),
+        resources: resources([None, Some(amount)], [None, Some(amount)]),
+        life: ContainerLife {
+            restart_policy: is_sidecar.then_some(RestartPolicy::Always),
+            ..ContainerLife::default()
+        },
+        ..container()
+    }
+}
+
+#[test]
+fn a_pod_has_room_for_what_runs_at_once() {
+    let limits = |inits: Vec<ContainerSpec>| {
+        let mut pod = pod();
+        pod.containers = vec![init("app", 100, false), init("other", 50, false)];
+        pod.init_containers = inits;
+        pod_resources(&pod)
+    };
+    for (inits, at_once) in [
+        (vec![], 150),
+        (vec![init("a", 60, false), init("b", 120, false)], 150),
+        (vec![init("a", 400, false)], 400),
+        (vec![init("s", 70, true)], 220),
+        // Beside the sidecars that were started before it.
+        (
+            vec![init("s", 70, true), init("a", 200, false), init("t", 30, true)],
+            270,
+        ),
+        (vec![init("a", 200, false), init("s", 70, true)], 220),
+    ] {
+        let found = limits(inits);
+        assert_eq!(found.memory_limit, Some(at_once));
+        assert_eq!(found.cpu_quota, Some(at_once * 100));
+        assert_eq!(found.cpu_shares, Some(u64::try_from(at_once).unwrap() * 1024 / 1000));
+    }
+    let mut unlimited = init("a", 1, false);
+    unlimited.resources.memory_limit = None;
+    let found = limits(vec![unlimited]);
+    assert_eq!((found.memory_limit, found.cpu_quota), (None, Some(15_000)));
+}
+
+#[test]
+fn a_sidecar_is_not_killed_before_whom_it_serves() {
+    let asks = |name: &str, bytes: u64, is_sidecar: bool| {
+        let mut container = init(name, 1, is_sidecar);
+        container.resources = resources([Some(1), None], [Some(bytes), None]);
+        container
+    };
+    let mut pod = pod();
+    pod.containers = vec![asks("app", MEMORY / 4, false), asks("other", MEMORY / 2, false)];
+    pod.init_containers = vec![
+        asks("small", MEMORY / 8, true),
+        asks("large", MEMORY / 2, true),
+        asks("init", MEMORY / 8, false),
+    ];
+    let scores = |pod: &PodSpec| {
+        let all: Vec<_> = pod
+            .init_containers
+            .iter()
+            .map(|init| oom_score_adj(pod, init, MEMORY))
+            .collect();
+        all
+    };
+    assert_eq!(scores(&pod), [750, 500, 875]);
+}
+
+#[test]
+fn the_stop_signal_of_the_pod_wins_over_the_images() {
+    let signal = |given: &Given| given.json()["annotations"][STOP_SIGNAL].clone();
+    assert_eq!(signal(&Given::new()), "SIGQUIT");
+    let mut given = Given::with(|given| given.container().life.stop_signal = Some("SIGUSR1".to_owned()));
+    assert_eq!(signal(&given), "SIGUSR1");
+    given.image.config.stop_signal.clear();
+    assert_eq!(signal(&given), "SIGUSR1");
+    given.container().life.stop_signal = None;
+    assert_eq!(signal(&given), Value::Null);
+}
+
+#[test]
+fn a_target_is_joined_where_the_pod_shares_nothing() {
+    let pid_namespace = |given: &Given| {
+        let spec = given.check(|input| {
+            let input = SpecInput {
+                target_pid: Some(77),
+                ..input.clone()
+            };
+            build(&input).unwrap().spec
+        });
+        let namespaces = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        let pid = namespaces.into_iter().find(|n| n.typ() == LinuxNamespaceType::Pid);
+        pid.unwrap().path().clone()
+    };
+    assert_eq!(pid_namespace(&Given::new()), Some(PathBuf::from("/proc/77/ns/pid")));
+    let shared = Given::with(|given| given.pod.share_process_namespace = true);
+    assert_eq!(pid_namespace(&shared), Some(PathBuf::from("/proc/4242/ns/pid")));
+}
+
 #[test]
 fn who_is_killed_first() {
     let score = |resources: Resources, memory| {
