@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, EphemeralContainer, NodeSelectorTerm, Pod, PodSpec, ResourceRequirements, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -188,6 +190,14 @@ fn check_update(before: &PodSpec, after: &PodSpec, findings: &mut Findings) {
     if !old_gates.is_empty() {
         check_selector(before, after, &at.child("nodeSelector"), findings);
         munged.node_selector.clone_from(&before.node_selector);
+        check_affinity(before, after, &at.child("affinity").child("nodeAffinity"), findings);
+        let old = before.affinity.clone().unwrap_or_default();
+        let new = munged.affinity.get_or_insert_default();
+        new.node_affinity = old.node_affinity;
+        // Nothing else was in it: then it does not matter whether it is there.
+        if before.affinity.is_none() && *new == Affinity::default() {
+            munged.affinity = None;
+        }
     }
     let changes = changes(before, &munged);
     if !changes.is_empty() {
@@ -231,6 +241,57 @@ fn check_selector(before: &PodSpec, after: &PodSpec, at: &Path, findings: &mut F
         let detail = "only additions are allowed to spec.nodeSelector (no mutations or deletions)";
         findings.invalid_value(at, shown, detail);
     }
+}
+
+/// While a pod is gated, each of the terms that it requires of a node may become narrower; where none was, any may come.
+fn check_affinity(before: &PodSpec, after: &PodSpec, at: &Path, findings: &mut Findings) {
+    let (old, new) = (terms(before), terms(after));
+    if old.is_empty() {
+        return;
+    }
+    let at = at.child("requiredDuringSchedulingIgnoredDuringExecution");
+    let at = at.child("nodeSelectorTerms");
+    if old.len() != new.len() {
+        let shown = serde_json::to_string(new).unwrap_or_default();
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        findings.invalid_value(&at, shown, detail);
+        return;
+    }
+    for (i, (old, new)) in old.iter().zip(new).enumerate() {
+        if !is_narrower(old, new) {
+            let shown = serde_json::to_string(new).unwrap_or_default();
+            findings.invalid_value(
+                &at.index(i),
+                shown,
+                "only additions are allowed (no mutations or deletions)",
+            );
+        }
+    }
+}
+
+fn terms(spec: &PodSpec) -> &[NodeSelectorTerm] {
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    required.map_or(&[], |required| &required.node_selector_terms)
+}
+
+/// An empty term matches nothing, so what is added to it would make it wider.
+fn is_narrower(old: &NodeSelectorTerm, new: &NodeSelectorTerm) -> bool {
+    let lists = |term: &NodeSelectorTerm| {
+        let NodeSelectorTerm {
+            match_expressions,
+            match_fields,
+        } = term.clone();
+        [match_expressions, match_fields].map(Option::unwrap_or_default)
+    };
+    let (old, new) = (lists(old), lists(new));
+    if old.iter().all(Vec::is_empty) {
+        return new.iter().all(Vec::is_empty);
+    }
+    old.iter().zip(&new).all(|(old, new)| new.starts_with(old))
 }
 
 /// Gives each container the resources that were asked for it.

@@ -131,6 +131,34 @@ fn tolerations_come_and_gates_go() {
 }
 
 #[test]
+fn the_affinity_of_a_gated_pod_becomes_narrower() {
+    let at = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let in_words = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let exists = |key: &str| json!({"key": key, "operator": "Exists"});
+    let gated = || with(small_pod(), "/spec/schedulingGates", json!([{"name": "a.b/c"}]));
+    let choosy = || with(gated(), at, json!([{"matchExpressions": [exists("a")]}]));
+    let more = json!([{"matchExpressions": [exists("a"), exists("b")]}]);
+    assert_eq!(updated(gated(), at, more.clone()), [""; 0]);
+    assert_eq!(updated(choosy(), at, more.clone()), [""; 0]);
+    assert_eq!(
+        updated(choosy(), at, json!([{"matchExpressions": [exists("b")]}])),
+        [format!(
+            "{in_words}[0]: Invalid value: {{\"matchExpressions\":[{{\"key\":\"b\",\"operator\":\"Exists\"}}]}}: only \
+             additions are allowed (no mutations or deletions)"
+        )]
+    );
+    assert_eq!(
+        updated(choosy(), "/spec/affinity", Value::Null),
+        [format!(
+            "{in_words}: Invalid value: []: no additions/deletions to non-empty NodeSelectorTerms list are allowed"
+        )]
+    );
+    // Once it may be placed, it stays as it is.
+    let placed = updated(small_pod(), at, more).join("");
+    assert!(placed.starts_with(ONLY), "{placed}");
+}
+
+#[test]
 fn a_resize_changes_cpu_and_memory_alone() {
     let resized = |pod, pointer: &str, value| changed(change::resize, pod, pointer, value);
     let at = "/spec/containers/0/resources";
