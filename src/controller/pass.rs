@@ -441,8 +441,6 @@ impl<R: Runtime> Pass<R> {
             return Outcome::Observable;
         }
         match step {
-            // These are done once they are recorded.
-            Step::BeginStop { .. } | Step::GiveUp { .. } => Outcome::Observable,
             Step::RunHook {
                 container,
                 attempt,
@@ -465,7 +463,8 @@ impl<R: Runtime> Pass<R> {
                     Err(error) => Outcome::Failed(FailedStep::Container(container.clone()), error),
                 }
             }
-            Step::StartContainer { .. } => Outcome::Observable,
+            // To record the first two is all that there is to do; `start` does the third.
+            Step::BeginStop { .. } | Step::GiveUp { .. } | Step::StartContainer { .. } => Outcome::Observable,
             // Without an address there is nothing to begin with: `begin` has recorded why.
             Step::CreateSandbox { .. } if ip.is_none() && !desired.host_network => Outcome::Observable,
             Step::CreateSandbox { attempt } => match runtime.create_sandbox(desired, *attempt, ip, recorded).await {

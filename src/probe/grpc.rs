@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -167,7 +167,7 @@ fn status(headers: &HeaderMap) -> Option<Result<(), Status>> {
     if code == 0 {
         return Some(Ok(()));
     }
-    let message = headers.get("grpc-message").map(|message| message.as_bytes());
+    let message = headers.get("grpc-message").map(HeaderValue::as_bytes);
     let message = percent_encoding::percent_decode(message.unwrap_or_default()).decode_utf8_lossy();
     Some(Err(Status::new(code, message)))
 }

@@ -201,6 +201,21 @@ impl Machine {
         }
     }
 
+    /// A container that comes back with larger limits needs room in the pod's own.
+    async fn fit_pod(&self, pod: &PodSpec) -> Result<(), StepError> {
+        let limits = spec::pod_resources(pod);
+        if limits.cpu_quota.is_none() && limits.memory_limit.is_none() {
+            return Ok(());
+        }
+        let cgroup = spec::pod_cgroup(&self.settings.cgroup_root, pod);
+        let cgroups = Arc::clone(&self.cgroups);
+        blocking("fit a pod", move || {
+            resize::fit_pod(&cgroups, &cgroup, &limits)
+                .map_err(|error| step(FailureReason::CreateContainerError, &error))
+        })
+        .await
+    }
+
     /// While the network is made: what the pod begins with, if its images are there.
     async fn make_first(&self, pod: &PodSpec, ip: Option<IpAddr>, infra_pid: i32) {
         let first = pod
@@ -489,6 +504,9 @@ impl Runtime for Machine {
             ip,
             joined: work::Joined { infra_pid, target },
         };
+        if attempt > 0 {
+            self.fit_pod(pod).await?;
+        }
         let start = self.maker.make(&making, attempt).await?;
         if !recorded.wait().await {
             return Err(not_recorded(FailureReason::CreateContainerError));

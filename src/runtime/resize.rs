@@ -88,6 +88,33 @@ pub(super) fn resize(cgroups: &Cgroups, target: &Target) -> Result<(), ResizeErr
     Ok(cgroups.apply(pod_cgroup, &of_pod(false))?)
 }
 
+/// Before a container is started anew, perhaps with other limits than it had: make the pod as large as it shall be, and
+/// smaller where nothing stands in the way. Nothing is written where nothing changes.
+pub(super) fn fit_pod(cgroups: &Cgroups, pod_cgroup: &str, pod: &PodResources) -> Result<(), ResizeError> {
+    let PodResources {
+        cpu_shares,
+        cpu_quota,
+        memory_limit,
+        pids_limit: _,
+    } = *pod;
+    let wanted = Limits {
+        cpu_quota,
+        memory: memory_limit.and_then(|limit| u64::try_from(limit).ok()),
+    };
+    let present = cgroups.limits(pod_cgroup)?;
+    if present == wanted {
+        return Ok(());
+    }
+    let mut all = LinuxResources::default();
+    if is_more(wanted.cpu_quota, present.cpu_quota) || fits(cgroups, pod_cgroup, cpu_quota)? {
+        all.set_cpu(Some(cpu(cpu_shares, cpu_quota)));
+    }
+    if below_usage(cgroups, pod_cgroup, wanted.memory)?.is_none() {
+        all.set_memory(Some(memory(memory_limit, None)));
+    }
+    Ok(cgroups.apply(pod_cgroup, &all)?)
+}
+
 fn is_v2(cgroups: &Cgroups) -> bool {
     cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2)
 }
@@ -284,6 +311,28 @@ mod tests {
         fs::write(other.join("cpu.max"), "10000 100000").unwrap();
         fake.resize(Some(200), None).unwrap();
         assert_eq!(fake.text("pod/cpu.max"), "20000 100000");
+    }
+
+    #[test]
+    fn a_pod_grows_before_a_container_that_is_started_anew() {
+        let fake = Fake::new(
+            ("20000 100000", "67108864", "60000000"),
+            ("20000 100000", "67108864", "1"),
+        );
+        let fit = |quota: i64, memory: u64| {
+            let pod = PodResources {
+                cpu_shares: Some(512),
+                cpu_quota: Some(quota),
+                memory_limit: Some(i64::try_from(memory).unwrap()),
+                pids_limit: None,
+            };
+            fit_pod(&fake.cgroups, "pod", &pod).unwrap();
+            [fake.text("pod/cpu.max"), fake.text("pod/memory.max")]
+        };
+        assert_eq!(fit(50_000, 80 * MIB), ["50000 100000", "83886080"]);
+        // What is used is left, and so is what a container may use.
+        assert_eq!(fit(10_000, 32 * MIB), ["50000 100000", "83886080"]);
+        assert_eq!(fit(20_000, 64 * MIB), ["20000 100000", "67108864"]);
     }
 
     /// A pod's cgroup of this machine, which takes what it is told as the kernel does.
