@@ -25,7 +25,7 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{privilege, process};
-use crate::model::Timestamp;
+use crate::model::{Capacity, Timestamp};
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
 use crate::reconcile::Limits;
@@ -103,6 +103,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let capacity = Some(Capacity {
+        cpu_milli: facts.cpus.saturating_mul(1000),
+        memory: facts.memory,
+    });
     let node = NodeKeeper {
         store: store.clone(),
         recorder: recorder.clone(),
@@ -112,7 +117,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pod_cidr: config.pod_cidr.clone(),
             version: api::git_version(),
         },
-        facts: Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?,
+        facts,
         clock,
     };
     let controller = Controller {
@@ -120,10 +125,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         runtime: Arc::clone(&machine),
         limits: Limits {
             max_backoff: config.max_restart_backoff,
+            capacity,
         },
         node: NodeFacts {
             name: config.node_name.clone(),
             host_ips: vec![IpAddr::V4(host_ip)],
+            capacity,
         },
         boot_id,
         pool,

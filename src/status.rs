@@ -15,13 +15,15 @@ mod phase;
 pub mod quantity;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_life;
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::model::{Attempt, GivenUp, Observed, PodSpec, QosClass, SandboxState, Timestamp};
+use crate::model::{Attempt, Capacity, GivenUp, Observed, PodSpec, QosClass, SandboxState, Timestamp};
 use crate::reconcile::is_finished;
 use crate::schedule::Placement;
 use conditions::conditions;
@@ -35,6 +37,8 @@ pub struct NodeFacts {
     /// The machine's own addresses, the preferred one first.
     pub host_ips: Vec<IpAddr>,
     pub name: String,
+    /// What it has for pods; the same as in the decision's limits.
+    pub capacity: Option<Capacity>,
 }
 
 /// The status of the pod as of `now`. `previous` is the one stored now, if any.
@@ -49,11 +53,12 @@ pub fn status(
     let containers = statuses(now, desired, observed, over);
     let ends = Ends {
         over,
-        lives: observed.attempts.iter().any(Attempt::is_live),
+        // What was stopped in order to be started anew is not the end, however it exited.
+        lives: observed.attempts.iter().any(Attempt::is_live) || (!over && !is_finished(desired, observed)),
         given_up: observed.given_up.is_some(),
     };
     let phase = phase(desired, ends, &containers.init, &containers.regular, previous);
-    let conditions = conditions(now, desired, observed, phase, &containers, previous);
+    let conditions = conditions(now, node, desired, observed, phase, &containers, previous);
     let given_up = observed.given_up.as_ref().filter(|_| over && phase == Phase::Failed);
     let (reason, message) = match given_up {
         Some(GivenUp { at: _, reason, message }) => (Some(reason.as_str().to_owned()), Some(message.clone())),

@@ -19,7 +19,7 @@ pub use observed::{
 };
 pub use plan::{Plan, Step};
 pub use pod::{
-    Action, Capabilities, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
+    Action, Capabilities, Capacity, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
     EmptyDirMedium, HostAlias, HostPathType, Mount, PodSecurity, PodSpec, Probe, PullPolicy, QosClass, ResizePolicy,
     Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
 };

@@ -265,6 +265,13 @@ impl Resources {
     }
 }
 
+/// What the machine has for its pods: cpu in thousandths of a core, memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    pub cpu_milli: u64,
+    pub memory: u64,
+}
+
 /// One `volumeMounts` entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {

@@ -5,10 +5,11 @@
 //! Rules: Kubernetes `kuberuntime_manager.go` (`computePodActions`, `computeInitContainerActions`, `SyncPod`).
 
 use super::life::{awaits_post_start, is_done, is_post_start_over, is_running, is_started, policy};
+use super::resize::{infeasible, is_resized, restarts_when_resized};
 use super::{Planner, backoff, restart_due};
 use crate::model::{
-    Attempt, AttemptState, Backoff, ContainerSpec, FailedStep, FailureReason, Hook, HookRecord, Resources, Sandbox,
-    Step, StopReason,
+    Attempt, AttemptState, Backoff, ContainerSpec, FailedStep, FailureReason, Hook, HookRecord, Sandbox, Step,
+    StopReason,
 };
 
 impl Planner<'_> {
@@ -143,7 +144,8 @@ impl Planner<'_> {
             self.end_container(running);
             return;
         }
-        if let Some(why) = reason_to_stop(container, running) {
+        let is_resized = is_resized(container, running) && infeasible(self.desired, self.limits.capacity).is_none();
+        if let Some(why) = reason_to_stop(container, running, is_resized) {
             let of_probe = match why {
                 StopReason::LivenessFailed => &container.life.liveness,
                 StopReason::StartupFailed => &container.life.startup,
@@ -162,7 +164,7 @@ impl Planner<'_> {
                 hook: Hook::PostStart,
             });
         }
-        if is_resized(container, running) && !self.rests_after_failure(&FailedStep::Container(container.name.clone())) {
+        if is_resized && !self.rests_after_failure(&FailedStep::Container(container.name.clone())) {
             self.step(Step::Resize {
                 container: container.name.clone(),
                 attempt: running.attempt,
@@ -183,7 +185,7 @@ impl Planner<'_> {
 }
 
 /// Why a running container cannot go on as it is, although its pod does; in the order in which a kubelet asks.
-fn reason_to_stop(container: &ContainerSpec, running: &Attempt) -> Option<StopReason> {
+fn reason_to_stop(container: &ContainerSpec, running: &Attempt, is_resized: bool) -> Option<StopReason> {
     let life = &running.life;
     // Of an attempt that was found and not begun, nobody knows what it was made of.
     let is_known = !running.image.is_empty();
@@ -195,28 +197,9 @@ fn reason_to_stop(container: &ContainerSpec, running: &Attempt) -> Option<StopRe
         Some(StopReason::LivenessFailed)
     } else if container.life.startup.is_some() && life.startup.result == Some(false) {
         Some(StopReason::StartupFailed)
-    } else if is_resized(container, running) && restarts_when_resized(container, running) {
+    } else if is_resized && restarts_when_resized(container, running) {
         Some(StopReason::Resized)
     } else {
         None
     }
-}
-
-/// The container is to have other resources than it has.
-fn is_resized(container: &ContainerSpec, running: &Attempt) -> bool {
-    running
-        .life
-        .resources
-        .as_ref()
-        .is_some_and(|has| *has != container.resources)
-}
-
-/// `resizePolicy` answers this resize with a restart.
-fn restarts_when_resized(container: &ContainerSpec, running: &Attempt) -> bool {
-    let cpu = |of: &Resources| (of.cpu_request_milli, of.cpu_limit_milli);
-    let memory = |of: &Resources| (of.memory_request, of.memory_limit);
-    let (policy, wants) = (container.life.resize_policy, &container.resources);
-    running.life.resources.as_ref().is_some_and(|has| {
-        policy.cpu_restarts && cpu(has) != cpu(wants) || policy.memory_restarts && memory(has) != memory(wants)
-    })
 }

@@ -48,10 +48,13 @@
 
 mod backoff;
 mod containers;
+#[cfg(test)]
+pub(crate) mod course;
 mod life;
 mod outcome;
 mod record;
 mod report;
+mod resize;
 mod shutdown;
 #[cfg(test)]
 mod simulation;
@@ -61,6 +64,10 @@ pub(crate) mod testing;
 mod tests;
 #[cfg(test)]
 pub(crate) mod tests_any;
+#[cfg(test)]
+mod tests_init;
+#[cfg(test)]
+mod tests_life;
 #[cfg(test)]
 mod tests_record;
 
@@ -74,26 +81,31 @@ pub use outcome::{
 };
 pub use record::record;
 pub use report::report;
+pub(crate) use resize::{infeasible, is_resized};
 
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};
 
 use crate::model::{
-    ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step, Timestamp,
+    Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step,
+    Timestamp,
 };
 
-/// What the operator may set.
+/// What the operator may set, and what the machine allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest crash-loop delay, 1 s to 300 s (`--max-restart-backoff`; Kubernetes
     /// `crashLoopBackOff.maxContainerRestartPeriod`). Below 10 s it is the first delay too.
     pub max_backoff: Duration,
+    /// What the machine has; a resize beyond it is not tried. `None`: not known.
+    pub capacity: Option<Capacity>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_backoff: Duration::from_mins(5),
+            capacity: None,
         }
     }
 }

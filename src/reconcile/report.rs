@@ -33,7 +33,10 @@ pub fn report(now: Timestamp, desired: &PodSpec, observed: &Observed, report: &R
         return new;
     };
     match what {
-        Reported::Probe { kind, success } => probed(desired, spec, known, *kind, *success),
+        Reported::Probe { kind, success } => {
+            let is_ending = desired.deletion.is_some() || observed.given_up.is_some() || known.life.stop.is_some();
+            probed(is_ending, spec, known, *kind, *success);
+        }
         Reported::Hook { hook, result } => {
             let record = match hook {
                 Hook::PostStart => &mut known.life.post_start,
@@ -57,8 +60,7 @@ pub fn report(now: Timestamp, desired: &PodSpec, observed: &Observed, report: &R
     new
 }
 
-fn probed(desired: &PodSpec, spec: &ContainerSpec, attempt: &mut Attempt, kind: ProbeKind, success: bool) {
-    let is_ending = desired.deletion.is_some() || attempt.life.stop.is_some();
+fn probed(is_ending: bool, spec: &ContainerSpec, attempt: &mut Attempt, kind: ProbeKind, success: bool) {
     let counts = match kind {
         // Any result of a startup probe holds until there is a new attempt.
         ProbeKind::Startup => !is_ending && is_post_start_over(spec, attempt) && attempt.life.startup.result.is_none(),

@@ -92,6 +92,7 @@ fn back_off_doubles_to_the_cap_and_counts_from_the_end() {
     ] {
         let limits = Limits {
             max_backoff: Duration::from_secs(cap),
+            ..Limits::default()
         };
         let mut observed = ready(vec![attempt("a", 0, exited(CODE_1, 1, 2))]);
         let mut ended = 2;

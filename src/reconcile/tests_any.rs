@@ -261,7 +261,7 @@ prop_compose! {
         lives in proptest::collection::vec(any_container_life(), 8),
     ) -> PodSpec {
         let deletion = deletion.map(|(requested_at, grace)| crate::model::Deletion { requested_at, grace });
-        let mut pod = PodSpec { host_network, deletion, active_deadline, ..pod(policy, names) };
+        let mut pod = PodSpec { host_network, active_deadline, deletion, ..pod(policy, names) };
         pod.init_containers = init
             .into_iter()
             .map(|name| if matches!(name, "s" | "t") { sidecar(name) } else { container(name) })
@@ -343,7 +343,7 @@ proptest! {
         now in any_time(), desired in any_pod(), observed in any_observed(), snapshot in any_snapshot(),
         cap in 1_u64..=300,
     ) {
-        let limits = Limits { max_backoff: Duration::from_secs(cap) };
+        let limits = Limits { max_backoff: Duration::from_secs(cap), ..Limits::default() };
         for observed in [record(now, BOOT, &observed, &snapshot), observed] {
             let plan = reconcile(now, &desired, &observed, &limits);
             prop_assert_eq!(&plan, &reconcile(now, &desired, &observed, &limits));

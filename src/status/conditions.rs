@@ -4,23 +4,25 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
 use super::containers::Statuses;
 use super::phase::{Phase, has_started};
-use super::{is_sandbox_ready, wire_time};
+use super::{NodeFacts, is_sandbox_ready, wire_time};
 use crate::model::{FailedStep, Observed, PodSpec, Timestamp};
-use crate::reconcile::is_running;
+use crate::reconcile::{infeasible, is_resized, is_running};
 use crate::schedule::Placement;
 
 /// The conditions that podd tells of a pod on its node: nobody else's word counts for these.
-pub const OWN_CONDITIONS: [&str; 6] = [
+pub const OWN_CONDITIONS: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     SCHEDULED,
     RESIZING,
+    UNRESIZABLE,
 ];
 
-/// Told only while it holds.
+/// Told only while it holds, as the next one.
 const RESIZING: &str = "PodResizeInProgress";
+const UNRESIZABLE: &str = "PodResizePending";
 
 const SCHEDULED: &str = "PodScheduled";
 
@@ -87,6 +89,7 @@ impl Verdict {
 /// All conditions: podd's own in the order in which a kubelet writes them, then those that others wrote.
 pub(super) fn conditions(
     now: Timestamp,
+    node: &NodeFacts,
     desired: &PodSpec,
     observed: &Observed,
     phase: Phase,
@@ -105,7 +108,7 @@ pub(super) fn conditions(
         (SCHEDULED, Verdict::of(true)),
     ]
     .into_iter()
-    .chain(resizing(desired, observed).map(|verdict| (RESIZING, verdict)))
+    .chain(resizing(node, desired, observed))
     .map(|(type_, verdict)| {
         let status = if verdict.holds { "True" } else { "False" };
         let same = before
@@ -240,8 +243,9 @@ fn names<'a>(containers: impl Iterator<Item = &'a ContainerStatus>) -> String {
     format!("[{}]", names.join(" "))
 }
 
-/// A running container has other resources than it is to have (`status_manager.go SetPodResizeInProgressCondition`).
-fn resizing(desired: &PodSpec, observed: &Observed) -> Option<Verdict> {
+/// A running container has other resources than it is to have (`status_manager.go SetPodResizeInProgressCondition`), or
+/// cannot have them (`SetPodResizePendingCondition`).
+fn resizing(node: &NodeFacts, desired: &PodSpec, observed: &Observed) -> Option<(&'static str, Verdict)> {
     if desired.deletion.is_some() || observed.given_up.is_some() {
         return None;
     }
@@ -251,16 +255,24 @@ fn resizing(desired: &PodSpec, observed: &Observed) -> Option<Verdict> {
         .filter(|container| container.is_sidecar());
     let mut resized = sidecars.chain(&desired.containers).filter(|container| {
         let newest = observed.newest(&container.name).filter(|newest| is_running(newest));
-        let has = newest.and_then(|newest| newest.life.resources.as_ref());
-        has.is_some_and(|has| *has != container.resources)
+        newest.is_some_and(|newest| is_resized(container, newest))
     });
     let first = resized.next()?;
+    if let Some(message) = infeasible(desired, node.capacity) {
+        let verdict = Verdict {
+            reason: Some("Infeasible"),
+            message: Some(message),
+            ..Verdict::of(true)
+        };
+        return Some((UNRESIZABLE, verdict));
+    }
     let failure = std::iter::once(first)
         .chain(resized)
         .find_map(|container| observed.failure(&FailedStep::Container(container.name.clone())));
-    Some(Verdict {
+    let verdict = Verdict {
         holds: true,
         reason: failure.map(|_| "Error"),
         message: failure.map(|failure| failure.message.clone()),
-    })
+    };
+    Some((RESIZING, verdict))
 }

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::ContainerState;
 
 use super::*;
 use crate::model::{
-    AttemptState, Backoff, ExitStatus, FailedStep, FailureReason, ImageId, Resources, RestartPolicy, SandboxEnd,
+    AttemptState, Backoff, Capacity, ExitStatus, FailedStep, FailureReason, ImageId, Resources, RestartPolicy,
+    SandboxEnd,
 };
 use crate::reconcile::testing::{at, attempt, deleted, exited, pod, ready, running, sandbox};
 use crate::reconcile::tests_any::{any_observed, any_pod};
@@ -17,14 +18,18 @@ use crate::reconcile::{begin_attempt, failed};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 
-fn node() -> NodeFacts {
+pub(super) fn node() -> NodeFacts {
     NodeFacts {
         host_ips: vec!["192.0.2.1".parse().unwrap()],
         name: "node".to_owned(),
+        capacity: Some(Capacity {
+            cpu_milli: 2000,
+            memory: 4 << 30,
+        }),
     }
 }
 
-fn of(now: i64, desired: &PodSpec, observed: &Observed) -> PodStatus {
+pub(super) fn of(now: i64, desired: &PodSpec, observed: &Observed) -> PodStatus {
     status(at(now), &node(), desired, observed, None)
 }
 
@@ -70,11 +75,11 @@ fn last_code(status: &PodStatus) -> Option<i32> {
     last.terminated.as_ref().map(|terminated| terminated.exit_code)
 }
 
-fn phase_of(status: &PodStatus) -> &str {
+pub(super) fn phase_of(status: &PodStatus) -> &str {
     status.phase.as_deref().unwrap()
 }
 
-fn condition<'a>(status: &'a PodStatus, type_: &str) -> &'a PodCondition {
+pub(super) fn condition<'a>(status: &'a PodStatus, type_: &str) -> &'a PodCondition {
     status
         .conditions
         .as_ref()

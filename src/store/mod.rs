@@ -11,9 +11,9 @@
 //! | `change` | the newest changes of objects, each with the object after and before | the writer, with the change itself | a watch that was cut goes on where it was, also after the agent was restarted; its key is the global resource version, never used twice |
 //! | `owner` | the owner references of each object | the writer, with the object | dependants are found without reading every object |
 //! | `history` | for each kind the newest version dropped from `change` | the writer, when it drops | a watch from before it is told so (410), never left with a gap |
-//! | `pod` | first seen, torn down | the controller | `status.startTime`; that nothing is left to be torn down |
+//! | `pod` | first seen, torn down, given up and why | the controller | `status.startTime`; that nothing is left to be torn down; a pod that was active too long stays `Failed` |
 //! | `sandbox` | the newest sandbox of each pod | the controller | counts sandboxes over restarts of agent and machine; its boot id says whether anything of it can be alive |
-//! | `attempt` | the newest lives of each container (three at least, and the newest that has ended) | the controller | restart counts, back-off, exit codes, `lastState`: decisions rest on these rows alone |
+//! | `attempt` | the newest lives of each container (three at least, and the newest that has ended) | the controller | restart counts, back-off, exit codes, `lastState`, what its probes and hooks came to, why it is stopped: decisions rest on these rows alone, and a new agent forgets no count |
 //! | `failure` | steps that failed and have not succeeded since | the controller | their back-off goes on after a restart |
 //! | `address` | which pod has which address | the controller, through the network | an address is never given to two pods, and a pod keeps its own over sandboxes |
 //! | `image`, `image_name`, `image_layer` | images whose every blob and layer is durable on the disk | the image room | what is not here is not there: an unfinished import leaves nothing |

@@ -6,7 +6,9 @@ use std::any::Any;
 
 use super::mistakes::{self, Mistake};
 use super::world::{ENOUGH_ROUNDS, World};
-use crate::model::{AttemptState, FailedStep, FailureReason, ImageId, Observed, Report, Resources, Step, Timestamp};
+use crate::model::{
+    AttemptState, FailedStep, FailureReason, ImageId, Observed, PodSpec, Report, Resources, Step, Timestamp,
+};
 use crate::reconcile::{self, Start};
 use crate::status::{NodeFacts, status};
 
@@ -22,6 +24,8 @@ pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
     for _ in 0..ENOUGH_ROUNDS {
         take_reports(world)?;
         let now = look(world)?;
+        // What the user asks for from now on is for the next round.
+        let desired = world.desired.clone();
         let mut plan = mistakes::plan(world, now);
         world.is_new_agent = false;
         world.say(|| format!("{plan:?}"));
@@ -36,7 +40,7 @@ pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
             _ => true,
         });
         if !plan.steps.is_empty() {
-            execute(world, &plan.steps)?;
+            execute(world, &desired, &plan.steps)?;
         }
         if !world.exists {
             return Ok(None);
@@ -98,6 +102,7 @@ fn save_status(world: &mut World) -> Result<(), Stop> {
     let node = NodeFacts {
         host_ips: vec!["192.0.2.1".parse().expect("an address")],
         name: "node".to_owned(),
+        capacity: None,
     };
     let mut observed = world.observed.clone();
     if world.mistake == Some(Mistake::CountsWhatMayNeverRun) {
@@ -133,7 +138,7 @@ enum Outcome {
 }
 
 /// All beginnings in one save, all effects, one look, then what came of them in one save.
-fn execute(world: &mut World, steps: &[Step]) -> Result<(), Stop> {
+fn execute(world: &mut World, desired: &PodSpec, steps: &[Step]) -> Result<(), Stop> {
     if world.mistake == Some(Mistake::ActsBeforeItSaves) {
         for step in steps {
             if let Step::StartContainer {
@@ -150,7 +155,7 @@ fn execute(world: &mut World, steps: &[Step]) -> Result<(), Stop> {
     let mut imageless = Vec::new();
     let mut begun = world.observed.clone();
     for step in steps {
-        begun = begin(world, step, begun, &mut imageless);
+        begun = begin(world, desired, step, begun, &mut imageless);
     }
     world.boundary()?;
     if begun != world.observed {
@@ -200,7 +205,13 @@ fn execute(world: &mut World, steps: &[Step]) -> Result<(), Stop> {
 }
 
 /// Record what is about to be done.
-fn begin<'a>(world: &mut World, step: &'a Step, observed: Observed, imageless: &mut Vec<&'a Step>) -> Observed {
+fn begin<'a>(
+    world: &mut World,
+    desired: &PodSpec,
+    step: &'a Step,
+    observed: Observed,
+    imageless: &mut Vec<&'a Step>,
+) -> Observed {
     let now = world.now();
     match step {
         Step::CreateSandbox { attempt } => {
@@ -221,7 +232,7 @@ fn begin<'a>(world: &mut World, step: &'a Step, observed: Observed, imageless: &
                     sandbox: *sandbox,
                     backoff: *backoff,
                 };
-                let spec = world.desired.container(container).expect("what is started is wanted");
+                let spec = desired.container(container).expect("what is started is wanted");
                 let image = ImageId("sha256:1".to_owned());
                 reconcile::begin_attempt(&observed, step, &spec.image, image, &spec.resources)
             } else {

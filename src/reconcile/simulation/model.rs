@@ -405,7 +405,7 @@ impl Model {
         else {
             return;
         };
-        let ends = desired.deletion.is_some() || attempt.life.stop.is_some();
+        let ends = desired.deletion.is_some() || before.given_up.is_some() || attempt.life.stop.is_some();
         let counted = self
             .probes
             .entry(((report.container.clone(), report.attempt), *probed))

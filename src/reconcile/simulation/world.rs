@@ -95,7 +95,10 @@ impl World {
             faults: true,
             mistake,
             verbose,
-            limits: Limits { max_backoff },
+            limits: Limits {
+                max_backoff,
+                ..Limits::default()
+            },
             ..Self::still(rng, pod, max_backoff)
         }
     }
@@ -130,7 +133,10 @@ impl World {
             status: None,
             address_held: false,
             exists: true,
-            limits: Limits { max_backoff },
+            limits: Limits {
+                max_backoff,
+                ..Limits::default()
+            },
             faults: false,
             crash_rate: 0,
             chaos_rate: 0,

@@ -131,7 +131,7 @@ pub(super) fn from_column(text: Option<String>) -> Result<AttemptLife, RowError>
         stop,
     } = row;
     Ok(AttemptLife {
-        resources: resources.map(resources_of),
+        resources: resources.as_ref().map(resources_of),
         startup: probe_of(&startup),
         liveness: probe_of(&liveness),
         readiness: probe_of(&readiness),
@@ -156,13 +156,13 @@ fn resources_row(resources: &Resources) -> ResourcesRow {
     }
 }
 
-fn resources_of(row: ResourcesRow) -> Resources {
+fn resources_of(row: &ResourcesRow) -> Resources {
     let ResourcesRow {
         cpu_request,
         cpu_limit,
         memory_request,
         memory_limit,
-    } = row;
+    } = *row;
     Resources {
         cpu_request_milli: cpu_request,
         cpu_limit_milli: cpu_limit,
