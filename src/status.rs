@@ -53,7 +53,8 @@ pub fn status(
     let containers = statuses(now, desired, observed, over);
     let ends = Ends {
         over,
-        lives: observed.attempts.iter().any(Attempt::is_live),
+        // What was stopped in order to be started anew is not the end, however it exited.
+        lives: observed.attempts.iter().any(Attempt::is_live) || (!over && !is_finished(desired, observed)),
         given_up: observed.given_up.is_some(),
     };
     let phase = phase(desired, ends, &containers.init, &containers.regular, previous);

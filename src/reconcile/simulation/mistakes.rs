@@ -198,6 +198,7 @@ pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
     if world.mistake == Some(Mistake::ForgetsBackoff) {
         limits = Limits {
             max_backoff: Duration::from_secs(1),
+            ..limits
         };
     }
     in_the_plans_eyes(world.mistake, now, &mut desired, &mut observed);

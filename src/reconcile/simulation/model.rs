@@ -208,7 +208,13 @@ impl Model {
                 turn &= exit.is_some_and(|exit| exit.status == ExitStatus::Code(0));
             }
         }
-        if !turn && !initialised {
+        let held = |may: &[&str], spec: &ContainerSpec| {
+            // It is begun now, or its first moments are waited for.
+            let live = observed.newest(&spec.name).filter(|newest| newest.is_live());
+            let awaited = live.is_some_and(|live| !hook_is_over(&live.life.post_start));
+            spec.life.post_start.is_some() && (awaited || may.contains(&spec.name.as_str()))
+        };
+        if !turn && !initialised || desired.init_containers.iter().any(|spec| held(&may, spec)) {
             return may;
         }
         for spec in &desired.containers {
@@ -217,14 +223,7 @@ impl Model {
             if newest.is_none() || exit.is_some_and(|(a, exit)| wants_restart(desired, a, exit.status)) {
                 may.push(&spec.name);
             }
-            // Its first moments are waited for.
-            if newest
-                .is_some_and(|a| a.is_live() && spec.life.post_start.is_some() && !hook_is_over(&a.life.post_start))
-            {
-                break;
-            }
-            // It is begun now, and then waited for.
-            if spec.life.post_start.is_some() && may.contains(&spec.name.as_str()) {
+            if held(&may, spec) {
                 break;
             }
         }
@@ -406,7 +405,7 @@ impl Model {
         else {
             return;
         };
-        let ends = desired.deletion.is_some() || attempt.life.stop.is_some();
+        let ends = desired.deletion.is_some() || before.given_up.is_some() || attempt.life.stop.is_some();
         let counted = self
             .probes
             .entry(((report.container.clone(), report.attempt), *probed))

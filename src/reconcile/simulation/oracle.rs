@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::model::{Kind, Name, everyone, kind, wants_restart};
+use super::model::{Kind, Name, everyone, kind, plus, wants_restart};
 use crate::model::{
     Attempt, AttemptState, Backoff, Exit, ExitStatus, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step,
     StopReason, Timestamp,
@@ -340,10 +340,16 @@ impl Oracle {
         }
         if let Some(wake_at) = plan.wake_at {
             assert!(wake_at > now, "a timer in the past");
-            let graces = [desired.deletion.map(|deletion| deletion.grace), desired.active_deadline];
-            let longest = graces.into_iter().flatten().max().unwrap_or_default().as_secs();
+            let grace = desired.deletion.map_or(Duration::ZERO, |deletion| deletion.grace);
+            let longest = grace.as_secs();
             let longest = SignedDuration::from_secs(2 * i64::try_from(longest.max(300)).expect("minutes"));
-            assert!(wake_at <= now + longest, "waits until {wake_at}, at {now}");
+            // It counts from when the pod was first seen, whatever became of the clock since.
+            let deadline = desired.active_deadline.zip(observed.started_at);
+            let is_deadline = deadline.is_some_and(|(deadline, from)| wake_at == plus(from, deadline));
+            assert!(
+                is_deadline || wake_at <= now + longest,
+                "waits until {wake_at}, at {now}"
+            );
         }
         if observed.failures.is_empty() {
             for container in may_begin {

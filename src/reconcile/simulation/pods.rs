@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Rng;
-use crate::model::{Action, ContainerSpec, PodSpec, Probe, ResizePolicy, Resources, RestartPolicy};
+use crate::model::{Action, ContainerSpec, PodSpec, Probe, ResizePolicy, RestartPolicy};
 use crate::reconcile::testing::{container, pod};
 
 fn action() -> Action {
@@ -116,12 +116,4 @@ pub(super) fn one_of_everything(policy: RestartPolicy) -> PodSpec {
     made.init_containers = vec![container("i"), sidecar(rich("s"))];
     made.containers[0] = rich("a");
     made
-}
-
-pub(super) fn resources(rng: &mut Rng) -> Resources {
-    Resources {
-        cpu_limit_milli: rng.pick(&[None, Some(100), Some(500)]),
-        memory_limit: rng.pick(&[None, Some(64 << 20)]),
-        ..Resources::default()
-    }
 }

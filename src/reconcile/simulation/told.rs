@@ -37,7 +37,7 @@ fn is_terminal(status: &PodStatus) -> bool {
 fn is_ready(spec: &ContainerSpec, observed: &Observed) -> bool {
     observed.newest(&spec.name).is_some_and(|newest| {
         let says_so = spec.life.readiness.is_none() || newest.life.readiness.result == Some(true);
-        is_started(spec, newest) && says_so
+        is_started(spec, newest) && says_so && ready_sandbox(observed).is_some()
     })
 }
 

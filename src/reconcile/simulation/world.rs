@@ -13,9 +13,9 @@ use super::model::{Kind, Model, kind};
 use super::oracle::Oracle;
 use super::told::Told;
 use super::{Rng, Tally, pods};
-use crate::model::{Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Report, RestartPolicy, Timestamp};
+use crate::model::{Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Report, Timestamp};
 use crate::reconcile::Limits;
-use crate::reconcile::testing::{at_ms, container, pod};
+use crate::reconcile::testing::{at_ms, container};
 
 /// A pass that needs so many rounds is going round in circles.
 pub(super) const ENOUGH_ROUNDS: u32 = 60;
@@ -195,6 +195,9 @@ impl World {
     }
 
     pub(super) fn check_status(&mut self, new: &PodStatus) {
+        if self.status.as_ref().map(|old| &old.phase) != Some(&new.phase) {
+            self.say(|| format!("it is {}", new.phase.as_deref().unwrap_or_default()));
+        }
         self.told
             .reported(&self.model, &self.desired, &self.observed, self.status.as_ref(), new);
     }
