@@ -14,6 +14,7 @@ use std::time::Duration;
 use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
+use super::handler::Handlers;
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, Work, stop_signal};
@@ -43,6 +44,7 @@ pub struct Parts {
     pub network: Network,
     pub volumes: Volumes,
     pub cgroups: Cgroups,
+    pub handlers: Handlers,
     pub hints: mpsc::UnboundedReceiver<Uid>,
 }
 
@@ -72,6 +74,7 @@ pub struct Machine {
     network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
+    handlers: Handlers,
     settings: Settings,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
 }
@@ -90,6 +93,7 @@ impl Machine {
             network,
             volumes,
             cgroups,
+            handlers,
             hints,
         } = parts;
         Ok(Self {
@@ -98,6 +102,7 @@ impl Machine {
             network,
             volumes: Arc::new(volumes),
             cgroups: Arc::new(cgroups),
+            handlers,
             settings,
             hints: Mutex::new(Some(hints)),
         })
@@ -257,6 +262,8 @@ impl Runtime for Machine {
         ip: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
+        let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
+        let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         {
             let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
             let node_name = self.settings.node_name.clone();
@@ -281,6 +288,7 @@ impl Runtime for Machine {
             oom_score_adj: INFRA_OOM_SCORE_ADJ,
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
+            runtime,
         };
         self.shims
             .spawn(&pod.uid, config)

@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
 
+use super::oci::{CommandError, Commands, Created, Creating, Place, Purpose};
 use super::output::Outputs;
-use super::protocol::{Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
+use super::protocol::{Fact, OciRuntime, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
 use super::spare::{Ahead, Spares, Taken};
 use super::supervisor::{FIRST_CHANNEL, SIGKILL, Waiter, words};
-use crate::linux::container::{self, Machine, Parts, PrepareError, Prepared, Progress, Starting};
+use crate::linux::container::{self, Machine, Parts, PrepareError, Prepared, Progress, Starting, Streams};
 use crate::linux::poll::{Interest, Poller};
 use crate::linux::seccomp::{self, Program, SeccompError};
 use crate::linux::{fd, process};
@@ -23,13 +25,18 @@ use crate::linux::{fd, process};
 /// All containers that this shim has started.
 #[derive(Debug, Default)]
 pub(super) struct Containers {
-    /// By the pid of their first process, which nobody has waited for yet.
+    /// By the pid of their first process, which nobody has waited for yet; before there is one, by that of the command
+    /// that makes it.
     live: BTreeMap<i32, Live>,
     /// Every attempt there ever was, whatever became of it.
     known: BTreeMap<String, BTreeSet<u32>>,
     /// Compiled filters by the hash of their profile.
     filters: BTreeMap<[u8; 32], Program>,
     spares: Spares,
+    /// Of the runtimes that make containers for us.
+    commands: Commands,
+    /// Containers that ended before the command that started them did: how that goes says what their end was.
+    early: BTreeMap<i32, (Live, WaitStatus)>,
 }
 
 #[derive(Debug)]
@@ -49,10 +56,21 @@ struct Live {
     ahead: Option<Ahead>,
     /// Its mount namespace, once it runs: while this is open, its mounts are not taken down by its end.
     mounts: Option<OwnedFd>,
+    /// `None`: by ourselves.
+    made_by: Option<Place>,
 }
 
 #[derive(Debug)]
 enum Stage {
+    /// A runtime is making it.
+    Creating {
+        creating: Box<Creating>,
+        waiters: Vec<Waiter>,
+    },
+    /// Its first process waits; the runtime is letting it become the program.
+    Beginning {
+        waiters: Vec<Waiter>,
+    },
     /// On its way to exec; these wait for it.
     Starting {
         starting: Box<Starting>,
@@ -92,6 +110,8 @@ pub(super) struct Running<'a> {
     pub(super) config: &'a Path,
     pub(super) cgroup: &'a str,
     pub(super) output: u64,
+    /// The handler that made it, if it cannot be joined from outside.
+    pub(super) opaque: Option<&'a str>,
 }
 
 /// A process of a container could not be made.
@@ -125,6 +145,8 @@ pub(super) enum StartError {
     Streams(#[source] io::Error),
     #[error("the container has ended")]
     Ended,
+    #[error(transparent)]
+    Command(#[from] CommandError),
 }
 
 /// The spec in this file.
@@ -146,9 +168,20 @@ pub(super) struct Started {
     pub(super) waiters: Vec<Waiter>,
 }
 
+/// What came of a runtime's command.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing to tell.
+    Nothing,
+    Started(Started),
+    Ended(Box<Ended>),
+}
+
 /// A container has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
+    /// To be written down before: it has started.
+    pub(super) started: Option<Fact>,
     pub(super) fact: Fact,
     pub(super) lost: Option<Fact>,
     pub(super) cgroup: String,
@@ -170,7 +203,10 @@ impl Containers {
         let newest = known.and_then(|known| known.last().copied());
         match self.live.values_mut().find(|live| live.container == container) {
             Some(live) if live.attempt == attempt => match &mut live.stage {
-                Stage::Starting { waiters, .. } | Stage::Failing { waiters, .. } => {
+                Stage::Creating { waiters, .. }
+                | Stage::Beginning { waiters }
+                | Stage::Starting { waiters, .. }
+                | Stage::Failing { waiters, .. } => {
                     waiters.push(waiter);
                     Known::Later
                 }
@@ -202,11 +238,11 @@ impl Containers {
     pub(super) fn any_starting(&self) -> bool {
         self.live
             .values()
-            .any(|live| matches!(live.stage, Stage::Starting { .. }))
+            .any(|live| matches!(live.stage, Stage::Starting { .. } | Stage::Creating { .. }))
     }
 
     pub(super) fn none_live(&self) -> bool {
-        self.live.is_empty()
+        self.live.is_empty() && self.early.is_empty() && self.commands.none_running()
     }
 
     /// Make the process. What becomes of it is heard on its channel. `unused`: cgroups that were made ahead in vain.
@@ -274,6 +310,25 @@ impl Containers {
             work,
             target,
         } = rootfs;
+        if let Some(runtime) = &config.runtime {
+            let start = StartContainer {
+                container,
+                attempt,
+                spec,
+                rootfs: Overlay {
+                    lower,
+                    upper,
+                    work,
+                    target,
+                },
+                sub_paths,
+                log,
+                stdin,
+                stdin_once,
+                next_cgroup: None,
+            };
+            return self.begin_create(start, waiter, runtime, machine, poller, config, outputs, made_cgroup);
+        }
         let config_path = spec;
         let ahead = next_cgroup.map(|cgroup| Ahead {
             spec: config_path.clone(),
@@ -358,9 +413,213 @@ impl Containers {
             signals: BTreeSet::new(),
             ahead,
             mounts: None,
+            made_by: None,
         };
         self.live.insert(pid, live);
         Ok(())
+    }
+
+    /// The same by a runtime's command line. It makes the cgroup too.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of the supervisor that a start touches"
+    )]
+    fn begin_create(
+        &mut self,
+        start: StartContainer,
+        waiter: Waiter,
+        runtime: &OciRuntime,
+        machine: &Machine,
+        poller: &Poller,
+        config: &SandboxConfig,
+        outputs: &mut Outputs,
+        made_cgroup: &mut Option<String>,
+    ) -> Result<(), StartError> {
+        let StartContainer {
+            container,
+            attempt,
+            spec: config_path,
+            rootfs,
+            sub_paths,
+            log,
+            stdin,
+            stdin_once,
+            next_cgroup: _,
+        } = start;
+        let spec = read_spec(&config_path)?;
+        let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+        let cgroup = cgroup.ok_or(StartError::NoCgroup)?.to_string_lossy().into_owned();
+        *made_cgroup = Some(cgroup.clone());
+        let place = Place::new(runtime, &config_path, &container, attempt);
+        let (creating, streams) = place.create(spec, &rootfs, sub_paths, stdin, machine)?;
+        let pid = creating.pid();
+        let pidfd = fd::duplicate(creating.pidfd()).map_err(StartError::Watch)?;
+        let output = outputs.open(&container, attempt, &log, config.log_max_size, config.log_max_files);
+        let Streams {
+            stdin: inlet,
+            stdout,
+            stderr,
+        } = streams;
+        outputs.accept_input(output, stdin, stdin_once, inlet);
+        for (file, is_stderr) in [(stdout, false), (stderr, true)] {
+            if let Some(file) = file
+                && let Err(error) = outputs.attach(output, file, is_stderr, poller)
+            {
+                // Without being watched it must not live; it is reaped as a stranger.
+                let _sent = process::signal(pidfd.as_fd(), SIGKILL);
+                return Err(StartError::Watch(error));
+            }
+        }
+        let live = Live {
+            container,
+            attempt,
+            stage: Stage::Creating {
+                creating: Box::new(creating),
+                waiters: vec![waiter],
+            },
+            pidfd,
+            start_time: 0,
+            // Whatever it is made of ends with its cgroup.
+            shares_pid_namespace: true,
+            cgroup,
+            config: config_path,
+            output,
+            signals: BTreeSet::new(),
+            ahead: None,
+            mounts: None,
+            made_by: Some(place),
+        };
+        self.live.insert(pid, live);
+        Ok(())
+    }
+
+    /// A child has ended and was waited for. `None`: it was no command of a runtime.
+    pub(super) fn command_ended(
+        &mut self,
+        pid: i32,
+        status: WaitStatus,
+        machine: &Machine,
+        poller: &Poller,
+        outputs: &mut Outputs,
+    ) -> Option<Heard> {
+        let creates = |live: &Live| matches!(live.stage, Stage::Creating { .. });
+        if self.live.get(&pid).is_some_and(creates) {
+            let live = self.live.remove(&pid)?;
+            return Some(self.created(live, status, machine, poller, outputs));
+        }
+        let (purpose, done) = self.commands.ended(pid, status)?;
+        Some(match purpose {
+            Purpose::Start { first } => self.began(first, done, machine, poller, outputs),
+            Purpose::Other => Heard::Nothing,
+        })
+    }
+
+    /// A runtime has made the container's first process, or not.
+    fn created(
+        &mut self,
+        mut live: Live,
+        status: WaitStatus,
+        machine: &Machine,
+        poller: &Poller,
+        outputs: &mut Outputs,
+    ) -> Heard {
+        let none = Stage::Beginning { waiters: Vec::new() };
+        let (Stage::Creating { creating, waiters }, Some(place)) =
+            (std::mem::replace(&mut live.stage, none), live.made_by.clone())
+        else {
+            return Heard::Nothing;
+        };
+        let found = creating.finish(&place, status).map_err(|error| words(&error));
+        let found = found.and_then(|Created { pid, terminal }| {
+            let pidfd = process::pidfd_of_child(pid).map_err(|error| format!("the container's process: {error}"))?;
+            Ok((pid, pidfd, terminal))
+        });
+        let (pid, pidfd, terminal) = match found {
+            Ok(found) => found,
+            Err(message) => {
+                live.stage = Stage::Failing { message, waiters };
+                return Heard::Ended(Box::new(self.conclude(live, status, machine, poller, outputs)));
+            }
+        };
+        if let Some(master) = terminal {
+            // A terminal that cannot be read ends its program by SIGHUP, which is the truth about it.
+            let _watched =
+                fd::set_nonblocking(master.as_fd()).and_then(|()| outputs.attach_terminal(live.output, master, poller));
+        }
+        live.pidfd = pidfd;
+        live.start_time = process::start_time(pid).unwrap_or(0);
+        live.stage = match self.commands.start(&place, pid, machine) {
+            Ok(()) => Stage::Beginning { waiters },
+            Err(error) => {
+                let _sent = process::signal(live.pidfd.as_fd(), SIGKILL);
+                Stage::Failing {
+                    message: words(&error),
+                    waiters,
+                }
+            }
+        };
+        self.live.insert(pid, live);
+        Heard::Nothing
+    }
+
+    /// A runtime has let the program begin, or not.
+    fn began(
+        &mut self,
+        first: i32,
+        done: Result<(), CommandError>,
+        machine: &Machine,
+        poller: &Poller,
+        outputs: &mut Outputs,
+    ) -> Heard {
+        let started = |live: &Live| Fact::Started {
+            container: live.container.clone(),
+            attempt: live.attempt,
+            pid: first,
+            start_time: live.start_time,
+        };
+        if let Some((mut live, status)) = self.early.remove(&first) {
+            let waiters = live.take_waiters();
+            if let Err(error) = done {
+                let message = words(&error);
+                live.stage = Stage::Failing { message, waiters };
+                return Heard::Ended(Box::new(self.conclude(live, status, machine, poller, outputs)));
+            }
+            live.stage = Stage::Running;
+            let fact = started(&live);
+            let mut ended = self.conclude(live, status, machine, poller, outputs);
+            ended.started = Some(fact);
+            ended.answer = waiters.into_iter().map(|waiter| (waiter, Reply::Done)).collect();
+            return Heard::Ended(Box::new(ended));
+        }
+        let Some(live) = self.live.get_mut(&first) else {
+            return Heard::Nothing;
+        };
+        let waiters = live.take_waiters();
+        match done {
+            Ok(()) => {
+                live.stage = Stage::Running;
+                live.mounts = process::mount_namespace(first).ok();
+                Heard::Started(Started {
+                    fact: started(live),
+                    waiters,
+                })
+            }
+            Err(error) => {
+                let _sent = process::signal(live.pidfd.as_fd(), SIGKILL);
+                let message = words(&error);
+                live.stage = Stage::Failing { message, waiters };
+                Heard::Nothing
+            }
+        }
+    }
+
+    /// Commands that take too long are ended. Returns when to look again.
+    pub(super) fn cut_off(&self, now: Instant) -> Option<Instant> {
+        let creating = self.live.values().filter_map(|live| match &live.stage {
+            Stage::Creating { creating, .. } => Some(&**creating),
+            Stage::Beginning { .. } | Stage::Starting { .. } | Stage::Failing { .. } | Stage::Running => None,
+        });
+        self.commands.cut_off(creating, now)
     }
 
     /// The container of this name, if it runs.
@@ -372,6 +631,11 @@ impl Containers {
             config: &live.config,
             cgroup: &live.cgroup,
             output: live.output,
+            opaque: live
+                .made_by
+                .as_ref()
+                .filter(|place| !place.is_plain())
+                .map(Place::handler),
         })
     }
 
@@ -464,9 +728,17 @@ impl Containers {
         all: bool,
         machine: &Machine,
     ) -> Result<(), String> {
-        let Some(live) = self.find(container, attempt) else {
+        let mut live = self.live.values();
+        let Some(live) = live.find(|live| live.container == container && live.attempt == attempt) else {
             return Ok(());
         };
+        if let Some(place) = &live.made_by
+            && !place.is_plain()
+            && signal != SIGKILL
+        {
+            let sent = self.commands.signal(place, signal, machine);
+            return sent.map_err(|error| words(&error));
+        }
         process::signal(live.pidfd.as_fd(), signal).map_err(|error| format!("signal {signal}: {error}"))?;
         if all && live.shares_pid_namespace {
             machine.cgroups.kill(&live.cgroup).map_err(|error| words(&error))?;
@@ -475,6 +747,7 @@ impl Containers {
     }
 
     pub(super) fn kill_all(&self, machine: &Machine) {
+        self.commands.kill_starts();
         for live in self.live.values() {
             // Children that nobody has waited for can always be signalled; what is left in a cgroup is killed again
             // before it is removed.
@@ -495,6 +768,21 @@ impl Containers {
         outputs: &mut Outputs,
     ) -> Option<Ended> {
         let live = self.live.remove(&pid)?;
+        if matches!(live.stage, Stage::Beginning { .. }) {
+            self.early.insert(pid, (live, status));
+            return None;
+        }
+        Some(self.conclude(live, status, machine, poller, outputs))
+    }
+
+    fn conclude(
+        &mut self,
+        live: Live,
+        status: WaitStatus,
+        machine: &Machine,
+        poller: &Poller,
+        outputs: &mut Outputs,
+    ) -> Ended {
         if live.shares_pid_namespace {
             // Nothing else ends what it left behind in the pod's pid namespace.
             let _killed = machine.cgroups.kill(&live.cgroup);
@@ -509,8 +797,12 @@ impl Containers {
             stage,
             ahead,
             mounts,
+            made_by,
             ..
         } = live;
+        if let Some(place) = made_by {
+            self.commands.delete(&place, machine);
+        }
         let ahead = ahead.map(|ahead| (container.clone(), ahead));
         let (fact, answer) = match stage {
             Stage::Running => (
@@ -522,7 +814,12 @@ impl Containers {
                 },
                 Vec::new(),
             ),
-            Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } if oom_killed => {
+            Stage::Starting { waiters, .. }
+            | Stage::Creating { waiters, .. }
+            | Stage::Beginning { waiters }
+            | Stage::Failing { waiters, message: _ }
+                if oom_killed =>
+            {
                 let message = "out of memory while the container was set up".to_owned();
                 (
                     Fact::StartFailed {
@@ -541,7 +838,10 @@ impl Containers {
                 },
                 failed(waiters, &message),
             ),
-            Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } => {
+            Stage::Starting { waiters, .. }
+            | Stage::Creating { waiters, .. }
+            | Stage::Beginning { waiters }
+            | Stage::Failing { waiters, message: _ } => {
                 let message = match status {
                     WaitStatus::Code(code) => format!("ended with code {code} while the container was set up"),
                     WaitStatus::Signal(signal) => format!("killed by signal {signal} while the container was set up"),
@@ -556,7 +856,8 @@ impl Containers {
                 )
             }
         };
-        Some(Ended {
+        Ended {
+            started: None,
             fact,
             lost,
             cgroup,
@@ -565,7 +866,20 @@ impl Containers {
             answer,
             ahead,
             mounts,
-        })
+        }
+    }
+}
+
+impl Live {
+    /// Whoever waits for it to run.
+    fn take_waiters(&mut self) -> Vec<Waiter> {
+        match &mut self.stage {
+            Stage::Creating { waiters, .. }
+            | Stage::Beginning { waiters }
+            | Stage::Starting { waiters, .. }
+            | Stage::Failing { waiters, .. } => std::mem::take(waiters),
+            Stage::Running => Vec::new(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::SpecInput;
-use crate::model::{ContainerSpec, PodSpec, QosClass, Resources};
+use crate::model::{ContainerSpec, PodRuntime, PodSpec, QosClass, Resources};
 use crate::shim::protocol::PodResources;
 
 /// Microseconds over which a quota counts (kubelet `QuotaPeriod`).
@@ -29,16 +29,27 @@ pub fn pod_cgroup(root: &str, pod: &PodSpec) -> String {
 }
 
 /// Limits of the pod's own cgroup: shares for what the containers request together, and cpu and memory limits where every
-/// container has one (kubelet `cm/helpers_linux.go`, `ResourceConfigForPod`). Processes are limited by container.
+/// container has one (kubelet `cm/helpers_linux.go`, `ResourceConfigForPod`), each with the pod's overhead
+/// (`component-helpers/resource`, `PodRequests` and `PodLimits`). Processes are limited by container.
 pub fn pod_resources(pod: &PodSpec) -> PodResources {
     let all = || pod.containers.iter().map(|container| &container.resources);
     let cpu_request = all().map(|r| cpu_request(r).unwrap_or(0)).fold(0, u64::saturating_add);
     let cpu_limit: Option<u64> = all().map(|r| r.cpu_limit_milli).sum();
     let memory_limit: Option<u64> = all().map(|r| r.memory_limit).sum();
+    let PodRuntime {
+        class: _,
+        overhead_cpu_milli,
+        overhead_memory,
+    } = pod.runtime;
+    // 0 is no limit, and stays none.
+    let with = |limit: Option<u64>, overhead: u64| {
+        let limit = limit.filter(|limit| *limit > 0);
+        limit.map(|limit| limit.saturating_add(overhead))
+    };
     PodResources {
-        cpu_shares: Some(shares(cpu_request)),
-        cpu_quota: cpu_limit.and_then(quota),
-        memory_limit: memory_limit.and_then(limit),
+        cpu_shares: Some(shares(cpu_request.saturating_add(overhead_cpu_milli))),
+        cpu_quota: with(cpu_limit, overhead_cpu_milli).and_then(quota),
+        memory_limit: with(memory_limit, overhead_memory).and_then(limit),
         pids_limit: None,
     }
 }
