@@ -743,7 +743,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "spec.initContainers",
             "init containers",
         ),
-        ("/spec/overhead", json!({"cpu": "1"}), "spec.overhead", "pod overhead"),
         (
             "/spec/resourceClaims",
             json!([{"name": "x"}]),
@@ -755,12 +754,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             json!({"limits": {"cpu": "1"}}),
             "spec.resources",
             "resources of a whole pod",
-        ),
-        (
-            "/spec/runtimeClassName",
-            json!("gvisor"),
-            "spec.runtimeClassName",
-            "runtime classes",
         ),
         (
             "/spec/setHostnameAsFQDN",

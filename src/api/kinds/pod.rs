@@ -190,6 +190,13 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     }
     let asked_name = asked.name.clone().filter(|n| !n.is_empty());
     let shown_name = asked_name.clone().or_else(|| asked.generate_name.clone());
+    let class = admit::class_of(&pod).and_then(|name| draft.classes.get(name));
+    admit::apply_class(&mut pod, class).map_err(|refusal| ApiError::ForbiddenObject {
+        kind: &POD,
+        name: shown_name.clone().unwrap_or_default(),
+        why: refusal.to_string(),
+        causes: Vec::new(),
+    })?;
     let context = AdmitContext {
         now: draft.now,
         uid: draft.uid.clone(),
@@ -229,7 +236,7 @@ fn amend(current: &Value, mut proposed: Value, validation: FieldValidation) -> R
     let (name, namespace) = (meta("name"), meta("namespace"));
     check_identity(&POD, current, &proposed)?;
     // What a new pod gets beyond its manifest, it keeps where the manifest is sent again.
-    for field in ["nodeName", "tolerations"] {
+    for field in ["nodeName", "tolerations", "overhead"] {
         let kept = &current["spec"][field];
         if !kept.is_null() && proposed["spec"].is_object() && proposed["spec"][field].is_null() {
             proposed["spec"][field] = kept.clone();
