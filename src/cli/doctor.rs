@@ -556,6 +556,9 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            // Lists, which are empty by default.
+            runtime: _,
+            runtimes: _,
         } = toml::from_str(&set).unwrap();
         assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
         let words = [

@@ -46,6 +46,8 @@ const PARTS: &str = "parts";
 const CONSOLE: &str = "console.sock";
 const PID: &str = "pid";
 const LOG: &str = "log";
+/// Nothing of a later version is used, and older runtimes refuse to read one.
+const OCI_VERSION: &str = "1.0.2";
 /// Of the runtime's own log, this much of its end is read.
 const LOG_TAIL: usize = 16 * 1024;
 
@@ -395,6 +397,7 @@ fn adapted(
     parts: &Path,
     machine: &Machine,
 ) -> io::Result<(Spec, Vec<Bind>)> {
+    spec.set_version(OCI_VERSION.to_owned());
     if let Some(root) = spec.root_mut() {
         root.set_path(rootfs.target.clone());
     }

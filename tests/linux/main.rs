@@ -17,4 +17,5 @@ mod machine;
 mod network;
 mod placement;
 mod restart;
+mod runtime_class;
 mod volumes;

@@ -250,8 +250,7 @@ fn no_answer_is_outside_the_document() {
             // Streams need another protocol, and behind a proxy anything may be answered.
             .arg("--exclude-operation-id-regex=^connect")
             .args(["--max-examples=10", "--generation-deterministic", "--warnings=off"])
-            // A connection that was idle may be closed just when it is used again.
-            .args(["--continue-on-failure", "--request-timeout=30", "--request-retries=3"])
+            .args(["--continue-on-failure", "--request-timeout=30"])
             .current_dir(&agent.dir)
             .env("SCHEMATHESIS_HOOKS", "hooks")
             .env("PYTHONPATH", source("python"))
