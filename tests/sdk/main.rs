@@ -213,6 +213,18 @@ fn an_sdk_in_rust_leads_a_pod_through_its_life() {
 }
 
 #[test]
+fn kube_rs_leads_a_pod_through_its_life() {
+    let workshop = Workshop::enter("kube");
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--target-dir"])
+        .arg(workshop.dir.join("target"))
+        .arg("--manifest-path")
+        .arg(source("kube/Cargo.toml")));
+    let agent = Agent::start();
+    tells(&agent, &mut Command::new(workshop.dir.join("target/debug/podd-kube-test")));
+}
+
+#[test]
 fn no_answer_is_outside_the_document() {
     let agent = Agent::start();
     let bin = {
