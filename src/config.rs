@@ -47,7 +47,7 @@ pub struct Settings {
     /// How long exec, attach, port-forward or proxy may be without data before it is ended; 0 for ever [default: 4h]
     #[arg(long, env = "PODD_STREAMING_IDLE_TIMEOUT", value_name = "DURATION")]
     pub streaming_idle_timeout: Option<String>,
-    /// An OCI runtime and the handler by which a RuntimeClass names it; may be given several times
+    /// An OCI runtime and the handler by which a `RuntimeClass` names it; may be given several times
     /// [default: runc, crun and runsc, where they are found]
     #[arg(long, env = "PODD_RUNTIME", value_name = "HANDLER=PATH", value_delimiter = ',')]
     #[serde(skip)]

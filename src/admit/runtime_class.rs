@@ -144,9 +144,9 @@ mod tests {
 
     use super::*;
 
-    fn applied(spec: Value, class: Option<Value>) -> Result<Value, String> {
+    fn applied(spec: &Value, class: Option<&Value>) -> Result<Value, String> {
         let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
-        let class: Option<RuntimeClass> = class.map(|class| serde_json::from_value(class).unwrap());
+        let class: Option<RuntimeClass> = class.map(|class| serde_json::from_value(class.clone()).unwrap());
         apply_class(&mut pod, class.as_ref()).map_err(|refusal| refusal.to_string())?;
         Ok(serde_json::to_value(pod.spec).unwrap())
     }
@@ -159,7 +159,7 @@ mod tests {
         });
         let spec = json!({"containers": [], "runtimeClassName": "c", "nodeSelector": {"a": "b"}, "tolerations": [
             {"key": "vm", "operator": "Equal", "value": "x"}, {"key": "other", "operator": "Exists"}]});
-        let spec = applied(spec, Some(class.clone())).unwrap();
+        let spec = applied(&spec, Some(&class)).unwrap();
         assert_eq!(spec["overhead"], json!({"cpu": "1", "memory": "64Mi"}));
         assert_eq!(spec["nodeSelector"], json!({"a": "b", "disk": "ssd"}));
         assert_eq!(
@@ -167,29 +167,29 @@ mod tests {
             json!([{"key": "other", "operator": "Exists"}, {"key": "vm", "operator": "Exists"}])
         );
         let same = json!({"containers": [], "runtimeClassName": "c", "overhead": {"cpu": "1000m", "memory": "64Mi"}});
-        assert!(applied(same, Some(class)).is_ok());
+        assert!(applied(&same, Some(&class)).is_ok());
     }
 
     #[test]
     fn what_does_not_fit_its_class_is_refused_in_kubernetes_words() {
         let named = json!({"containers": [], "runtimeClassName": "c", "overhead": {"cpu": "2"}});
         assert_eq!(
-            applied(json!({"containers": [], "runtimeClassName": "c"}), None).unwrap_err(),
+            applied(&json!({"containers": [], "runtimeClassName": "c"}), None).unwrap_err(),
             "pod rejected: RuntimeClass \"c\" not found"
         );
         let overhead = json!({"handler": "x", "overhead": {"podFixed": {"cpu": "1"}}});
         assert_eq!(
-            applied(named.clone(), Some(overhead)).unwrap_err(),
+            applied(&named, Some(&overhead)).unwrap_err(),
             "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
         );
         assert_eq!(
-            applied(named, Some(json!({"handler": "x"}))).unwrap_err(),
+            applied(&named, Some(&json!({"handler": "x"}))).unwrap_err(),
             "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
         );
         let selected = json!({"containers": [], "runtimeClassName": "c", "nodeSelector": {"disk": "hdd"}});
         let class = json!({"handler": "x", "scheduling": {"nodeSelector": {"disk": "ssd"}}});
         assert_eq!(
-            applied(selected, Some(class)).unwrap_err(),
+            applied(&selected, Some(&class)).unwrap_err(),
             "conflict: runtimeClass.scheduling.nodeSelector[disk] = ssd; pod.spec.nodeSelector[disk] = hdd"
         );
     }

@@ -136,7 +136,8 @@ fn become_program(run: &Run<'_>) -> Result<Never, String> {
         mount_root(root)?;
     }
     for bind in view.binds {
-        mount_part(bind).map_err(|error| format!("mount {:?} of {:?}: {error}", bind.sub_path, bind.source))?;
+        let (part, source) = (bind.sub_path.display(), bind.source.display());
+        mount_part(bind).map_err(|error| format!("mount {part} of {source}: {error}"))?;
     }
     for (number, file) in (0..).zip(stdio) {
         sys::dup2(file.as_fd(), number).map_err(failed("standard streams"))?;
@@ -198,7 +199,7 @@ fn show_cgroups(hierarchies: &[Hierarchy], at: &Path) -> io::Result<()> {
 }
 
 fn mount_root(root: &RootMount<'_>) -> Result<(), String> {
-    let path = |path: &Path| c_path(path).map_err(|error| format!("{path:?}: {error}"));
+    let path = |path: &Path| c_path(path).map_err(|error| format!("{}: {error}", path.display()));
     let plan = Root {
         lower: root.lower.iter().map(|layer| path(layer)).collect::<Result<_, _>>()?,
         upper: path(root.upper)?,

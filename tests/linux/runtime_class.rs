@@ -272,3 +272,60 @@ fn the_overhead_of_a_class_is_in_the_pods_cgroup() {
     let quota = read("cpu/cpu.cfs_quota_us", "cpu.max");
     assert_eq!(quota.split_whitespace().next(), Some("75000"));
 }
+
+#[test]
+fn processes_and_the_hosts_network_are_shared_under_a_runtime_too() {
+    let agent = Agent::start();
+    for handler in ["runc", "crun"] {
+        make_class(&agent, &class(handler));
+        let shared = format!("shared-{handler}");
+        let looks = "until ps | grep -q '[s]leep 12345'; do sleep 0.05; done; echo seen; exec sleep 1000";
+        agent.create(&with(
+            of_class(&shared, handler, &[("a", "exec sleep 12345"), ("b", looks)]),
+            |p| p["spec"]["shareProcessNamespace"] = json!(true),
+        ));
+        let host = format!("host-{handler}");
+        agent.create(&with(
+            of_class(&host, handler, &[("c", "ip link; exec sleep 1000")]),
+            |p| {
+                p["spec"]["hostNetwork"] = json!(true);
+            },
+        ));
+        agent.wait_log(&shared, "container=b", "seen");
+        agent.wait_log(&host, "", &agent.bridge());
+        for name in [shared, host] {
+            agent.delete(&name, Some(0));
+            agent.wait_gone(&name);
+        }
+    }
+    agent.wait_no_leftovers();
+}
+
+#[test]
+fn a_runtime_whose_containers_cannot_be_joined_is_asked_to_signal_and_refuses_exec() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("vm-runtime");
+    // It says that it is another one.
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && { echo vm-runtime 1.0; exit; }\n\
+                  for word; do echo \"$word\"; done >> \"${0%/*}/asked\"\nexec runc \"$@\"\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let agent = Agent::start_with(&[&format!("--runtime=vm={}", program.display())]);
+    make_class(&agent, &class("vm"));
+    let script = "trap 'exit 7' TERM; echo ready; while true; do sleep 0.05; done";
+    agent.create(&with(of_class("p", "vm", &[("c", script)]), |p| {
+        p["spec"]["restartPolicy"] = json!("Never");
+    }));
+    agent.wait_log("p", "", "ready");
+    let refused = exec(&agent, "p", &["true"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("runtime handler \"vm\""),
+        "{said}"
+    );
+    agent.delete("p", Some(30));
+    agent.wait_gone("p");
+    let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
+    assert!(asked.contains("kill\nc-0\n15\n"), "{asked}");
+    agent.wait_no_leftovers();
+}

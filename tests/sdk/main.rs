@@ -221,7 +221,10 @@ fn kube_rs_leads_a_pod_through_its_life() {
         .arg("--manifest-path")
         .arg(source("kube/Cargo.toml")));
     let agent = Agent::start();
-    tells(&agent, &mut Command::new(workshop.dir.join("target/debug/podd-kube-test")));
+    tells(
+        &agent,
+        &mut Command::new(workshop.dir.join("target/debug/podd-kube-test")),
+    );
 }
 
 #[test]
