@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::{self, ApiState};
-use crate::config::Config;
+use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
 use crate::controller::Controller;
 use crate::event::Recorder;
 use crate::garbage::{self, Garbage, OwnerKind};
@@ -31,7 +32,7 @@ use crate::node::{Facts, Identity, NodeKeeper};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::runtime::stream::Streams;
-use crate::runtime::{Machine, Parts, Settings, Shims};
+use crate::runtime::{Handlers, LookupError, Machine, Parts, Program, RuntimeClasses, Settings, Shims};
 use crate::statics::Statics;
 use crate::status::NodeFacts;
 use crate::store::{Change, Store};
@@ -88,6 +89,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             network,
             volumes,
             cgroups,
+            handlers: handlers(&store, &config),
             hints,
         },
         Settings {
@@ -262,6 +264,31 @@ fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {
         kind: kind.kind.to_owned(),
         stored_as: kind.stored_as.to_owned(),
         namespaced: kind.namespaced,
+    }
+}
+
+/// The OCI runtimes that this agent was given, and the classes that name them.
+fn handlers(store: &Store, config: &Config) -> Handlers {
+    let programs = config.runtimes.iter().map(|(handler, program)| {
+        let RuntimeProgram { path, args } = program.clone();
+        let program = Program { path, arguments: args };
+        (handler.clone(), program)
+    });
+    let classes = Arc::new(StoredClasses(store.clone()));
+    Handlers::new(classes, OWN_HANDLER, programs.collect())
+}
+
+/// The runtime classes of the API.
+#[derive(Debug)]
+struct StoredClasses(Store);
+
+impl RuntimeClasses for StoredClasses {
+    fn handler<'a>(&'a self, class: &'a str) -> BoxFuture<'a, Result<Option<String>, LookupError>> {
+        Box::pin(async move {
+            let stored = self.0.get("RuntimeClass", "", class).await;
+            let stored = stored.map_err(|error| LookupError(Box::new(error)))?;
+            Ok(stored.map(|class| class.json["handler"].as_str().unwrap_or_default().to_owned()))
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Goes in: what the command line said ([`Settings`]) and a TOML file with the same names. Comes out: a [`Config`] in
 //! which every value was checked, or an error that names the setting and what was expected.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +50,26 @@ pub struct Settings {
     /// How long exec, attach, port-forward or proxy may be without data before it is ended; 0 for ever [default: 4h]
     #[arg(long, env = "PODD_STREAMING_IDLE_TIMEOUT", value_name = "DURATION")]
     pub streaming_idle_timeout: Option<String>,
+    /// An OCI runtime and the handler by which a `RuntimeClass` names it; may be given several times
+    /// [default: runc, crun and runsc, where they are found]
+    #[arg(long, env = "PODD_RUNTIME", value_name = "HANDLER=PATH", value_delimiter = ',')]
+    #[serde(skip)]
+    pub runtime: Vec<String>,
+    /// The same in the file: `[runtimes.HANDLER]` with `path` and `args`.
+    #[arg(skip)]
+    #[serde(default)]
+    pub runtimes: BTreeMap<String, RuntimeProgram>,
+}
+
+/// An OCI runtime's program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RuntimeProgram {
+    /// Absolute.
+    pub path: PathBuf,
+    /// What it is given before each command.
+    #[serde(default)]
+    pub args: Vec<String>,
 }
 
 impl Settings {
@@ -68,8 +89,12 @@ impl Settings {
             manifest_dir,
             max_restart_backoff,
             streaming_idle_timeout,
+            runtime,
+            runtimes,
         } = self;
         Self {
+            runtime: [runtime, below.runtime].concat(),
+            runtimes: below.runtimes.into_iter().chain(runtimes).collect(),
             root: root.or(below.root),
             run_dir: run_dir.or(below.run_dir),
             log_dir: log_dir.or(below.log_dir),
@@ -115,6 +140,8 @@ pub struct Config {
     pub max_restart_backoff: Duration,
     /// [`Duration::MAX`]: for ever.
     pub streaming_idle_timeout: Duration,
+    /// By handler.
+    pub runtimes: BTreeMap<String, RuntimeProgram>,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -143,7 +170,10 @@ impl Config {
             manifest_dir,
             max_restart_backoff,
             streaming_idle_timeout,
+            runtime,
+            runtimes,
         } = settings;
+        let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
         let run_dir = absolute("run-dir", run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)))?;
         let log_dir = absolute("log-dir", log_dir.unwrap_or_else(|| PathBuf::from("/var/log/pods")))?;
@@ -231,8 +261,44 @@ impl Config {
             manifest_dir,
             max_restart_backoff,
             streaming_idle_timeout,
+            runtimes,
         })
     }
+}
+
+/// podd's own runtime, for a class that asks for it by name.
+pub const OWN_HANDLER: &str = "podd";
+
+/// Those of the file and those of the flags, the first flag of each handler winning over all others.
+fn all_runtimes(
+    flags: Vec<String>,
+    mut runtimes: BTreeMap<String, RuntimeProgram>,
+) -> Result<BTreeMap<String, RuntimeProgram>, ConfigError> {
+    for flag in flags.into_iter().rev() {
+        let (handler, path) = flag
+            .split_once('=')
+            .ok_or_else(|| invalid("runtime", &flag, "a handler and a path such as kata=/opt/kata/runtime"))?;
+        let program = RuntimeProgram {
+            path: PathBuf::from(path),
+            args: Vec::new(),
+        };
+        runtimes.insert(handler.to_owned(), program);
+    }
+    for (handler, program) in &runtimes {
+        // `pkg/apis/node/validation`: a handler is an RFC 1123 label.
+        if handler.contains('.') || handler.len() > 63 || !is_dns_subdomain(handler) || handler == OWN_HANDLER {
+            return Err(invalid(
+                "runtime",
+                handler,
+                "a handler: lower-case letters, digits and '-', at most 63 of them, and not podd",
+            ));
+        }
+        if !program.path.is_absolute() {
+            let path = program.path.display().to_string();
+            return Err(invalid("runtime", &path, "an absolute path"));
+        }
+    }
+    Ok(runtimes)
 }
 
 fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -327,6 +393,33 @@ mod tests {
         let config = Config::new(flags.over(file), "h").unwrap();
         assert_eq!(config.bridge, "flag0");
         assert_eq!(config.pod_cidr, "10.9.0.0/24");
+    }
+
+    #[test]
+    fn runtimes_come_from_the_file_and_from_flags() {
+        let file: Settings = toml::from_str(
+            "[runtimes.runc]\npath = \"/opt/runc\"\nargs = [\"--debug\"]\n[runtimes.crun]\npath = \"/opt/crun\"",
+        )
+        .unwrap();
+        let flags = Settings {
+            runtime: vec!["crun=/bin/crun".to_owned()],
+            ..Settings::default()
+        };
+        let config = Config::new(flags.over(file), "h").unwrap();
+        let runc = &config.runtimes["runc"];
+        assert_eq!(
+            (&*runc.path, &*runc.args),
+            (Path::new("/opt/runc"), &["--debug".to_owned()][..])
+        );
+        assert_eq!(config.runtimes["crun"].path, Path::new("/bin/crun"));
+        for wrong in ["runc", "podd=/bin/x", "Run_C=/bin/x", "runc=bin/x"] {
+            let settings = Settings {
+                runtime: vec![wrong.to_owned()],
+                ..Settings::default()
+            };
+            let error = Config::new(settings, "h").unwrap_err();
+            assert!(error.to_string().starts_with("runtime: "), "{wrong}: {error}");
+        }
     }
 
     #[test]

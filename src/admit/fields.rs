@@ -138,11 +138,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
             ("nodeName", node_name.is_some(), Honoured),
             ("nodeSelector", node_selector.is_some(), Honoured),
             ("os", os.is_some(), Honoured),
-            (
-                "overhead",
-                overhead.as_ref().is_some_and(|o| !o.is_empty()),
-                Refused("pod overhead"),
-            ),
+            ("overhead", overhead.is_some(), Honoured),
             ("preemptionPolicy", preemption_policy.is_some(), Harmless),
             ("priority", priority.is_some_and(|p| p != 0), Warned(NO_PRIORITIES)),
             (
@@ -162,11 +158,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 Refused("resources of a whole pod"),
             ),
             ("restartPolicy", restart_policy.is_some(), Honoured),
-            (
-                "runtimeClassName",
-                other_than(runtime_class_name.as_ref(), &[]),
-                Refused("runtime classes"),
-            ),
+            ("runtimeClassName", runtime_class_name.is_some(), Honoured),
             ("schedulerName", scheduler_name.is_some(), Honoured),
             ("schedulingGates", filled(scheduling_gates.as_ref()), Honoured),
             (

@@ -4,6 +4,7 @@
 //! * [`patch`]: an object and a patch in, the changed object out.
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
 //! * [`change`]: a pod that is there and what a client made of it in, the changed pod out.
+//! * [`apply_class`]: what a new pod gets from the runtime class that it names.
 //! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
@@ -29,6 +30,7 @@ pub mod patch;
 mod placement;
 mod protobuf;
 mod quantity;
+mod runtime_class;
 mod schema;
 mod security;
 mod spec;
@@ -50,6 +52,7 @@ pub use decode::{
 pub use fault::{Fault, FaultReason, Findings, Path};
 pub use metadata::{MetadataRules, NameRule, admit as metadata, check_change as metadata_change};
 pub use quantity::{Quantity, QuantityError};
+pub use runtime_class::{ClassRefusal, apply_class, class_of};
 pub use to_model::{ModelError, to_model};
 
 use crate::model::{Timestamp, Uid};

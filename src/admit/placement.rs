@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSele
 
 use super::fault::{Findings, Path};
 use super::names;
+use super::quantity::Quantity;
 use super::spec::one_of;
 
 /// Kubernetes' admission plugin `DefaultTolerationSeconds`: how long a pod stays on a node that fails.
@@ -56,6 +57,20 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
         let at = at.child("readinessGates").index(i).child("conditionType");
         findings.invalid_each(&at, &gate.condition_type, &names::qualified_name(&gate.condition_type));
+    }
+    if let Some(name) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) {
+        findings.invalid_each(&at.child("runtimeClassName"), name, &names::dns_subdomain(name));
+    }
+    for (resource, amount) in spec.overhead.iter().flatten() {
+        let at = at.child("overhead").key(resource);
+        findings.invalid_each(&at, resource, &names::qualified_name(resource));
+        match Quantity::parse(&amount.0) {
+            Ok(parsed) if parsed.is_negative() => {
+                findings.invalid(&at, &amount.0, "must be greater than or equal to 0");
+            }
+            Ok(_) => {}
+            Err(error) => findings.invalid(&at, &amount.0, &error.to_string()),
+        }
     }
     for (key, value) in spec.node_selector.iter().flatten() {
         let at = at.child("nodeSelector");

@@ -22,8 +22,8 @@ use super::quantity::Quantity;
 use super::security::plain_capability;
 use crate::model::{
     Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium, HostAlias,
-    HostPathType, Mount, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile, Timestamp, Uid,
-    Volume, VolumeSource,
+    HostPathType, Mount, PodRuntime, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile,
+    Timestamp, Uid, Volume, VolumeSource,
 };
 
 /// A stored pod that this version of podd cannot understand.
@@ -112,8 +112,22 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
         init_containers: containers.init,
         containers: containers.regular,
         ephemeral_containers: containers.ephemeral,
+        runtime: pod_runtime(spec)?,
         deletion: deletion(metadata)?,
         name,
+    })
+}
+
+fn pod_runtime(spec: &wire::PodSpec) -> Result<PodRuntime, ModelError> {
+    let overhead = |name: &str, unit: fn(Quantity) -> u64| {
+        let found = spec.overhead.as_ref().and_then(|list| list.get(name));
+        let parsed = found.map(|text| amount(&text.0, "spec.overhead")).transpose()?;
+        Ok::<_, ModelError>(parsed.map_or(0, unit))
+    };
+    Ok(PodRuntime {
+        class: text(spec.runtime_class_name.as_ref()).map(str::to_owned),
+        overhead_cpu_milli: overhead("cpu", Quantity::millis)?,
+        overhead_memory: overhead("memory", Quantity::units)?,
     })
 }
 

@@ -26,6 +26,7 @@ mod log;
 mod negotiate;
 mod node_watch;
 pub mod openapi;
+mod pace;
 mod params;
 mod patch;
 mod pods;
@@ -74,8 +75,10 @@ pub struct Limits {
     pub streams: usize,
     /// Connections of one listener; more wait to be accepted.
     pub connections: usize,
-    /// Until a request's head has arrived, counted from when it could: also how long an idle connection is kept.
+    /// Until a request's head has arrived: from its first byte, for the first one from when it could.
     pub head_timeout: Duration,
+    /// How long a connection is kept between two requests (`IdleTimeout` of a kube-apiserver).
+    pub idle_timeout: Duration,
     /// Until a request's body has arrived.
     pub body_timeout: Duration,
     /// Between two bookmarks of a watch.
@@ -92,6 +95,7 @@ impl Default for Limits {
             streams: 1024,
             connections: 4096,
             head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(90),
             body_timeout: Duration::from_secs(30),
             bookmark_every: Duration::from_mins(1),
             stop_timeout: Duration::from_secs(3),

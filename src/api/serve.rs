@@ -31,6 +31,7 @@ use tower::ServiceExt;
 use super::Limits;
 use super::auth::Identity;
 use super::guard::{Guard, Peer, Shown, guarded};
+use super::pace::{Pace, Paced};
 use super::tls::Tls;
 
 /// Bytes of a request's head at most.
@@ -212,22 +213,22 @@ async fn connection<S>(shared: &Listening, stream: S, peer: Peer, protocol: Prot
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let begun = Arc::new(Notify::new());
-    let (router, first) = (shared.router.clone(), Arc::clone(&begun));
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        first.notify_one();
-        request.extensions_mut().insert(peer.clone());
-        let router = router.clone();
-        async move { answered(router, request).await }
-    });
-    let io = TokioIo::new(stream);
+    let router = shared.router.clone();
     let limits = shared.limits;
     match protocol {
         Protocol::Http1 => {
+            let pace = Pace::new();
+            let io = TokioIo::new(Paced::new(stream, pace.clone(), limits.head_timeout));
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                pace.begun();
+                request.extensions_mut().insert(peer.clone());
+                let (router, pace) = (router.clone(), pace.clone());
+                async move { answered(router, request).await.map(|answer| pace.answered(answer)) }
+            });
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
-                .header_read_timeout(limits.head_timeout)
+                .header_read_timeout(limits.idle_timeout)
                 .max_buf_size(HEAD_LIMIT);
             let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
@@ -237,6 +238,15 @@ where
             let _out_of_time = tokio::time::timeout(limits.stop_timeout, serving).await;
         }
         Protocol::Http2 => {
+            let begun = Arc::new(Notify::new());
+            let first = Arc::clone(&begun);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                first.notify_one();
+                request.extensions_mut().insert(peer.clone());
+                let router = router.clone();
+                async move { answered(router, request).await }
+            });
+            let io = TokioIo::new(stream);
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())

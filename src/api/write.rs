@@ -38,9 +38,9 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
         body::check_depth(&bytes)?;
     }
     let namespace = head.namespace();
-    let node = state
+    let (node, classes) = state
         .node
-        .node()
+        .look()
         .await
         .map_err(|error| ApiError::from_store(error, kind, ""))?;
     let mut attempt = 1;
@@ -53,6 +53,7 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             validation,
             namespace,
             node: &node,
+            classes: &classes,
             asker: head.asker.as_deref(),
             now: state.now(),
             uid: uid.clone(),

@@ -558,6 +558,9 @@ mod tests {
             manifest_dir: None,
             max_restart_backoff,
             streaming_idle_timeout,
+            // Lists, which are empty by default.
+            runtime: _,
+            runtimes: _,
         } = toml::from_str(&set).unwrap()
         else {
             panic!("a setting without a default has a value")

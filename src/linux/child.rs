@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::cgroup::Entry;
-use super::plan::{Device, Fault, Link, Mount, Plan, ProcessPlan, Step, What, Word};
+use super::plan::{Device, Fault, Link, Mount, Plan, ProcessPlan, Root, Step, What, Word};
 use super::rootfs::{self, Kind, PathBuffer};
 use super::sys::{self, MountAttr, OPEN_TREE_CLONE};
 
@@ -38,7 +38,7 @@ fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, F
     // What the host mounts and unmounts is still seen, so that its mounts are not held here; what happens here is not
     // seen outside.
     sys::propagate(c"/", libc::MS_SLAVE | libc::MS_REC).map_err(Step::Propagation.fault())?;
-    let root = mount_root(plan)?;
+    let root = mount_root(&plan.root)?;
     let root = root.as_fd();
     for index in 0..plan.mounts.len() {
         mount(root, plan, index)?;
@@ -149,7 +149,7 @@ fn take_shared_trees(plan: &mut Plan) -> Result<(), Fault> {
     Ok(())
 }
 
-fn take_tree(source: &CStr, sub_path: Option<&CStr>, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(super) fn take_tree(source: &CStr, sub_path: Option<&CStr>, recursive: bool) -> Result<OwnedFd, Errno> {
     let flags = OPEN_TREE_CLONE
         | if recursive {
             libc::AT_RECURSIVE.cast_unsigned()
@@ -167,9 +167,8 @@ fn take_tree(source: &CStr, sub_path: Option<&CStr>, recursive: bool) -> Result<
 
 /// The overlay. Its layers are named by descriptors, so that many of them fit on the one page of options, and so that no
 /// character in a path means anything.
-fn mount_root(plan: &Plan) -> Result<OwnedFd, Fault> {
+pub(super) fn mount_root(root: &Root) -> Result<OwnedFd, Fault> {
     const DIRECTORY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY;
-    let root = &plan.root;
     let too_long = || Step::RootOptions.fault();
     let mut options = PathBuffer::new();
     options.push(b"lowerdir=").map_err(too_long())?;

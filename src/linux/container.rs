@@ -77,7 +77,15 @@ impl Machine {
             own_pid_namespace,
         })
     }
+
+    /// Whether a process of ours can be spared from the out-of-memory killer more than we are ourselves
+    /// (`CAP_SYS_RESOURCE`).
+    pub fn can_lower_oom_score(&self) -> bool {
+        self.available & (1 << CAP_SYS_RESOURCE) != 0
+    }
 }
+
+const CAP_SYS_RESOURCE: u32 = 24;
 
 /// A spec that cannot be carried out, or whose parts cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -388,7 +396,8 @@ fn process_plan(process: &Process, seccomp: Option<Program>, machine: &Machine) 
     })
 }
 
-fn streams(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
+/// Pipes, our ends of which do not block; without `stdin` the other end of that is `/dev/null`.
+pub(super) fn streams(stdin: bool) -> io::Result<(Streams, [OwnedFd; 3])> {
     let (our_stdin, their_stdin) = if stdin {
         let (reads, writes) = fd::pipe()?;
         fd::set_nonblocking(writes.as_fd())?;

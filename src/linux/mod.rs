@@ -8,6 +8,7 @@
 mod capability;
 pub mod cgroup;
 mod child;
+pub mod command;
 pub mod container;
 pub mod fd;
 mod guest;

@@ -185,6 +185,12 @@ pub fn is_child(pid: i32) -> bool {
     libc::id_t::try_from(pid).is_ok_and(|id| id != 0 && waitid_raw(libc::P_PID, id, options).is_ok())
 }
 
+/// A descriptor of a child of ours that nobody has waited for yet.
+pub fn pidfd_of_child(pid: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
 /// Wait for this child, which has ended.
 pub fn reap(pid: i32) -> io::Result<Ended> {
     let id = libc::id_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;

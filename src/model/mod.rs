@@ -20,8 +20,8 @@ pub use observed::{
 pub use plan::{Plan, Step};
 pub use pod::{
     Action, Capabilities, Capacity, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
-    EmptyDirMedium, HostAlias, HostPathType, Mount, PodSecurity, PodSpec, Probe, PullPolicy, QosClass, ResizePolicy,
-    Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
+    EmptyDirMedium, HostAlias, HostPathType, Mount, PodRuntime, PodSecurity, PodSpec, Probe, PullPolicy, QosClass,
+    ResizePolicy, Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
 

@@ -71,6 +71,8 @@ pub struct PodSpec {
     pub containers: Vec<ContainerSpec>,
     /// Added to the living pod (`kubectl debug`), in the order in which they came; run once, they decide nothing.
     pub ephemeral_containers: Vec<ContainerSpec>,
+    /// Who makes its containers, and what that costs.
+    pub runtime: PodRuntime,
     /// Set once the pod is being deleted.
     pub deletion: Option<Deletion>,
 }
@@ -131,6 +133,17 @@ pub struct Deletion {
     pub requested_at: Timestamp,
     /// Seconds between SIGTERM and SIGKILL; 0 means SIGKILL at once. A later delete may only shorten it.
     pub grace: Duration,
+}
+
+/// `spec.runtimeClassName` and `spec.overhead`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodRuntime {
+    /// The name of a `RuntimeClass`; `None`: podd's own runtime.
+    pub class: Option<String>,
+    /// What the pod needs besides its containers, in thousandths of a core.
+    pub overhead_cpu_milli: u64,
+    /// The same of memory, in bytes.
+    pub overhead_memory: u64,
 }
 
 /// One container of the pod, in the pod's own words.

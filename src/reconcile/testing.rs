@@ -107,6 +107,7 @@ pub(crate) fn pod(policy: RestartPolicy, containers: &[&str]) -> PodSpec {
         init_containers: Vec::new(),
         containers: containers.iter().map(|name| container(name)).collect(),
         ephemeral_containers: Vec::new(),
+        runtime: crate::model::PodRuntime::default(),
         deletion: None,
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
+use super::handler::Handlers;
 use super::making::{Maker, Making};
 use super::shims::{ShimError, Shims};
 use super::spec;
@@ -48,6 +49,7 @@ pub struct Parts {
     pub network: Network,
     pub volumes: Volumes,
     pub cgroups: Cgroups,
+    pub handlers: Handlers,
     pub hints: mpsc::UnboundedReceiver<Uid>,
 }
 
@@ -77,6 +79,7 @@ pub struct Machine {
     network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
+    handlers: Handlers,
     settings: Settings,
     maker: Maker,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
@@ -96,6 +99,7 @@ impl Machine {
             network,
             volumes,
             cgroups,
+            handlers,
             hints,
         } = parts;
         let (volumes, cgroups) = (Arc::new(volumes), Arc::new(cgroups));
@@ -107,6 +111,7 @@ impl Machine {
             network,
             volumes,
             cgroups,
+            handlers,
             settings,
             hints: Mutex::new(Some(hints)),
         })
@@ -354,6 +359,8 @@ impl Runtime for Machine {
         ip: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
+        let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
+        let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         {
             let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
             let node_name = self.settings.node_name.clone();
@@ -378,6 +385,7 @@ impl Runtime for Machine {
             oom_score_adj: INFRA_OOM_SCORE_ADJ,
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
+            runtime,
         };
         self.shims
             .spawn(&pod.uid, config)

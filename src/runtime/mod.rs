@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+mod handler;
 pub mod insecure_tls;
 mod journal;
 mod last_words;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 
 use tokio::sync::{mpsc, watch};
 
+pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
 pub use shims::{ShimError, Shims};
 

@@ -3,6 +3,8 @@
 //! Goes in: requests, words on start channels, ends of children. Comes out: facts to be written down and answers to be
 //! given; the supervisor does both, in that order.
 
+mod by_command;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
 
+use super::oci::{CommandError, Commands, Creating, Place};
 use super::output::Outputs;
 use super::protocol::{Ahead, Fact, Overlay, Reply, SandboxConfig, StartContainer, WaitStatus};
 use super::stand_in::{StandIn, StandIns};
@@ -25,13 +28,18 @@ use crate::linux::{fd, process};
 /// All containers that this shim has started.
 #[derive(Debug, Default)]
 pub(super) struct Containers {
-    /// By the pid of their first process, which nobody has waited for yet.
+    /// By the pid of their first process, which nobody has waited for yet; before there is one, by that of the command
+    /// that makes it.
     live: BTreeMap<i32, Live>,
     /// Every attempt there ever was, whatever became of it.
     known: BTreeMap<String, BTreeSet<u32>>,
     /// Compiled filters by the hash of their profile.
     filters: BTreeMap<[u8; 32], Program>,
     stand_ins: StandIns,
+    /// Of the runtimes that make containers for us.
+    commands: Commands,
+    /// Containers that ended before the command that started them did: how that goes says what their end was.
+    early: BTreeMap<i32, (Live, WaitStatus)>,
 }
 
 #[derive(Debug)]
@@ -52,10 +60,21 @@ struct Live {
     ahead: Option<Box<Ahead>>,
     /// Its mount namespace, once it runs: while this is open, its mounts are not taken down by its end.
     mounts: Option<OwnedFd>,
+    /// `None`: by ourselves.
+    made_by: Option<Place>,
 }
 
 #[derive(Debug)]
 enum Stage {
+    /// A runtime is making it.
+    Creating {
+        creating: Box<Creating>,
+        waiters: Vec<Waiter>,
+    },
+    /// Its first process waits; the runtime is letting it become the program.
+    Beginning {
+        waiters: Vec<Waiter>,
+    },
     /// On its way to exec; these wait for it.
     Starting {
         starting: Box<Starting>,
@@ -95,6 +114,8 @@ pub(super) struct Running<'a> {
     pub(super) config: &'a Path,
     pub(super) cgroup: &'a str,
     pub(super) output: u64,
+    /// The handler that made it, if it cannot be joined from outside.
+    pub(super) opaque: Option<&'a str>,
 }
 
 /// A process of a container could not be made.
@@ -138,6 +159,8 @@ pub(super) enum StartError {
     },
     #[error("the target container {container} does not run")]
     NoTarget { container: String },
+    #[error(transparent)]
+    Command(#[from] CommandError),
 }
 
 /// A process of a container, held or on its way.
@@ -207,9 +230,20 @@ pub(super) struct Started {
     pub(super) waiters: Vec<Waiter>,
 }
 
+/// What came of a runtime's command.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing to tell.
+    Nothing,
+    Started(Started),
+    Ended(Box<Ended>),
+}
+
 /// A container has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
+    /// To be written down before: it has started.
+    pub(super) started: Option<Fact>,
     pub(super) fact: Fact,
     pub(super) lost: Option<Fact>,
     pub(super) cgroup: String,
@@ -231,7 +265,10 @@ impl Containers {
         let newest = known.and_then(|known| known.last().copied());
         match self.live.values_mut().find(|live| live.container == container) {
             Some(live) if live.attempt == attempt => match &mut live.stage {
-                Stage::Starting { waiters, .. } | Stage::Failing { waiters, .. } => {
+                Stage::Creating { waiters, .. }
+                | Stage::Beginning { waiters }
+                | Stage::Starting { waiters, .. }
+                | Stage::Failing { waiters, .. } => {
                     waiters.push(waiter);
                     Known::Later
                 }
@@ -263,11 +300,11 @@ impl Containers {
     pub(super) fn any_starting(&self) -> bool {
         self.live
             .values()
-            .any(|live| matches!(live.stage, Stage::Starting { .. }))
+            .any(|live| matches!(live.stage, Stage::Starting { .. } | Stage::Creating { .. }))
     }
 
     pub(super) fn none_live(&self) -> bool {
-        self.live.is_empty() && self.stand_ins.none_left()
+        self.live.is_empty() && self.early.is_empty() && self.commands.none_running() && self.stand_ins.none_left()
     }
 
     /// Make the process, or let the one in that waits for this very start. What becomes of it is heard on its channel.
@@ -287,12 +324,16 @@ impl Containers {
         unused: &mut BTreeSet<String>,
     ) -> Result<(), Failure> {
         let mut cgroup = None;
-        self.made(&start, machine, unused, &mut cgroup)
-            .and_then(|made| self.go(start, made, waiter, poller, config, outputs))
-            .map_err(|error| Failure {
-                message: words(&error),
-                cgroup,
-            })
+        let started = match &config.runtime {
+            Some(runtime) => self.begin_create(start, waiter, runtime, machine, poller, config, outputs, &mut cgroup),
+            None => self
+                .made(&start, machine, unused, &mut cgroup)
+                .and_then(|made| self.go(start, made, waiter, poller, config, outputs)),
+        };
+        started.map_err(|error| Failure {
+            message: words(&error),
+            cgroup,
+        })
     }
 
     /// A process for this start, held or on its way.
@@ -474,6 +515,7 @@ impl Containers {
             signals: BTreeSet::new(),
             ahead: None,
             mounts: None,
+            made_by: None,
         };
         self.live.insert(pid, live);
         Ok(())
@@ -533,6 +575,11 @@ impl Containers {
             config: &live.config,
             cgroup: &live.cgroup,
             output: live.output,
+            opaque: live
+                .made_by
+                .as_ref()
+                .filter(|place| !place.is_plain())
+                .map(Place::handler),
         })
     }
 
@@ -625,9 +672,17 @@ impl Containers {
         all: bool,
         machine: &Machine,
     ) -> Result<(), String> {
-        let Some(live) = self.find(container, attempt) else {
+        let mut live = self.live.values();
+        let Some(live) = live.find(|live| live.container == container && live.attempt == attempt) else {
             return Ok(());
         };
+        if let Some(place) = &live.made_by
+            && !place.is_plain()
+            && signal != SIGKILL
+        {
+            let sent = self.commands.signal(place, signal, machine);
+            return sent.map_err(|error| words(&error));
+        }
         process::signal(live.pidfd.as_fd(), signal).map_err(|error| format!("signal {signal}: {error}"))?;
         if all && live.shares_pid_namespace {
             machine.cgroups.kill(&live.cgroup).map_err(|error| words(&error))?;
@@ -636,6 +691,7 @@ impl Containers {
     }
 
     pub(super) fn kill_all(&self, machine: &Machine) {
+        self.commands.kill_starts();
         for live in self.live.values() {
             // Children that nobody has waited for can always be signalled; what is left in a cgroup is killed again
             // before it is removed.
@@ -656,6 +712,21 @@ impl Containers {
         outputs: &mut Outputs,
     ) -> Option<Ended> {
         let live = self.live.remove(&pid)?;
+        if matches!(live.stage, Stage::Beginning { .. }) {
+            self.early.insert(pid, (live, status));
+            return None;
+        }
+        Some(self.conclude(live, status, machine, poller, outputs))
+    }
+
+    fn conclude(
+        &mut self,
+        live: Live,
+        status: WaitStatus,
+        machine: &Machine,
+        poller: &Poller,
+        outputs: &mut Outputs,
+    ) -> Ended {
         if live.shares_pid_namespace {
             // Nothing else ends what it left behind in the pod's pid namespace.
             let _killed = machine.cgroups.kill(&live.cgroup);
@@ -670,8 +741,12 @@ impl Containers {
             stage,
             ahead,
             mounts,
+            made_by,
             ..
         } = live;
+        if let Some(place) = made_by {
+            self.commands.delete(&place, machine);
+        }
         let ahead = ahead.filter(|ahead| ahead.after_success || status != WaitStatus::Code(0));
         let (fact, answer) = match stage {
             Stage::Running => (
@@ -683,7 +758,12 @@ impl Containers {
                 },
                 Vec::new(),
             ),
-            Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } if oom_killed => {
+            Stage::Starting { waiters, .. }
+            | Stage::Creating { waiters, .. }
+            | Stage::Beginning { waiters }
+            | Stage::Failing { waiters, message: _ }
+                if oom_killed =>
+            {
                 let message = "out of memory while the container was set up".to_owned();
                 (
                     Fact::StartFailed {
@@ -702,7 +782,10 @@ impl Containers {
                 },
                 failed(waiters, &message),
             ),
-            Stage::Starting { waiters, .. } | Stage::Failing { waiters, message: _ } => {
+            Stage::Starting { waiters, .. }
+            | Stage::Creating { waiters, .. }
+            | Stage::Beginning { waiters }
+            | Stage::Failing { waiters, message: _ } => {
                 let message = match status {
                     WaitStatus::Code(code) => format!("ended with code {code} while the container was set up"),
                     WaitStatus::Signal(signal) => format!("killed by signal {signal} while the container was set up"),
@@ -717,7 +800,8 @@ impl Containers {
                 )
             }
         };
-        Some(Ended {
+        Ended {
+            started: None,
             fact,
             lost,
             cgroup,
@@ -726,7 +810,20 @@ impl Containers {
             answer,
             ahead,
             mounts,
-        })
+        }
+    }
+}
+
+impl Live {
+    /// Whoever waits for it to run.
+    fn take_waiters(&mut self) -> Vec<Waiter> {
+        match &mut self.stage {
+            Stage::Creating { waiters, .. }
+            | Stage::Beginning { waiters }
+            | Stage::Starting { waiters, .. }
+            | Stage::Failing { waiters, .. } => std::mem::take(waiters),
+            Stage::Running => Vec::new(),
+        }
     }
 }
 

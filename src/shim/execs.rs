@@ -94,6 +94,10 @@ impl Execs {
         let Some(running) = containers.running(&container) else {
             return answer(not_running(&container));
         };
+        if let Some(handler) = running.opaque {
+            let message = format!("exec is not supported in containers of runtime handler {handler:?}");
+            return answer(Reply::Failed(message));
+        }
         let (config, parent) = (running.config.to_owned(), running.cgroup.to_owned());
         let name = format!("podd-exec-{}", self.made);
         let cgroup = format!("{parent}/{name}");

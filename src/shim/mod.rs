@@ -12,7 +12,8 @@
 //! [`attach`] is who listens to a container besides its log.
 //!
 //! [`zygote`] is the process that shims are forked from; [`client`] is the agent's half of making one; [`supervisor`] is
-//! the shim itself, with [`journal`], [`log`] and [`frame`] as its parts.
+//! the shim itself, with [`journal`], [`log`] and [`frame`] as its parts. Containers are made by the shim itself or, where
+//! the sandbox says so, by the command line of an OCI runtime: [`oci`].
 //!
 //! **Invariant:** one thread, no tokio, no `SQLite`; nothing here interprets what happens, and nothing here waits for
 //! anything but its own epoll.
@@ -25,6 +26,7 @@ mod execs;
 pub mod frame;
 pub mod journal;
 mod log;
+mod oci;
 mod output;
 pub mod protocol;
 mod sandbox;

@@ -66,6 +66,23 @@ pub struct SandboxConfig {
     /// The value of the `log` size at which a file is rotated, in bytes, and how many files are kept in all.
     pub log_max_size: u64,
     pub log_max_files: u32,
+    /// Who makes the containers of this sandbox; `None`: the shim itself.
+    #[serde(default)]
+    pub runtime: Option<OciRuntime>,
+}
+
+/// A program with the command line of an OCI runtime: `create`, `start`, `kill`, `delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciRuntime {
+    /// What it is called where a pod asks for it.
+    pub handler: String,
+    /// An absolute path.
+    pub path: PathBuf,
+    /// Before the command.
+    pub arguments: Vec<String>,
+    /// Its containers are processes of this machine's kernel in namespaces, as the shim's own are: they can be joined and
+    /// signalled from outside.
+    pub plain: bool,
 }
 
 /// Limits of the pod's own cgroup.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::containers::{Containers, Ended};
+use super::containers::{Containers, Ended, Heard, Started};
 use super::execs::Execs;
 use super::journal::Journal;
 use super::output::Outputs;
@@ -268,7 +268,13 @@ impl Supervisor<'_> {
             let now = Instant::now();
             self.cut_off(now);
             self.containers.expire(now);
-            let timeout = [behind.then_some(self.retry_ms), self.patience(now)];
+            let commands = self.containers.cut_off(now);
+            let timeout = [
+                behind.then_some(self.retry_ms),
+                patience(self.outputs.deadline(), now),
+                patience(self.containers.deadline(), now),
+                patience(commands, now),
+            ];
             let timeout = timeout.into_iter().flatten().min();
             self.poller.wait(&mut tokens, timeout).map_err(ShimError::Poll)?;
             if tokens.is_empty() && behind {
@@ -315,14 +321,6 @@ impl Supervisor<'_> {
             let message = "cut off: the output was not read".to_owned();
             self.send(connection, &FromShim::CutOff { message });
         }
-    }
-
-    /// Until somebody is to be cut off, or something made ahead is to go, in milliseconds.
-    fn patience(&self, now: Instant) -> Option<u16> {
-        let deadlines = [self.outputs.deadline(), self.containers.deadline()];
-        let left = deadlines.into_iter().flatten().min()?.saturating_duration_since(now);
-        // Rounded up, so that it is over then.
-        Some(u16::try_from(left.as_millis()).map_or(u16::MAX, |ms| ms.saturating_add(1)))
     }
 
     fn write_down(&mut self, fact: Fact) {
@@ -389,11 +387,16 @@ impl Supervisor<'_> {
 
     fn progress(&mut self, pid: i32) {
         if let Some(started) = self.containers.progress(pid, &self.poller, &mut self.outputs) {
-            self.write_down(started.fact);
-            self.tell();
-            for waiter in started.waiters {
-                self.reply(waiter, Reply::Done);
-            }
+            self.started(started);
+        }
+    }
+
+    fn started(&mut self, started: Started) {
+        let Started { fact, waiters } = started;
+        self.write_down(fact);
+        self.tell();
+        for waiter in waiters {
+            self.reply(waiter, Reply::Done);
         }
     }
 
@@ -471,17 +474,31 @@ impl Supervisor<'_> {
             self.settle(outcome);
             return Ok(());
         }
-        let Some(ended) = self
+        let heard = self
             .containers
-            .ended(pid, status, &self.machine, &self.poller, &mut self.outputs)
-        else {
-            if let Some(cgroup) = self.containers.reaped(pid) {
-                self.remove.insert(cgroup);
-                self.retry_ms = 1;
+            .command_ended(pid, status, &self.machine, &self.poller, &mut self.outputs);
+        match heard {
+            Some(Heard::Nothing) => {}
+            Some(Heard::Started(started)) => self.started(started),
+            Some(Heard::Ended(ended)) => self.container_ended(*ended),
+            None => {
+                let ended = self
+                    .containers
+                    .ended(pid, status, &self.machine, &self.poller, &mut self.outputs);
+                if let Some(ended) = ended {
+                    self.container_ended(ended);
+                } else if let Some(cgroup) = self.containers.reaped(pid) {
+                    self.remove.insert(cgroup);
+                    self.retry_ms = 1;
+                }
             }
-            return Ok(());
-        };
+        }
+        Ok(())
+    }
+
+    fn container_ended(&mut self, ended: Ended) {
         let Ended {
+            started,
             fact,
             lost,
             cgroup,
@@ -491,6 +508,9 @@ impl Supervisor<'_> {
             ahead,
             mounts,
         } = ended;
+        if let Some(started) = started {
+            self.write_down(started);
+        }
         self.report_lost(lost);
         self.write_down(fact);
         self.tell();
@@ -510,8 +530,14 @@ impl Supervisor<'_> {
         self.mounts.extend(mounts);
         self.remove.insert(cgroup);
         self.retry_ms = 1;
-        Ok(())
     }
+}
+
+/// Until then, in milliseconds.
+fn patience(until: Option<Instant>, now: Instant) -> Option<u16> {
+    let left = until?.saturating_duration_since(now);
+    // Rounded up, so that it is over then.
+    Some(u16::try_from(left.as_millis()).map_or(u16::MAX, |ms| ms.saturating_add(1)))
 }
 
 pub(super) const SIGKILL: i32 = 9;

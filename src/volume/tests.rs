@@ -41,6 +41,7 @@ pub(super) fn pod() -> PodSpec {
         init_containers: Vec::new(),
         containers: vec![container(None)],
         ephemeral_containers: Vec::new(),
+        runtime: crate::model::PodRuntime::default(),
         deletion: None,
     }
 }

@@ -19,5 +19,6 @@ mod network;
 mod placement;
 mod resize;
 mod restart;
+mod runtime_class;
 mod statics;
 mod volumes;

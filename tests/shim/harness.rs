@@ -173,6 +173,7 @@ impl Sandbox {
             oom_score_adj: -998,
             log_max_size: 10 << 20,
             log_max_files: 5,
+            runtime: None,
         };
         change(&mut config);
         let (shim, socket) = zygote

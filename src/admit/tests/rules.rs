@@ -724,7 +724,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "the host's process namespace",
         ),
         ("/spec/hostUsers", json!(false), "spec.hostUsers", "user namespaces"),
-        ("/spec/overhead", json!({"cpu": "1"}), "spec.overhead", "pod overhead"),
         (
             "/spec/resourceClaims",
             json!([{"name": "x"}]),
@@ -736,12 +735,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             json!({"limits": {"cpu": "1"}}),
             "spec.resources",
             "resources of a whole pod",
-        ),
-        (
-            "/spec/runtimeClassName",
-            json!("gvisor"),
-            "spec.runtimeClassName",
-            "runtime classes",
         ),
         (
             "/spec/setHostnameAsFQDN",

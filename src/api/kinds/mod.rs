@@ -17,8 +17,10 @@ mod service;
 mod service_account;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::api::node::v1::RuntimeClass;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
@@ -164,6 +166,8 @@ pub struct Draft<'a> {
     pub namespace: &'a str,
     /// Where a pod may be bound to.
     pub node: &'a NodeView,
+    /// What a pod's runtime class may be.
+    pub classes: &'a BTreeMap<String, RuntimeClass>,
     /// Who asks; `None` where no listener said.
     pub asker: Option<&'a Identity>,
     pub now: Timestamp,

@@ -198,6 +198,13 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     }
     let asked_name = asked.name.clone().filter(|n| !n.is_empty());
     let shown_name = asked_name.clone().or_else(|| asked.generate_name.clone());
+    let class = admit::class_of(&pod).and_then(|name| draft.classes.get(name));
+    admit::apply_class(&mut pod, class).map_err(|refusal| ApiError::ForbiddenObject {
+        kind: &POD,
+        name: shown_name.clone().unwrap_or_default(),
+        why: refusal.to_string(),
+        causes: Vec::new(),
+    })?;
     let context = AdmitContext {
         now: draft.now,
         uid: draft.uid.clone(),

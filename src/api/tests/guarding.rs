@@ -290,6 +290,40 @@ async fn a_token_opens_the_door_until_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    const KEEP: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let tls = Tls::start(impatient()).await;
+    let ask = async |stream: &mut TlsStream<TcpStream>| {
+        stream.write_all(KEEP.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "closed");
+        }
+    };
+    let mut idle = tls.admin().await;
+    ask(&mut idle).await;
+    // One that says nothing from the beginning, and one that stops within its second head, are closed meanwhile.
+    let mut half = tls.admin().await;
+    ask(&mut half).await;
+    half.write_all(b"GET /livez HT").await.unwrap();
+    let mut rest = Vec::new();
+    let _either = half.read_to_end(&mut rest).await;
+    let _either = tls.admin().await.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
+    ask(&mut idle).await;
+
+    let tls = Tls::start(Limits {
+        idle_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    })
+    .await;
+    let mut idle = tls.admin().await;
+    ask(&mut idle).await;
+    let _either = idle.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
+}
+
+#[tokio::test]
 async fn silent_and_slow_connections_are_closed() {
     let tls = Tls::start(impatient()).await;
     // No handshake at all; no request; half a head; HTTP/2 without a word.

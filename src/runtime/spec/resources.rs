@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::SpecInput;
-use crate::model::{ContainerSpec, PodSpec, QosClass, Resources};
+use crate::model::{ContainerSpec, PodRuntime, PodSpec, QosClass, Resources};
 use crate::shim::protocol::PodResources;
 
 /// Microseconds over which a quota counts (kubelet `QuotaPeriod`).
@@ -29,7 +29,8 @@ pub fn pod_cgroup(root: &str, pod: &PodSpec) -> String {
 }
 
 /// Limits of the pod's own cgroup: shares for what the pod requests in all, and cpu and memory limits where every
-/// container has one (kubelet `cm/helpers_linux.go`, `ResourceConfigForPod`). Processes are limited by container.
+/// container has one (kubelet `cm/helpers_linux.go`, `ResourceConfigForPod`), each with the pod's overhead
+/// (`component-helpers/resource`, `PodRequests` and `PodLimits`). Processes are limited by container.
 pub fn pod_resources(pod: &PodSpec) -> PodResources {
     let every = |get: fn(&Resources) -> Option<u64>| {
         pod.containers
@@ -39,13 +40,20 @@ pub fn pod_resources(pod: &PodSpec) -> PodResources {
     };
     let cpu_limit = |r: &Resources| r.cpu_limit_milli;
     let memory_limit = |r: &Resources| r.memory_limit;
+    let PodRuntime {
+        class: _,
+        overhead_cpu_milli,
+        overhead_memory,
+    } = pod.runtime;
     PodResources {
-        cpu_shares: Some(shares(at_most_at_once(pod, cpu_request))),
+        cpu_shares: Some(shares(
+            at_most_at_once(pod, cpu_request).saturating_add(overhead_cpu_milli),
+        )),
         cpu_quota: every(cpu_limit)
-            .then(|| quota(at_most_at_once(pod, cpu_limit)))
+            .then(|| quota(at_most_at_once(pod, cpu_limit).saturating_add(overhead_cpu_milli)))
             .flatten(),
         memory_limit: every(memory_limit)
-            .then(|| limit(at_most_at_once(pod, memory_limit)))
+            .then(|| limit(at_most_at_once(pod, memory_limit).saturating_add(overhead_memory)))
             .flatten(),
         pids_limit: None,
     }

@@ -40,6 +40,7 @@ fn pod() -> PodSpec {
         init_containers: Vec::new(),
         containers: vec![container()],
         ephemeral_containers: Vec::new(),
+        runtime: crate::model::PodRuntime::default(),
         deletion: None,
     }
 }

@@ -20,7 +20,7 @@ type Rules = fn(&Pod, Pod, &AdmitContext<'_>) -> Result<admit::Admitted, Vec<Fau
 /// PUT and PATCH of the pod itself. What a static pod is, its file alone says.
 pub(super) fn update(current: &Value, mut proposed: Value, validation: FieldValidation) -> Result<Amended, ApiError> {
     // What a new pod gets beyond its manifest, it keeps where the manifest is sent again.
-    for field in ["nodeName", "tolerations"] {
+    for field in ["nodeName", "tolerations", "overhead"] {
         let kept = &current["spec"][field];
         if !kept.is_null() && proposed["spec"].is_object() && proposed["spec"][field].is_null() {
             proposed["spec"][field] = kept.clone();
