@@ -556,8 +556,13 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            registry_config,
+            default_registry,
+            docker_config,
+            max_image_size,
         } = toml::from_str(&set).unwrap();
-        assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
+        let paths = [root, run_dir, log_dir, socket, registry_config, docker_config];
+        assert!(paths.iter().all(Option::is_some));
         let words = [
             listen,
             pod_cidr,
@@ -566,6 +571,8 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            default_registry,
+            max_image_size,
         ];
         assert!(words.iter().all(Option::is_some));
     }

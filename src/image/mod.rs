@@ -21,6 +21,7 @@ mod pull;
 mod recent;
 mod reference;
 pub mod registry;
+mod secrets;
 mod stream;
 #[cfg(test)]
 mod tape;
@@ -44,6 +45,7 @@ pub use limits::{LimitError, Limits};
 pub use member::TarError;
 pub use pull::{Progress, PullError};
 pub use reference::{Reference, ReferenceError};
+pub use secrets::PodCredentials;
 pub use unpack::{Fault as LayerFault, UnpackError};
 pub use user::{UserError, UserIds};
 
