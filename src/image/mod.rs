@@ -1,11 +1,12 @@
 //! Images: their names, the content store they live in, and their way into it.
 //!
-//! Goes in: archives, and names of images. Comes out: [`ResolvedImage`]s, whose layers can be mounted; users and groups
-//! as an image's files know them.
+//! Goes in: archives, names of images, and what registries have. Comes out: [`ResolvedImage`]s, whose layers can be
+//! mounted; users and groups as an image's files know them.
 //!
 //! ```text
 //! upload ── spool (tmp/, decompressed) ── archive (which images?) ── unpack, per layer (tmp/) ── verify digests
 //!        ── syncfs ── rename to layers/ ── Store::put_image
+//! pull ── registry (hosts, credentials) ── manifest ── blobs (tmp/, digests verified) ── unpack, as above
 //! ```
 //!
 //! **Invariant:** an image is recorded only when all its layers are whole and durable, so a recorded image can be

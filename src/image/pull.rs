@@ -14,11 +14,13 @@
 //! **Invariant:** as for imports, an image is recorded only when all its layers are whole and durable. A pull that
 //! nobody waits for any more goes on to its end: the next one who asks has it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+mod under_way;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use super::archive::FoundLayer;
@@ -32,14 +34,11 @@ use super::stream::{Digest, Section};
 use super::unpack::Budget;
 use super::{ImageStore, ResolveError};
 use crate::store::{ImageRow, StoreError};
+pub(super) use under_way::Pulls;
+use under_way::{Teller, UnderWay};
 
-/// Pulls at a time; more wait.
-const PULLS: usize = 4;
 /// Layers of one image at a time (containerd's `max_concurrent_downloads`).
 const LAYERS: usize = 3;
-/// Steps of progress that a slow listener may be behind before it misses some.
-const STEPS_WAITING: usize = 256;
-
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -130,61 +129,6 @@ impl PullError {
 }
 
 type Result<T, E = PullError> = std::result::Result<T, E>;
-type Outcome = Result<ImageRow, Arc<PullError>>;
-
-/// The pulls that are under way.
-#[derive(Debug)]
-pub(super) struct Pulls {
-    under_way: Mutex<HashMap<(String, Credentials), UnderWay>>,
-    /// Who fetches a layer holds its lock.
-    layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
-    places: Semaphore,
-}
-
-impl Default for Pulls {
-    fn default() -> Self {
-        Self {
-            under_way: Mutex::default(),
-            layers: Mutex::default(),
-            places: Semaphore::new(PULLS),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct UnderWay {
-    steps: broadcast::Sender<Progress>,
-    outcome: watch::Receiver<Option<Outcome>>,
-}
-
-impl Pulls {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<(String, Credentials), UnderWay>> {
-        // Every change of the map is one call: a panic leaves it whole.
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn layer(&self, layer: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = layers.get(layer).and_then(Weak::upgrade) {
-            return lock;
-        }
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        layers.insert(layer.clone(), Arc::downgrade(&lock));
-        lock
-    }
-}
-
-/// Tells everybody who waits for a pull how far it is.
-#[derive(Debug, Clone)]
-struct Teller(broadcast::Sender<Progress>);
-
-impl Teller {
-    fn tell(&self, step: Progress) {
-        // Nobody may be listening.
-        let _ = self.0.send(step);
-    }
-}
 
 /// The manifest that was chosen for this machine.
 struct Chosen {
@@ -243,32 +187,6 @@ impl ImageStore {
             Ok(said) => said.clone().unwrap_or_else(|| unreachable!("it was waited for")),
             Err(_gone) => unreachable!("the outcome of a pull is said before its sender goes"),
         }
-    }
-
-    /// The pull of this image that is under way, or a new one.
-    fn join(&self, reference: Reference, credentials: Credentials) -> UnderWay {
-        let key = (reference.to_string(), credentials.clone());
-        let mut all = self.pulls.under_way();
-        if let Some(known) = all.get(&key) {
-            return known.clone();
-        }
-        let (steps, _) = broadcast::channel(STEPS_WAITING);
-        let (said, outcome) = watch::channel(None);
-        let under_way = UnderWay { steps, outcome };
-        all.insert(key.clone(), under_way.clone());
-        let images = self.clone();
-        let teller = Teller(under_way.steps.clone());
-        let work = {
-            let images = self.clone();
-            tokio::spawn(async move { images.pull_in_turn(&reference, &credentials, &teller).await })
-        };
-        tokio::spawn(async move {
-            let done = work.await.unwrap_or_else(|error| Err(PullError::Panicked(error)));
-            // Whoever asks from now on asks the registry anew.
-            images.pulls.under_way().remove(&key);
-            said.send_replace(Some(done.map_err(Arc::new)));
-        });
-        under_way
     }
 
     async fn pull_in_turn(

@@ -135,6 +135,7 @@ fn layout_of_busybox(scratch: &Path, layout: &Path, words: &str) {
         fs::write(blobs.join(&hex), bytes).unwrap();
         (format!("sha256:{hex}"), bytes.len())
     };
+    let words = format!("{words}\n");
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(words.len() as u64);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
@@ -12,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::json;
 
+use super::under_way::Outcome;
 use super::*;
 use crate::image::Limits;
 use crate::image::registry::{DockerConfig, RegistrySettings};
@@ -46,7 +48,8 @@ struct Faults {
     /// A token serves for so many requests.
     token_uses: Option<usize>,
     tokens: AtomicUsize,
-    uses: AtomicUsize,
+    /// By `Authorization`.
+    uses: Mutex<HashMap<String, usize>>,
     /// Blobs are elsewhere.
     redirect: Option<String>,
     no_head: bool,
@@ -188,7 +191,6 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     });
     if path == "/token" {
         let serial = faults.tokens.fetch_add(1, Ordering::SeqCst);
-        faults.uses.store(0, Ordering::SeqCst);
         return axum::Json(json!({"token": format!("token-{serial}")})).into_response();
     }
     if let Some(status) = faults.status {
@@ -198,10 +200,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return (status, [("retry-after", "0")]).into_response();
     }
     if let Some((wanted, challenge)) = &faults.wants {
-        let newest = format!("Bearer token-{}", faults.tokens.load(Ordering::SeqCst).wrapping_sub(1));
         let is_right = match faults.token_uses {
             None => authorization.as_ref() == Some(wanted),
-            Some(most) => authorization.as_ref() == Some(&newest) && faults.uses.fetch_add(1, Ordering::SeqCst) < most,
+            Some(most) => authorization.is_some_and(|token| {
+                let mut uses = faults.uses.lock().unwrap();
+                let used = uses.entry(token).or_default();
+                *used += 1;
+                *used <= most
+            }),
         };
         if !is_right {
             let challenge = challenge.clone();
@@ -257,11 +263,14 @@ fn blob(faults: &Faults, headers: &HeaderMap, bytes: &Bytes) -> Response {
             if faults.cuts.load(Ordering::SeqCst) != usize::MAX {
                 faults.cuts.fetch_sub(1, Ordering::SeqCst);
             }
-            let pieces = [
-                Ok(rest.slice(..cut)),
-                Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
-            ];
-            Body::from_stream(futures_util::stream::iter(pieces))
+            let piece = rest.slice(..cut);
+            let pieces =
+                futures_util::stream::once(std::future::ready(Ok(piece))).chain(futures_util::stream::once(async {
+                    // What came before is sent first.
+                    tokio::task::yield_now().await;
+                    Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+                }));
+            Body::from_stream(pieces)
         }
         None => Body::from(rest),
     };

@@ -23,6 +23,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Deserialize;
 
+use super::address::{relative, same_origin, without_query};
 use super::auth::{Challenge, token_query};
 use super::hosts::{Host, is_local};
 use super::transport::{self, Body, HttpClient, Reach, TlsError};
@@ -642,42 +643,6 @@ async fn told(response: Response<Incoming>) -> String {
     }
 }
 
-fn same_origin(a: &Uri, b: &Uri) -> bool {
-    let port = |uri: &Uri| {
-        uri.port_u16()
-            .unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
-    };
-    a.scheme() == b.scheme() && a.host() == b.host() && port(a) == port(b)
-}
-
-/// An address as seen from another (RFC 3986, 5.2, as far as registries go).
-fn relative(from: &Uri, location: &str) -> Option<Uri> {
-    let location = location.split('#').next()?;
-    if location.contains("://") {
-        return location.parse().ok();
-    }
-    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
-    if let Some(rest) = location.strip_prefix("//") {
-        return format!("{scheme}://{rest}").parse().ok();
-    }
-    let path = if location.starts_with('/') {
-        location.to_owned()
-    } else {
-        let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
-        format!("{directory}/{location}")
-    };
-    format!("{scheme}://{authority}{path}").parse().ok()
-}
-
-fn without_query(address: &str) -> String {
-    let address = address.split(['?', '#']).next().unwrap_or_default();
-    // Nor a password before the host.
-    match (address.split_once("://"), address.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => printable(format!("{scheme}://{rest}").as_bytes()),
-        _ => printable(address.as_bytes()),
-    }
-}
-
 /// The length an answer announces.
 pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
     header_number(headers, &CONTENT_LENGTH)
@@ -685,41 +650,4 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
 
 fn header_number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locations_are_read_as_browsers_read_them() {
-        let from: Uri = "https://r.example:5000/v2/a/b?x=y".parse().unwrap();
-        for (location, want) in [
-            ("https://s.example/x?sig=1", "https://s.example/x?sig=1"),
-            ("/blob#top", "https://r.example:5000/blob"),
-            ("//s.example/x", "https://s.example/x"),
-            ("c?d=e", "https://r.example:5000/v2/a/c?d=e"),
-        ] {
-            assert_eq!(relative(&from, location).unwrap().to_string(), want);
-        }
-        assert_eq!(relative(&from, "http://"), None);
-    }
-
-    #[test]
-    fn an_error_shows_neither_a_query_nor_a_password() {
-        assert_eq!(
-            without_query("https://s.example/x?X-Signature=secret"),
-            "https://s.example/x"
-        );
-        assert_eq!(without_query("https://me:secret@s.example/x"), "https://s.example/x");
-    }
-
-    #[test]
-    fn origins_are_scheme_host_and_port() {
-        let origin = |a: &str, b: &str| same_origin(&a.parse().unwrap(), &b.parse().unwrap());
-        assert!(origin("https://a/x", "https://a:443/y"));
-        for other in ["http://a/", "https://b/", "https://a:444/"] {
-            assert!(!origin("https://a/", other), "{other}");
-        }
-    }
 }

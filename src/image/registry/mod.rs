@@ -12,6 +12,7 @@
 //! else: no mirror gets the registry's, no redirect takes them along, and no log, error or event shows them or the query
 //! of an address.
 
+mod address;
 mod auth;
 mod credentials;
 mod endpoint;
