@@ -16,7 +16,7 @@
 
 mod under_way;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -123,7 +123,18 @@ impl PullError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Resolve { source, .. } | Self::Fetch { source, .. } => source.is_unavailable(),
-            _ => false,
+            Self::Name { .. }
+            | Self::DigestAlgorithm { .. }
+            | Self::Document { .. }
+            | Self::Platform { .. }
+            | Self::IndexDepth { .. }
+            | Self::ForeignLayer { .. }
+            | Self::TooLarge { .. }
+            | Self::Unpack { .. }
+            | Self::Content(_)
+            | Self::Lookup(_)
+            | Self::Store(_)
+            | Self::Panicked(_) => false,
         }
     }
 }
@@ -217,18 +228,15 @@ impl ImageStore {
         let registry = Registry::open(&self.registries, reference, credentials)
             .await
             .map_err(unresolved)?;
-        let (top, body) = match reference.digest() {
-            Some(digest) => {
-                let known = Digest::parse(digest).ok_or_else(|| PullError::DigestAlgorithm {
-                    digest: digest.to_owned(),
-                })?;
-                (known, None)
-            }
-            None => {
-                let tag = reference.tag().unwrap_or("latest");
-                let found = registry.resolve(tag, manifest_limit).await.map_err(unresolved)?;
-                (found.digest, found.body)
-            }
+        let (top, body) = if let Some(digest) = reference.digest() {
+            let known = Digest::parse(digest).ok_or_else(|| PullError::DigestAlgorithm {
+                digest: digest.to_owned(),
+            })?;
+            (known, None)
+        } else {
+            let tag = reference.tag().unwrap_or("latest");
+            let found = registry.resolve(tag, manifest_limit).await.map_err(unresolved)?;
+            (found.digest, found.body)
         };
         let mut names = vec![format!("{}@{top}", reference.repository())];
         if reference.digest().is_none() {
@@ -275,7 +283,7 @@ impl ImageStore {
 
     /// The manifest for this machine: the one that the name means, or one of the index that it means.
     async fn choose(&self, image: &str, registry: &Registry, top: Digest, body: Manifest) -> Result<Chosen> {
-        let mut others: BTreeMap<String, ()> = BTreeMap::new();
+        let mut others = BTreeSet::new();
         let mut seen = HashSet::new();
         let mut pending = vec![(top, Some(body), String::new(), 0)];
         while let Some((digest, body, referred, depth)) = pending.pop() {
@@ -320,7 +328,7 @@ impl ImageStore {
                             Some(platform) if !platform.is_this_machine() => {
                                 // Attestations of builds say `unknown/unknown`.
                                 if platform.os != "unknown" {
-                                    others.insert(format!("{}/{}", platform.os, platform.architecture), ());
+                                    others.insert(format!("{}/{}", platform.os, platform.architecture));
                                 }
                             }
                             Some(_) | None => {
@@ -335,7 +343,7 @@ impl ImageStore {
         }
         Err(PullError::Platform {
             image: image.to_owned(),
-            there: others.into_keys().collect::<Vec<_>>().join(", "),
+            there: others.into_iter().collect::<Vec<_>>().join(", "),
         })
     }
 
@@ -487,7 +495,7 @@ impl ImageStore {
         let file = scratch.file(&format!("blob-{index}"))?;
         registry
             .blob(&blob, size, &file, self.inner.limits.keep_free, &|done| {
-                teller.tell(step(done))
+                teller.tell(step(done));
             })
             .await
             .map_err(|source| PullError::Fetch {

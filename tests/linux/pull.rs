@@ -112,18 +112,19 @@ impl Registry {
     /// A directory for `--registry-config` that knows this registry's authority.
     fn hosts(&self) -> PathBuf {
         let hosts = self.dir.path().join("certs.d");
-        self.host(
+        write_hosts(
             &hosts,
             &format!("127.0.0.1:{}", self.port),
-            &format!("ca = {:?}", self.dir.path().join("ca.crt")),
+            &format!("ca = \"{}\"", self.dir.path().join("ca.crt").display()),
         );
         hosts
     }
+}
 
-    fn host(&self, hosts: &Path, registry: &str, text: &str) {
-        fs::create_dir_all(hosts.join(registry)).unwrap();
-        fs::write(hosts.join(registry).join("hosts.toml"), text).unwrap();
-    }
+/// The `hosts.toml` of a registry.
+fn write_hosts(hosts: &Path, registry: &str, text: &str) {
+    fs::create_dir_all(hosts.join(registry)).unwrap();
+    fs::write(hosts.join(registry).join("hosts.toml"), text).unwrap();
 }
 
 /// An OCI layout with one image of two layers: busybox, and a file `/words`.
@@ -131,7 +132,9 @@ fn layout_of_busybox(scratch: &Path, layout: &Path, words: &str) {
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let put = |bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = Sha256::digest(bytes)
+            .iter()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         fs::write(blobs.join(&hex), bytes).unwrap();
         (format!("sha256:{hex}"), bytes.len())
     };
@@ -320,7 +323,7 @@ fn a_mirror_serves_a_registry_that_is_not_there_and_two_pods_cost_one_pull() {
         "[host.\"http://127.0.0.1:{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
         registry.port
     );
-    registry.host(&hosts, "docker.io", &mirror);
+    write_hosts(&hosts, "docker.io", &mirror);
     let agent = Agent::start_empty(&[&format!("--registry-config={}", hosts.display())]);
     for name in ["one", "two", "three"] {
         agent.create(&speaker(name, "app:v1", "IfNotPresent"));

@@ -204,9 +204,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             None => authorization.as_ref() == Some(wanted),
             Some(most) => authorization.is_some_and(|token| {
                 let mut uses = faults.uses.lock().unwrap();
-                let used = uses.entry(token).or_default();
-                *used += 1;
-                *used <= most
+                let count = uses.entry(token).or_default();
+                *count += 1;
+                *count <= most
             }),
         };
         if !is_right {

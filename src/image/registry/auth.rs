@@ -63,12 +63,11 @@ fn challenges(value: &str) -> Vec<(String, Vec<(String, String)>)> {
             rest = after.trim_start_matches([' ', '\t', ',']);
             continue;
         };
-        let (value, after) = match text.strip_prefix('"') {
-            Some(quoted) => unquoted(quoted),
-            None => {
-                let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
-                (text[..end].to_owned(), &text[end..])
-            }
+        let (value, after) = if let Some(quoted) = text.strip_prefix('"') {
+            unquoted(quoted)
+        } else {
+            let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
+            (text[..end].to_owned(), &text[end..])
         };
         if let Some((_, parameters)) = found.last_mut() {
             parameters.push((word.to_owned(), value));

@@ -77,18 +77,18 @@ impl Ask {
     }
 
     pub(super) fn post(path: String) -> Self {
-        Self::new(Method::POST, path).to_push()
+        Self::new(Method::POST, path).for_push()
     }
 
     pub(super) fn put(path: String, body: Vec<u8>) -> Self {
         Self {
             body: body.into(),
-            ..Self::new(Method::PUT, path).to_push()
+            ..Self::new(Method::PUT, path).for_push()
         }
     }
 
     /// With the right to write.
-    pub(super) fn to_push(self) -> Self {
+    pub(super) fn for_push(self) -> Self {
         Self { push: true, ..self }
     }
 
@@ -627,18 +627,19 @@ async fn told(response: Response<Incoming>) -> String {
         return String::new();
     };
     match serde_json::from_slice::<WireErrors>(&body.to_bytes()) {
-        Ok(WireErrors { errors }) => errors
-            .iter()
-            .take(3)
-            .map(|WireError { code, message }| {
+        Ok(WireErrors { errors }) => {
+            let mut words = String::new();
+            for WireError { code, message } in errors.iter().take(3) {
                 let separator = if code.is_empty() || message.is_empty() {
                     ""
                 } else {
                     ": "
                 };
-                format!(": {}", printable(format!("{code}{separator}{message}").as_bytes()))
-            })
-            .collect(),
+                words.push_str(": ");
+                words.push_str(&printable(format!("{code}{separator}{message}").as_bytes()));
+            }
+            words
+        }
         Err(_) => String::new(),
     }
 }

@@ -169,7 +169,21 @@ impl RegistryError {
             Self::Status { status, .. } | Self::Token { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
-            _ => false,
+            Self::Hosts(_)
+            | Self::Tls(_)
+            | Self::Credentials(_)
+            | Self::NoHost { .. }
+            | Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::UnknownChallenge { .. }
+            | Self::NoToken { .. }
+            | Self::Redirect { .. }
+            | Self::Malformed { .. }
+            | Self::TooLarge { .. }
+            | Self::Digest { .. }
+            | Self::Long { .. }
+            | Self::Write(_)
+            | Self::Limit(_) => false,
         }
     }
 
@@ -369,7 +383,7 @@ impl Registry {
         let mut turn = self.turn(Action::Push);
         while let Some(endpoint) = turn.next() {
             let asked = async {
-                match endpoint.send(&Ask::head(format!("blobs/{digest}")).to_push()).await {
+                match endpoint.send(&Ask::head(format!("blobs/{digest}")).for_push()).await {
                     Ok(_) => Ok(true),
                     Err(RegistryError::NotFound { .. }) => Ok(false),
                     Err(error) => Err(error),
