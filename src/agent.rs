@@ -63,11 +63,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let images = ImageStore::open(
         &config.root.join("images"),
         store.clone(),
-        ImageLimits::default(),
+        ImageLimits {
+            unpacked: config.max_image_size,
+            ..ImageLimits::default()
+        },
         clock,
     )
     .await
-    .context("cannot open the image store")?;
+    .context("cannot open the image store")?
+    .with_registries(config.registries.clone());
     let network = Network::open(NetworkConfig {
         bridge: config.bridge.clone(),
         cidr: config.pod_cidr.parse()?,
@@ -90,6 +94,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             volumes,
             cgroups,
             handlers: handlers(&store, &config),
+            hint: hint.clone(),
             hints,
         },
         Settings {

@@ -558,6 +558,10 @@ mod tests {
             manifest_dir: None,
             max_restart_backoff,
             streaming_idle_timeout,
+            registry_config,
+            default_registry,
+            docker_config,
+            max_image_size,
             // Lists, which are empty by default.
             runtime: _,
             runtimes: _,
@@ -565,7 +569,8 @@ mod tests {
         else {
             panic!("a setting without a default has a value")
         };
-        assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
+        let paths = [root, run_dir, log_dir, socket, registry_config, docker_config];
+        assert!(paths.iter().all(Option::is_some));
         let words = [
             listen,
             pod_cidr,
@@ -574,6 +579,8 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            default_registry,
+            max_image_size,
         ];
         assert!(words.iter().all(Option::is_some));
     }

@@ -20,7 +20,7 @@ use crate::probe::testing::{Programs, shell};
 use crate::probe::{Parts, Probes};
 use crate::reconcile::testing::{BOOT, at, deleted, pod};
 use crate::reconcile::{Limits, is_ready};
-use crate::runtime::{LogDirName, ObserveError, Recorded, Runtime, StepError};
+use crate::runtime::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::status::NodeFacts;
 use crate::store::Store;
 
@@ -122,11 +122,14 @@ impl Runtime for Machine {
         Ok(())
     }
 
-    async fn image(&self, container: &ContainerSpec) -> Result<ResolvedImage, StepError> {
-        Ok(ResolvedImage {
-            id: ImageId(container.image.clone()),
-            layers: Vec::new(),
-            config: ImageConfig::default(),
+    async fn image(&self, _: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
+        Ok(Image::Present {
+            image: ResolvedImage {
+                id: ImageId(container.image.clone()),
+                layers: Vec::new(),
+                config: ImageConfig::default(),
+            },
+            pulled: None,
         })
     }
 

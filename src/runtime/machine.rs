@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 
 use super::handler::Handlers;
 use super::making::{Maker, Making};
+use super::pulling::{Known, Pulled, Pulling};
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, stop_signal};
-use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
+use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
 use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
@@ -50,6 +51,8 @@ pub struct Parts {
     pub volumes: Volumes,
     pub cgroups: Cgroups,
     pub handlers: Handlers,
+    /// To wake pods with, the other end of `hints`.
+    pub hint: mpsc::UnboundedSender<Uid>,
     pub hints: mpsc::UnboundedReceiver<Uid>,
 }
 
@@ -76,6 +79,7 @@ pub struct Settings {
 pub struct Machine {
     pub(super) shims: Arc<Shims>,
     images: ImageStore,
+    pulling: Pulling,
     network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
@@ -100,6 +104,7 @@ impl Machine {
             volumes,
             cgroups,
             handlers,
+            hint,
             hints,
         } = parts;
         let (volumes, cgroups) = (Arc::new(volumes), Arc::new(cgroups));
@@ -107,6 +112,7 @@ impl Machine {
         Ok(Self {
             maker: Maker::new(Arc::clone(&shims), Arc::clone(&volumes), settings.clone(), v2),
             shims,
+            pulling: Pulling::new(images.clone(), hint),
             images,
             network,
             volumes,
@@ -465,28 +471,46 @@ impl Runtime for Machine {
         .await
     }
 
-    async fn image(&self, container: &ContainerSpec) -> Result<ResolvedImage, StepError> {
-        match self.images.resolve(&container.image).await {
-            Ok(Some(image)) => Ok(image),
-            Ok(None) => Err(match container.pull_policy {
-                PullPolicy::Never => StepError {
-                    reason: FailureReason::ErrImageNeverPull,
-                    message: format!(
-                        "Container image {:?} is not present with pull policy of Never",
-                        container.image
-                    ),
-                },
-                PullPolicy::Always | PullPolicy::IfNotPresent => StepError {
-                    reason: FailureReason::ErrImagePull,
-                    message: format!(
-                        "image {:?} is not present, and podd does not pull from registries yet: bring it with `podd image import`",
-                        container.image
-                    ),
-                },
-            }),
-            Err(error @ ResolveError::InvalidName { .. }) => Err(step(FailureReason::InvalidImageName, &error)),
-            Err(error) => Err(step(FailureReason::CreateContainerError, &error)),
+    async fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
+        let name = &container.image;
+        let present = |image, pulled| Ok(Image::Present { image, pulled });
+        match self.pulling.known(&pod.uid, container) {
+            Known::Nothing => {}
+            Known::UnderWay => {
+                return Ok(Image::Pulling {
+                    begun: false,
+                    unusable_secrets: Vec::new(),
+                });
+            }
+            Known::Ended(Err(error)) => return Err(error),
+            Known::Ended(Ok(Pulled { id, message })) => {
+                // It may have been removed again meanwhile.
+                if let Some(image) = self.images.resolve(&id).await.map_err(|error| unresolved(&error))? {
+                    return present(image, Some(message));
+                }
+            }
         }
+        // An id names what is here, and nothing that a registry knows.
+        let policy = match self.images.reference(name) {
+            Ok(_) => container.pull_policy,
+            Err(_) => PullPolicy::Never,
+        };
+        if policy != PullPolicy::Always {
+            let found = self.images.resolve(name).await.map_err(|error| unresolved(&error))?;
+            if let Some(image) = found {
+                return present(image, None);
+            }
+        }
+        if policy == PullPolicy::Never {
+            return Err(StepError {
+                reason: FailureReason::ErrImageNeverPull,
+                message: format!("Container image {name:?} is not present with pull policy of Never"),
+            });
+        }
+        Ok(Image::Pulling {
+            begun: true,
+            unusable_secrets: self.pulling.begin(&pod.uid, container).await?,
+        })
     }
 
     async fn start_container(
@@ -616,6 +640,7 @@ impl Runtime for Machine {
     }
 
     async fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> Result<(), StepError> {
+        self.pulling.forget(uid);
         self.clear_cgroups(uid).await?;
         let volumes = Arc::clone(&self.volumes);
         let run = self.shims.pod_dir(uid);
@@ -659,6 +684,17 @@ fn not_recorded(reason: FailureReason) -> StepError {
         reason,
         message: "the step could not be recorded".to_owned(),
     }
+}
+
+fn unresolved(error: &ResolveError) -> StepError {
+    let reason = match error {
+        ResolveError::InvalidName { .. } => FailureReason::InvalidImageName,
+        ResolveError::AmbiguousId { .. }
+        | ResolveError::Damaged { .. }
+        | ResolveError::Store(_)
+        | ResolveError::Content(_) => FailureReason::CreateContainerError,
+    };
+    step(reason, error)
 }
 
 fn sandbox_error(error: &ShimError) -> StepError {

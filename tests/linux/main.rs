@@ -17,6 +17,7 @@ mod life;
 mod machine;
 mod network;
 mod placement;
+mod pull;
 mod resize;
 mod restart;
 mod runtime_class;
