@@ -23,6 +23,7 @@ mod stream;
 #[cfg(test)]
 mod tape;
 mod unpack;
+mod usage;
 pub mod user;
 
 use std::collections::HashSet;
@@ -49,6 +50,7 @@ use documents::Config;
 use import::{Piece, Prepared, Upload};
 use recent::Recent;
 use stream::Digest;
+use usage::Usage;
 
 use crate::model::{ImageConfig, ImageId, ResolvedImage, Timestamp};
 use crate::store::{ImageRow, Store, StoreError};
@@ -79,6 +81,7 @@ struct Inner {
     /// layers no row may come.
     rows: Mutex<()>,
     recent: Recent,
+    usage: Usage,
     /// Each import holds one of the few threads that may block.
     imports: Semaphore,
 }
@@ -142,6 +145,7 @@ impl ImageStore {
                 content,
                 store,
                 recent: Recent::default(),
+                usage: Usage::default(),
                 limits,
                 clock,
                 rows: Mutex::new(()),
@@ -247,6 +251,14 @@ impl ImageStore {
     /// The image that a name means: a name, a name with a digest, an image's id, or at least 12 digits of an id.
     /// `None`: it is not there, or not whole.
     pub async fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
+        let resolved = self.look_up(image).await?;
+        if let Some(image) = &resolved {
+            self.used(&image.id).await;
+        }
+        Ok(resolved)
+    }
+
+    async fn look_up(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
         if let Some(known) = self
             .inner
             .recent
@@ -376,23 +388,6 @@ impl ImageStore {
             OpenError::Store(error) => RemoveError::Store(error),
         })?;
         Ok(row)
-    }
-
-    /// Images that pods need: those of living containers, and those of containers that may be started again.
-    pub async fn in_use(&self) -> Result<HashSet<ImageId>, StoreError> {
-        let mut in_use = HashSet::new();
-        for uid in self.inner.store.pod_uids().await? {
-            let observed = self.inner.store.observed(&uid).await?;
-            for attempt in &observed.attempts {
-                let newest = observed
-                    .newest(&attempt.container)
-                    .is_some_and(|newest| newest.attempt == attempt.attempt);
-                if attempt.is_live() || (newest && !observed.torn_down) {
-                    in_use.extend(attempt.image_id.clone());
-                }
-            }
-        }
-        Ok(in_use)
     }
 
     /// Remove the layers and blobs that no recorded image has.

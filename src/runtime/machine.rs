@@ -14,6 +14,7 @@ use std::time::Duration;
 use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
+use super::image_volume;
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, Work, stop_signal};
@@ -68,7 +69,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Machine {
     pub(super) shims: Arc<Shims>,
-    images: ImageStore,
+    pub(super) images: ImageStore,
     network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
@@ -101,6 +102,34 @@ impl Machine {
             settings,
             hints: Mutex::new(Some(hints)),
         })
+    }
+
+    /// An image is not there, and its policy lets it not be brought.
+    pub(super) fn absent(image: &str, policy: PullPolicy) -> StepError {
+        match policy {
+            PullPolicy::Never => StepError {
+                reason: FailureReason::ErrImageNeverPull,
+                message: format!("Container image {image:?} is not present with pull policy of Never"),
+            },
+            PullPolicy::Always | PullPolicy::IfNotPresent => StepError {
+                reason: FailureReason::ErrImagePull,
+                message: format!(
+                    "image {image:?} is not present, and podd does not pull from registries yet: bring it with `podd image import`"
+                ),
+            },
+        }
+    }
+
+    /// The name of an image leads nowhere.
+    pub(super) fn unresolved(error: &ResolveError) -> StepError {
+        let reason = match error {
+            ResolveError::InvalidName { .. } => FailureReason::InvalidImageName,
+            ResolveError::AmbiguousId { .. }
+            | ResolveError::Damaged { .. }
+            | ResolveError::Store(_)
+            | ResolveError::Content(_) => FailureReason::CreateContainerError,
+        };
+        step(reason, error)
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -352,24 +381,8 @@ impl Runtime for Machine {
     async fn image(&self, container: &ContainerSpec) -> Result<ResolvedImage, StepError> {
         match self.images.resolve(&container.image).await {
             Ok(Some(image)) => Ok(image),
-            Ok(None) => Err(match container.pull_policy {
-                PullPolicy::Never => StepError {
-                    reason: FailureReason::ErrImageNeverPull,
-                    message: format!(
-                        "Container image {:?} is not present with pull policy of Never",
-                        container.image
-                    ),
-                },
-                PullPolicy::Always | PullPolicy::IfNotPresent => StepError {
-                    reason: FailureReason::ErrImagePull,
-                    message: format!(
-                        "image {:?} is not present, and podd does not pull from registries yet: bring it with `podd image import`",
-                        container.image
-                    ),
-                },
-            }),
-            Err(error @ ResolveError::InvalidName { .. }) => Err(step(FailureReason::InvalidImageName, &error)),
-            Err(error) => Err(step(FailureReason::CreateContainerError, &error)),
+            Ok(None) => Err(Self::absent(&container.image, container.pull_policy)),
+            Err(error) => Err(Self::unresolved(&error)),
         }
     }
 
@@ -402,6 +415,7 @@ impl Runtime for Machine {
                 .join(&container.name)
                 .join(format!("{attempt}.log")),
         };
+        let volume_layers = self.volume_layers(pod, container).await?;
         let start = {
             let pod = pod.clone();
             let container = container.clone();
@@ -410,7 +424,8 @@ impl Runtime for Machine {
             let v2 = self.cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
             let volumes = Arc::clone(&self.volumes);
             blocking("prepare a container", move || {
-                let prepared = prepare(&volumes, &pod, ip, &settings.node_name)?;
+                let mut prepared = prepare(&volumes, &pod, ip, &settings.node_name)?;
+                image_volume::mount(&volumes, &pod, &volume_layers, &mut prepared)?;
                 work.prepare(&pod, &container, attempt, &image, &prepared, infra_pid, &settings, v2)
             })
             .await?

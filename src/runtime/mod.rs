@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
+mod image_volume;
 mod journal;
 mod machine;
 mod session;

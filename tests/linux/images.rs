@@ -1,8 +1,172 @@
 //! Images come in, are used, and go.
 
-use serde_json::json;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::common::{Agent, BUSYBOX, container, pod, with};
+
+/// A tar of files; a name that ends in a slash is a directory.
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, data) in files {
+        let mut header = tar::Header::new_gnu();
+        let is_directory = name.ends_with('/');
+        header.set_entry_type(if is_directory {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Regular
+        });
+        header.set_mode(if is_directory { 0o755 } else { 0o644 });
+        header.set_size(u64::try_from(data.len()).unwrap());
+        header.set_mtime(1);
+        tar.append_data(&mut header, name, *data).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// A docker-archive of one image with these layers, lowest first.
+fn docker_archive(dir: &Path, file: &str, name: &str, layers: &[Vec<u8>]) -> PathBuf {
+    let hex = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
+    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
+    let config = json!({
+        "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    })
+    .to_string();
+    let config_name = format!("{}.json", hex(config.as_bytes()));
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("{at}/layer.tar")).collect();
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]).to_string();
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("manifest.json", manifest.as_bytes()),
+        (&config_name, config.as_bytes()),
+    ];
+    files.extend(names.iter().map(String::as_str).zip(layers.iter().map(Vec::as_slice)));
+    let path = dir.join(file);
+    std::fs::write(&path, tar_of(&files)).unwrap();
+    path
+}
+
+fn import(agent: &Agent, file: &Path) {
+    let done = agent.podd(&["image", "import", file.to_str().unwrap()]);
+    assert!(done.status.success(), "{done:?} {}", agent.agent_log());
+}
+
+fn with_image_volume(pod: Value, reference: &str, mount: Value) -> Value {
+    with(pod, |p| {
+        p["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}]);
+        p["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
+    })
+}
+
+#[test]
+fn an_image_is_a_volume_of_its_merged_layers_that_nobody_writes_to() {
+    let mut agent = Agent::start();
+    let layers = [
+        tar_of(&[
+            ("app/", b""),
+            ("app/sample.war", b"the old war"),
+            ("app/gone", b"x"),
+            ("below", b"1"),
+        ]),
+        tar_of(&[("app/sample.war", b"the new war"), ("app/.wh.gone", b"")]),
+    ];
+    import(&agent, &docker_archive(&agent.dir, "war.tar", "war:1", &layers));
+    let script = "cat /w/app/sample.war /w/below; echo; ls /w/app; touch /w/x 2>&1 | grep -o 'Read-only file system'; \
+                  exec sleep 1000";
+    agent.create(&with_image_volume(
+        pod("p", &[("c", script)]),
+        "war:1",
+        json!({"name": "v", "mountPath": "/w"}),
+    ));
+    let log = agent.wait_log("p", "", "Read-only");
+    assert_eq!(
+        log.lines().collect::<Vec<_>>(),
+        ["the new war1", "sample.war", "Read-only file system"]
+    );
+
+    // It is in use, its tag may move, and a container that is started again finds the same.
+    let refused = agent.podd(&["image", "remove", "war:1"]);
+    assert!(!refused.status.success(), "an image in use was removed");
+    let other = [tar_of(&[("app/", b""), ("app/sample.war", b"another war")])];
+    import(&agent, &docker_archive(&agent.dir, "war.tar", "war:1", &other));
+    agent.kill();
+    agent.start_again();
+    let id = crate::common::uid(&agent.pod("p"));
+    crate::common::signal(agent.container_pid(&id, "c"), "KILL");
+    agent.wait_pod("p", "to be started again", |p| container(p, "c")["restartCount"] == 1);
+    agent.wait_running("p");
+    assert!(agent.wait_log("p", "", "Read-only").starts_with("the new war1"));
+
+    agent.delete("p", Some(0));
+    agent.wait_gone("p");
+    agent.wait_no_leftovers();
+}
+
+#[test]
+fn a_part_of_an_image_is_mounted_by_its_sub_path() {
+    let agent = Agent::start();
+    let layer = tar_of(&[("a/", b""), ("a/b/", b""), ("a/b/file", b"deep"), ("other", b"no")]);
+    import(&agent, &docker_archive(&agent.dir, "one.tar", "data:1", &[layer]));
+    let script = "cat /v/file; echo; ls /v; exec sleep 1000";
+    agent.create(&with_image_volume(
+        pod("sub", &[("c", script)]),
+        "data:1",
+        json!({"name": "v", "mountPath": "/v", "subPath": "a/b"}),
+    ));
+    let log = agent.wait_log("sub", "", "\nfile");
+    assert_eq!(log, "deep\nfile\n");
+}
+
+#[test]
+fn a_volume_whose_image_is_missing_holds_up_only_who_mounts_it() {
+    let agent = Agent::start();
+    let both = with(
+        pod(
+            "p",
+            &[("c", "cat /v/file; exec sleep 1000"), ("other", "exec sleep 1000")],
+        ),
+        |p| {
+            p["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Never"}}]);
+            p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+        },
+    );
+    agent.create(&both);
+    agent.wait_pod("p", "to miss the image of its volume", |p| {
+        container(p, "c")["state"]["waiting"]["reason"] == "ErrImageNeverPull"
+            && container(p, "other")["state"]["running"].is_object()
+    });
+    let layer = tar_of(&[("file", b"at last")]);
+    import(&agent, &docker_archive(&agent.dir, "one.tar", "data:1", &[layer]));
+    agent.wait_log("p", "container=c", "at last");
+}
+
+/// The pod of the tutorials that copies a WAR file out of an image with an init container, as it is written today.
+#[test]
+fn a_web_application_comes_as_a_volume_without_an_init_container() {
+    let agent = Agent::start();
+    let war = [tar_of(&[("sample.war", b"PK a web application")])];
+    import(
+        &agent,
+        &docker_archive(&agent.dir, "sample.tar", "geektime/sample:v2", &war),
+    );
+    agent.create(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "javaweb-2"},
+        "spec": {
+            "containers": [{
+                "name": "tomcat", "image": BUSYBOX,
+                "command": ["sh", "-c", "cat /root/webapps/sample.war; exec sleep 1000"],
+                "volumeMounts": [{"name": "app-volume", "mountPath": "/root/webapps"}],
+            }],
+            "volumes": [{"name": "app-volume", "image": {"reference": "geektime/sample:v2"}}],
+        },
+    }));
+    agent.wait_running("javaweb-2");
+    agent.wait_log("javaweb-2", "", "PK a web application");
+}
 
 #[test]
 fn an_image_that_is_not_there_is_said_so_and_comes_by_import() {
