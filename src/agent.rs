@@ -30,6 +30,7 @@ use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
 use crate::reconcile::Limits;
 use crate::runtime::{Machine, Parts, Settings, Shims};
+use crate::space::{Disk, Space};
 use crate::status::NodeFacts;
 use crate::store::{Change, Store};
 use crate::volume::Volumes;
@@ -113,6 +114,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             version: api::git_version(),
         },
         facts: Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?,
+        images: images.changes(),
         clock,
     };
     let controller = Controller {
@@ -157,6 +159,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         settings: garbage,
     };
+    let space = Space {
+        images: images.clone(),
+        recorder: recorder.clone(),
+        node_name: config.node_name.clone(),
+        root: config.root.join("images"),
+        policy: config.image_gc,
+        look: Disk::of,
+    };
     let unix = unix_listener(&config.socket)?;
     let state = ApiState {
         store: store.clone(),
@@ -171,6 +181,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
+    let space = tokio::spawn(space.run(stopped.clone()));
     let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
     // What is told while everything else ends is written too.
     let (told, all_told) = watch::channel(false);
@@ -205,6 +216,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
     garbage.await.context("the garbage collection panicked")?;
+    space.await.context("the keeper of the disk panicked")?;
     node.await.context("the keeper of the node panicked")?;
     told.send_replace(true);
     events.await.context("the keeper of events panicked")?;

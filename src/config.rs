@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::space::Policy;
+
 /// Everything `podd serve` can be told, as it was told: each may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -46,6 +48,16 @@ pub struct Settings {
     /// How long exec, attach, port-forward or proxy may be without data before it is ended; 0 for ever [default: 4h]
     #[arg(long, env = "PODD_STREAMING_IDLE_TIMEOUT", value_name = "DURATION")]
     pub streaming_idle_timeout: Option<String>,
+    /// Percent of the disk from which on images that no pod uses are removed, the least recently used first; 100: never
+    /// [default: 85]
+    #[arg(long, env = "PODD_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_high_threshold: Option<u8>,
+    /// Percent of the disk down to which they are removed [default: 80]
+    #[arg(long, env = "PODD_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_low_threshold: Option<u8>,
+    /// How long an image stays at least after it came [default: 2m]
+    #[arg(long, env = "PODD_IMAGE_MINIMUM_GC_AGE", value_name = "DURATION")]
+    pub image_minimum_gc_age: Option<String>,
 }
 
 impl Settings {
@@ -64,6 +76,9 @@ impl Settings {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            image_minimum_gc_age,
         } = self;
         Self {
             root: root.or(below.root),
@@ -77,6 +92,9 @@ impl Settings {
             node_name: node_name.or(below.node_name),
             max_restart_backoff: max_restart_backoff.or(below.max_restart_backoff),
             streaming_idle_timeout: streaming_idle_timeout.or(below.streaming_idle_timeout),
+            image_gc_high_threshold: image_gc_high_threshold.or(below.image_gc_high_threshold),
+            image_gc_low_threshold: image_gc_low_threshold.or(below.image_gc_low_threshold),
+            image_minimum_gc_age: image_minimum_gc_age.or(below.image_minimum_gc_age),
         }
     }
 
@@ -108,6 +126,7 @@ pub struct Config {
     pub max_restart_backoff: Duration,
     /// [`Duration::MAX`]: for ever.
     pub streaming_idle_timeout: Duration,
+    pub image_gc: Policy,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -135,6 +154,9 @@ impl Config {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            image_minimum_gc_age,
         } = settings;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
         let run_dir = absolute("run-dir", run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)))?;
@@ -208,6 +230,7 @@ impl Config {
                 }
             },
         };
+        let image_gc = image_gc(image_gc_high_threshold, image_gc_low_threshold, image_minimum_gc_age)?;
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         Ok(Self {
             root,
@@ -221,8 +244,32 @@ impl Config {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_gc,
         })
     }
+}
+
+/// Kubelet `kubeletconfig/validation`: percents, and the low one below the high one.
+fn image_gc(high: Option<u8>, low: Option<u8>, minimum_age: Option<String>) -> Result<Policy, ConfigError> {
+    const PERCENT: &str = "a number of percent, 0 to 100";
+    let high = high.unwrap_or(85);
+    if high > 100 {
+        return Err(invalid("image-gc-high-threshold", &high.to_string(), PERCENT));
+    }
+    let low = low.unwrap_or(80);
+    if low >= high {
+        return Err(invalid(
+            "image-gc-low-threshold",
+            &low.to_string(),
+            "a number of percent below image-gc-high-threshold",
+        ));
+    }
+    let minimum_age = match minimum_age {
+        None => Duration::from_mins(2),
+        Some(text) => parse_duration(&text)
+            .ok_or_else(|| invalid("image-minimum-gc-age", &text, "a duration such as 2m, 90s or 24h"))?,
+    };
+    Ok(Policy { high, low, minimum_age })
 }
 
 fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -327,7 +374,21 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 6] = [
+        let wrong: [(Settings, &str); 8] = [
+            (
+                Settings {
+                    image_gc_high_threshold: Some(101),
+                    ..Settings::default()
+                },
+                "image-gc-high-threshold",
+            ),
+            (
+                Settings {
+                    image_gc_high_threshold: Some(80),
+                    ..Settings::default()
+                },
+                "image-gc-low-threshold",
+            ),
             (
                 Settings {
                     listen: Some("localhost".to_owned()),

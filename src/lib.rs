@@ -34,6 +34,7 @@
 //! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
 //! | drivers | [`controller`] | the loop and its queue |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
+//! | | [`space`] | room on the disk: images that nobody uses go |
 //! | | [`node`] | the node's object and Lease; pods that wait to be bound |
 //! | | [`event`] | what happened, told for people and kept for an hour |
 //! | effects | [`runtime`] | what can be done to the machine for a pod |
@@ -63,6 +64,7 @@ pub mod reconcile;
 pub mod runtime;
 pub mod schedule;
 pub mod shim;
+pub mod space;
 pub mod status;
 pub mod store;
 pub mod telemetry;

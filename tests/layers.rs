@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["model", "admit", "reconcile", "status", "store", "runtime", "event"],
     ),
     ("garbage", &["model", "admit", "store"]),
+    ("space", &["image", "event"]),
     ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
@@ -64,6 +65,7 @@ const EVERYTHING: &[&str] = &[
     "event",
     "controller",
     "garbage",
+    "space",
     "node",
     "api",
     "telemetry",

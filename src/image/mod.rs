@@ -12,13 +12,16 @@
 //! mounted; and nothing an image says is believed before it was verified.
 
 mod archive;
+mod collect;
 mod content;
 mod documents;
 mod import;
 mod limits;
 mod member;
+mod pack;
 mod recent;
 mod reference;
+mod seal;
 mod stream;
 #[cfg(test)]
 mod tape;
@@ -32,16 +35,19 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 pub use archive::ArchiveError;
+pub use collect::Collected;
 pub use content::ContentError;
 pub use documents::DocumentError;
 pub use import::{Fault, ImportError};
 pub use limits::{LimitError, Limits};
 pub use member::TarError;
+pub use pack::{PackError, Packed};
 pub use reference::{Reference, ReferenceError};
+pub use seal::{Damage, Verified, VerifyError};
 pub use unpack::{Fault as LayerFault, UnpackError};
 pub use user::{UserError, UserIds};
 
@@ -82,6 +88,9 @@ struct Inner {
     rows: Mutex<()>,
     recent: Recent,
     usage: Usage,
+    changes: watch::Sender<()>,
+    /// Held while layers are sealed.
+    sealing: Mutex<()>,
     /// Each import holds one of the few threads that may block.
     imports: Semaphore,
 }
@@ -134,6 +143,19 @@ pub enum RemoveError {
     Content(#[from] ContentError),
 }
 
+/// An image could not be given a name.
+#[derive(Debug, thiserror::Error)]
+pub enum TagError {
+    #[error(transparent)]
+    Name(#[from] ImportError),
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error("image {name:?} is not there")]
+    NotFound { name: String },
+    #[error("cannot change the recorded images")]
+    Store(#[from] StoreError),
+}
+
 impl ImageStore {
     /// Open or make the images in `root` (ROOT/images). What unfinished imports left is removed, and so are layers that
     /// no recorded image has.
@@ -146,6 +168,8 @@ impl ImageStore {
                 store,
                 recent: Recent::default(),
                 usage: Usage::default(),
+                changes: watch::Sender::new(()),
+                sealing: Mutex::new(()),
                 limits,
                 clock,
                 rows: Mutex::new(()),
@@ -153,6 +177,7 @@ impl ImageStore {
             }),
         };
         images.sweep().await?;
+        images.seal_later();
         Ok(images)
     }
 
@@ -241,10 +266,11 @@ impl ImageStore {
             }
             // Names that the image has already stay.
             self.inner.store.put_image(&row).await?;
-            self.inner.recent.forget();
+            self.changed();
             drop(pins);
             recorded.push(row);
         }
+        self.seal_later();
         Ok(recorded)
     }
 
@@ -356,6 +382,52 @@ impl ImageStore {
         Ok(first)
     }
 
+    /// Marked as changed whenever an image came, went, or got another name.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.inner.recent.forget();
+        self.inner.changes.send_replace(());
+    }
+
+    /// The record of an image: by a name, an id, or at least 12 digits of an id.
+    ///
+    /// # Errors
+    /// See [`ResolveError`].
+    pub async fn get(&self, name: &str) -> Result<Option<ImageRow>, ResolveError> {
+        self.find(name).await
+    }
+
+    /// When an image was last used by a container, to the hour.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub async fn last_use(&self, id: &ImageId) -> Result<Option<Timestamp>, StoreError> {
+        match self.inner.usage.last(id) {
+            Some(at) => Ok(Some(at)),
+            None => Ok(self.inner.store.image_uses().await?.remove(&id.0)),
+        }
+    }
+
+    /// Give an image one more name; an image that had it has it no more. Gives the image as it is now.
+    ///
+    /// # Errors
+    /// The image is not there, or the name is none.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<ImageRow, TagError> {
+        let new = import::given_name(name)?.tagged();
+        let _rows = self.inner.rows.lock().await;
+        let row = self.find(image).await?;
+        let mut row = row.ok_or_else(|| TagError::NotFound { name: image.to_owned() })?;
+        if !row.names.contains(&new) {
+            row.names.push(new);
+            self.inner.store.put_image(&row).await?;
+            self.changed();
+        }
+        Ok(row)
+    }
+
     /// Every image, by its first name.
     pub async fn list(&self) -> Result<Vec<ImageRow>, StoreError> {
         let mut rows = self.inner.store.images().await?;
@@ -380,7 +452,7 @@ impl ImageStore {
                 Some(name) => self.inner.store.remove_image_name(&name).await?,
                 None => self.inner.store.remove_image(&row.id).await?,
             };
-            self.inner.recent.forget();
+            self.changed();
             row
         };
         self.sweep().await.map_err(|error| match error {

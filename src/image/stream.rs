@@ -30,7 +30,7 @@ impl Digest {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    fn finish(hash: Sha256) -> Self {
+    pub(super) fn finish(hash: Sha256) -> Self {
         use std::fmt::Write as _;
         let mut hex = String::with_capacity(64);
         for byte in hash.finalize() {

@@ -157,6 +157,7 @@ fn keeper(store: &Store) -> NodeKeeper {
         recorder: Recorder::hasty(store.clone(), now),
         identity: identity(),
         facts: facts(),
+        images: watch::channel(()).1,
         clock: now,
     }
 }

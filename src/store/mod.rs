@@ -200,6 +200,28 @@ pub struct ImageRow {
     pub names: Vec<String>,
 }
 
+impl ImageRow {
+    /// The image in each repository that it has a name of: `docker.io/library/busybox@sha256:<hex>`. That is the digest by
+    /// which it was pulled or, where it never was, the one of its manifest.
+    pub fn repo_digests(&self) -> Vec<String> {
+        let mut digests: Vec<String> = self.names.iter().filter(|name| name.contains('@')).cloned().collect();
+        for name in self.tags() {
+            // Normalised: what follows the last colon is the tag.
+            let repository = name.rsplit_once(':').map_or(name, |(repository, _tag)| repository);
+            let is_there = |digest: &String| digest.split('@').next() == Some(repository);
+            if !digests.iter().any(is_there) {
+                digests.push(format!("{repository}@{}", self.manifest_digest));
+            }
+        }
+        digests
+    }
+
+    /// Its names with a tag.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| !name.contains('@'))
+    }
+}
+
 impl Store {
     /// Open or make the database, migrate it, and start the writer. Refuses `SQLite` older than 3.51.3.
     ///

@@ -127,7 +127,10 @@ fn a_volume_whose_image_is_missing_holds_up_only_who_mounts_it() {
     let both = with(
         pod(
             "p",
-            &[("c", "cat /v/file; exec sleep 1000"), ("other", "exec sleep 1000")],
+            &[
+                ("c", "cat /v/file; echo; exec sleep 1000"),
+                ("other", "exec sleep 1000"),
+            ],
         ),
         |p| {
             p["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Never"}}]);
@@ -158,7 +161,7 @@ fn a_web_application_comes_as_a_volume_without_an_init_container() {
         "spec": {
             "containers": [{
                 "name": "tomcat", "image": BUSYBOX,
-                "command": ["sh", "-c", "cat /root/webapps/sample.war; exec sleep 1000"],
+                "command": ["sh", "-c", "cat /root/webapps/sample.war; echo; exec sleep 1000"],
                 "volumeMounts": [{"name": "app-volume", "mountPath": "/root/webapps"}],
             }],
             "volumes": [{"name": "app-volume", "image": {"reference": "geektime/sample:v2"}}],
