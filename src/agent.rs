@@ -129,7 +129,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
-        recorder,
+        recorder: recorder.clone(),
         clock,
     };
 

@@ -400,7 +400,7 @@ fn of_layer(layer: &FoundLayer, source: io::Error) -> ImportError {
 }
 
 /// Unpack a layer into `<scratch>/<hex of its diff id>`.
-fn unpack_layer(
+pub(super) fn unpack_layer(
     scratch: &Scratch,
     trash: &impl AsFd,
     limits: &Limits,
@@ -441,7 +441,7 @@ fn unpack_layer(
 }
 
 /// Compare what a layer is with what it should be. Gives what a manifest says of it.
-fn verified(layer: &FoundLayer, digests: LayerDigests) -> Result<(Digest, u64, &'static str)> {
+pub(super) fn verified(layer: &FoundLayer, digests: LayerDigests) -> Result<(Digest, u64, &'static str)> {
     let LayerDigests { blob, diff_id } = digests;
     let expected = layer.blob.as_ref().map(|expected| (expected, &blob)).into_iter();
     for (expected, found) in expected.chain([(&layer.diff_id, &diff_id)]) {

@@ -19,8 +19,12 @@ mod import;
 mod limits;
 mod member;
 mod pack;
+mod pull;
+mod push;
 mod recent;
 mod reference;
+pub mod registry;
+mod repair;
 mod seal;
 mod stream;
 #[cfg(test)]
@@ -46,7 +50,10 @@ pub use import::{Fault, ImportError};
 pub use limits::{LimitError, Limits};
 pub use member::TarError;
 pub use pack::{PackError, Packed};
+pub use pull::{Progress, PullError};
+pub use push::{PushError, PushProgress};
 pub use reference::{Reference, ReferenceError};
+pub use repair::RepairError;
 pub use seal::{Damage, Verified, VerifyError};
 pub use unpack::{Fault as LayerFault, UnpackError};
 pub use user::{UserError, UserIds};
@@ -54,7 +61,9 @@ pub use user::{UserError, UserIds};
 use content::Content;
 use documents::Config;
 use import::{Piece, Prepared, Upload};
+use pull::Pulls;
 use recent::Recent;
+use registry::RegistrySettings;
 use stream::Digest;
 use usage::Usage;
 
@@ -75,6 +84,8 @@ const ID_PREFIX_MIN: usize = 12;
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     inner: Arc<Inner>,
+    registries: Arc<RegistrySettings>,
+    pulls: Arc<Pulls>,
 }
 
 #[derive(Debug)]
@@ -175,10 +186,22 @@ impl ImageStore {
                 rows: Mutex::new(()),
                 imports: Semaphore::new(IMPORTS),
             }),
+            registries: Arc::default(),
+            pulls: Arc::default(),
         };
         images.sweep().await?;
         images.seal_later();
         Ok(images)
+    }
+
+    /// Pull from registries as `settings` say. Those that were not told otherwise pull as [`RegistrySettings::default`]
+    /// says.
+    #[must_use]
+    pub fn with_registries(self, settings: RegistrySettings) -> Self {
+        Self {
+            registries: Arc::new(settings),
+            ..self
+        }
     }
 
     /// Import an archive. `name` names its one image; without, the archive names its images itself. Gives the images with
@@ -332,7 +355,7 @@ impl ImageStore {
         if let Some(id) = Digest::parse(image).or_else(|| Digest::from_hex(image)) {
             return Ok(store.image_by_id(&id.to_string()).await?);
         }
-        let reference = match Reference::parse(image) {
+        let reference = match Reference::parse_within(image, &self.registries.default_registry) {
             Ok(reference) => reference,
             Err(source) => {
                 return match id_prefix(image) {
@@ -346,6 +369,10 @@ impl ImageStore {
         };
         if let Some(digest) = reference.digest() {
             let repository = reference.repository();
+            // What a pull asked for, which may be the index that the manifest stands in.
+            if let Some(row) = store.image_by_name(&format!("{repository}@{digest}")).await? {
+                return Ok(Some(row));
+            }
             let has_name = |row: &ImageRow| {
                 row.names
                     .iter()
@@ -358,6 +385,13 @@ impl ImageStore {
                 .find(|row| row.manifest_digest == digest && has_name(row)));
         }
         if let Some(row) = store.image_by_name(&reference.tagged()).await? {
+            return Ok(Some(row));
+        }
+        // What was imported under a short name is found by it, whatever registry short names are pulled from.
+        if let Ok(imported) = Reference::parse(image)
+            && imported != reference
+            && let Some(row) = store.image_by_name(&imported.tagged()).await?
+        {
             return Ok(Some(row));
         }
         match id_prefix(image) {
@@ -442,15 +476,21 @@ impl ImageStore {
             let _rows = self.inner.rows.lock().await;
             let not_found = || RemoveError::NotFound { name: name.to_owned() };
             let row = self.find(name).await?.ok_or_else(not_found)?;
-            let tagged = Reference::parse(name).map(|reference| reference.tagged());
-            let one_name = tagged.ok().filter(|tagged| row.names.contains(tagged));
-            let goes = one_name.is_none() || row.names.len() == 1;
+            let one_name = self.name_of(&row, name);
+            // Names with a digest are no reason to stay: they came with the tags.
+            let is_digest = |name: &String| name.contains('@');
+            let others = |one: &String| {
+                row.names
+                    .iter()
+                    .any(|name| name != one && (!is_digest(name) || is_digest(one)))
+            };
+            let goes = !one_name.as_ref().is_some_and(others);
             if goes && in_use.contains(&ImageId(row.id.clone())) {
                 return Err(RemoveError::InUse { name: name.to_owned() });
             }
             match one_name {
-                Some(name) => self.inner.store.remove_image_name(&name).await?,
-                None => self.inner.store.remove_image(&row.id).await?,
+                Some(name) if !goes => self.inner.store.remove_image_name(&name).await?,
+                Some(_) | None => self.inner.store.remove_image(&row.id).await?,
             };
             self.changed();
             row
@@ -460,6 +500,21 @@ impl ImageStore {
             OpenError::Store(error) => RemoveError::Store(error),
         })?;
         Ok(row)
+    }
+
+    /// Which of its names an image was called by, if by one of them.
+    fn name_of(&self, row: &ImageRow, name: &str) -> Option<String> {
+        let full = |reference: Reference| match reference.digest() {
+            Some(digest) => format!("{}@{digest}", reference.repository()),
+            None => reference.tagged(),
+        };
+        [
+            Reference::parse_within(name, &self.registries.default_registry),
+            Reference::parse(name),
+        ]
+        .into_iter()
+        .filter_map(|parsed| parsed.ok().map(full))
+        .find(|name| row.names.contains(name))
     }
 
     /// Remove the layers and blobs that no recorded image has.

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use flate2::GzBuilder;
 use flate2::write::GzEncoder;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, fstat, major, minor, openat, readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, flistxattr_query, fstat, major, minor, openat,
+    readlinkat, statat,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -30,7 +31,7 @@ use tar::{EntryType, Header};
 use super::content::{Content, ContentError, Scratch};
 use super::documents::manifest_of;
 use super::stream::Digest;
-use super::{ImageStore, Reference, ResolveError};
+use super::{ImageStore, ResolveError};
 use crate::store::ImageRow;
 
 /// How deep a layer's directories may be nested: each level costs a descriptor.
@@ -77,12 +78,20 @@ pub(super) struct Blob {
 #[derive(Debug)]
 pub struct Packed {
     /// One of its names, if it has any.
-    pub(super) name: Option<String>,
+    name: Option<String>,
     /// Lowest first.
-    pub(super) layers: Vec<Blob>,
-    pub(super) config: Vec<u8>,
-    pub(super) manifest: Vec<u8>,
+    layers: Vec<Blob>,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
     /// Holds the blobs.
+    scratch: Scratch,
+}
+
+/// The layers of a [`Packed`], and what holds them.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    /// Lowest first.
+    pub(super) blobs: Vec<Blob>,
     _scratch: Scratch,
 }
 
@@ -100,9 +109,9 @@ impl ImageStore {
             let pins: Vec<_> = layers.map(|layer| self.inner.content.pin(&layer)).collect();
             (row, pins)
         };
-        let tagged = Reference::parse(name).map(|reference| reference.tagged());
-        let own = tagged.ok().filter(|tagged| row.names.contains(tagged));
-        let own = own.or_else(|| row.names.first().cloned());
+        // A digest would be a lie: it is the one of another manifest.
+        let own = self.name_of(&row, name).filter(|name| !name.contains('@'));
+        let own = own.or_else(|| row.tags().next().map(str::to_owned));
         let content = Arc::clone(&self.inner.content);
         let name = name.to_owned();
         let work = move || {
@@ -152,7 +161,7 @@ fn pack(content: &Arc<Content>, asked: &str, name: Option<String>, row: &ImageRo
         layers,
         manifest: manifest_of(&config, &described),
         config,
-        _scratch: scratch,
+        scratch,
     })
 }
 
@@ -160,6 +169,22 @@ impl Packed {
     /// `sha256:<hex>` of its manifest.
     pub fn digest(&self) -> String {
         Digest::of(&self.manifest).to_string()
+    }
+
+    /// Layers, config and manifest.
+    pub(super) fn into_parts(self) -> (Blobs, Vec<u8>, Vec<u8>) {
+        let Self {
+            name: _,
+            layers,
+            config,
+            manifest,
+            scratch,
+        } = self;
+        let blobs = Blobs {
+            blobs: layers,
+            _scratch: scratch,
+        };
+        (blobs, config, manifest)
     }
 
     /// Write it as an OCI archive (image-layout.md, in a tar), as skopeo, podman, containerd and podd itself read it.
@@ -445,7 +470,7 @@ pub(super) fn sorted_names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>
 
 /// Names and values, by name.
 pub(super) fn xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let size = match flistxattr(file, &mut [0_u8; 0][..]) {
+    let size = match flistxattr_query(file) {
         Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
         Ok(size) => size,
         Err(error) => return Err(error.into()),

@@ -8,7 +8,7 @@
 use std::fmt;
 
 /// Where a name without a registry lives.
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub(super) const DEFAULT_REGISTRY: &str = "docker.io";
 /// Its former name, still accepted.
 const LEGACY_DEFAULT_REGISTRY: &str = "index.docker.io";
 /// The longest repository name, registry included (distribution/reference `NameTotalLengthMax`).
@@ -45,6 +45,11 @@ pub enum ReferenceError {
 impl Reference {
     /// Parse a name as people write them: `busybox` means `docker.io/library/busybox`.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        Self::parse_within(text, DEFAULT_REGISTRY)
+    }
+
+    /// As [`Reference::parse`], with another registry for names that have none.
+    pub fn parse_within(text: &str, default: &str) -> Result<Self, ReferenceError> {
         if is_hex64(text) {
             return Err(ReferenceError::HexName { name: text.to_owned() });
         }
@@ -52,7 +57,7 @@ impl Reference {
             Some((rest, digest)) => (rest, Some(checked_digest(digest)?)),
             None => (text, None),
         };
-        let (registry, remote) = split_registry(rest);
+        let (registry, remote) = split_registry(rest, default);
         // The tag stands after the last `:` of what is left: a port was split off with the registry.
         let (path, tag) = match remote.split_once(':') {
             Some((path, tag)) => (path, Some(tag)),
@@ -83,6 +88,11 @@ impl Reference {
     /// `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
+    }
+
+    /// The path within the registry: `library/busybox`.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Registry and path: `docker.io/library/busybox`.
@@ -119,7 +129,7 @@ impl fmt::Display for Reference {
 }
 
 /// distribution/reference `splitDockerDomain`: the part before the first `/` is a registry if it looks like a host.
-fn split_registry(name: &str) -> (&str, &str) {
+fn split_registry<'a>(name: &'a str, default: &'a str) -> (&'a str, &'a str) {
     match name.split_once('/') {
         Some((LEGACY_DEFAULT_REGISTRY, rest)) => (DEFAULT_REGISTRY, rest),
         Some((first, rest))
@@ -127,7 +137,7 @@ fn split_registry(name: &str) -> (&str, &str) {
         {
             (first, rest)
         }
-        Some(_) | None => (DEFAULT_REGISTRY, name),
+        Some(_) | None => (default, name),
     }
 }
 
@@ -240,6 +250,19 @@ mod tests {
             ("127.0.0.1:80/a__b/c--d/e.f_g", "127.0.0.1:80/a__b/c--d/e.f_g:latest"),
         ] {
             assert_eq!(normal(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn short_names_may_mean_another_registry() {
+        for (text, want) in [
+            ("busybox", "r.example:5000/busybox:latest"),
+            ("me/app:v1", "r.example:5000/me/app:v1"),
+            ("docker.io/busybox", "docker.io/library/busybox:latest"),
+            ("ghcr.io/a", "ghcr.io/a:latest"),
+        ] {
+            let found = Reference::parse_within(text, "r.example:5000").unwrap();
+            assert_eq!(found.tagged(), want, "{text}");
         }
     }
 

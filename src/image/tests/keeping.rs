@@ -54,6 +54,8 @@ async fn what_is_packed_is_the_same_image_elsewhere_and_every_time() {
     let (before, after) = (here.resolve("me/app:1").await, there.resolve("me/app:1").await);
     assert_eq!(before.config, after.config);
     assert_eq!(seals(&before), seals(&after));
+    let long = after.layers[1].join("d".repeat(120)).join("f".repeat(200));
+    assert_eq!(xattr::get(long, "user.note").unwrap().unwrap(), b"\x00kept");
     assert_eq!(there.images.pack("me/app:1").await.unwrap().digest(), again.digest());
     drop(again);
     assert!(here.names("tmp").is_empty());

@@ -1,0 +1,625 @@
+//! Pulls: an image from a registry to the content store.
+//!
+//! Goes in: a name, credentials. Comes out: the recorded image; on the way, how far it is.
+//!
+//! ```text
+//! name ── one pull however many ask ── resolve (tag ── digest) ── manifest for this machine ── config
+//!   └─ each layer that is missing: blob to tmp/ (resumed, digest verified) ── unpack ── syncfs ── rename to layers/
+//!        └─ Store::put_image, as tag and as repository@digest
+//! ```
+//!
+//! Layers of one image come side by side ([`LAYERS`] at a time); a layer that two pulls need is fetched by one of them.
+//! What a failed pull has finished stays until the next sweep, so that the next try goes on from there.
+//!
+//! **Invariant:** as for imports, an image is recorded only when all its layers are whole and durable. A pull that
+//! nobody waits for any more goes on to its end: the next one who asks has it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::sync::{Semaphore, broadcast, watch};
+use tracing::{info, warn};
+
+use super::archive::FoundLayer;
+use super::content::{ContentError, Scratch};
+use super::documents::{Config, Descriptor, Document, DocumentError, architecture};
+use super::import::{ImportError, Prepared, unpack_layer, verified};
+use super::limits::{INDEX_DEPTH_MAX, SpaceWatch};
+use super::reference::{Reference, ReferenceError};
+use super::registry::{Credentials, Manifest, Registry, RegistryError};
+use super::stream::{Digest, Section};
+use super::unpack::Budget;
+use super::{ImageStore, ResolveError};
+use crate::store::{ImageRow, StoreError};
+
+/// Pulls at a time; more wait.
+const PULLS: usize = 4;
+/// Layers of one image at a time (containerd's `max_concurrent_downloads`).
+const LAYERS: usize = 3;
+/// Steps of progress that a slow listener may be behind before it misses some.
+const STEPS_WAITING: usize = 256;
+
+/// How far a pull is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The registry is asked what the name means. Said once, when the pull's turn has come.
+    Resolving,
+    /// Bytes of a layer's blob that have arrived. A layer that was there already has all of them at once.
+    Layer { digest: String, done: u64, total: u64 },
+    /// A blob is whole, and its files are made.
+    Unpacking { digest: String },
+    /// The image is recorded.
+    Done,
+}
+
+/// Why an image could not be pulled. The words are containerd's where it has some.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// `InvalidImageName`.
+    #[error("couldn't parse image name {name:?}")]
+    Name {
+        name: String,
+        #[source]
+        source: ReferenceError,
+    },
+    #[error("{digest:?} cannot be verified: podd knows sha256 alone")]
+    DigestAlgorithm { digest: String },
+    #[error("failed to pull and unpack image {image:?}: failed to resolve reference {image:?}")]
+    Resolve {
+        image: String,
+        #[source]
+        source: RegistryError,
+    },
+    #[error("failed to pull and unpack image {image:?}")]
+    Fetch {
+        image: String,
+        #[source]
+        source: RegistryError,
+    },
+    #[error("failed to pull and unpack image {image:?}: {what} is refused")]
+    Document {
+        image: String,
+        what: String,
+        #[source]
+        source: DocumentError,
+    },
+    #[error(
+        "failed to pull and unpack image {image:?}: no match for platform linux/{} in manifest: not found (only {there})",
+        architecture()
+    )]
+    Platform { image: String, there: String },
+    #[error("failed to pull and unpack image {image:?}: indexes are nested more than {INDEX_DEPTH_MAX} deep")]
+    IndexDepth { image: String },
+    #[error(
+        "failed to pull and unpack image {image:?}: layer {digest} is a foreign layer ({media_type}), which registries do not give away: podd does not fetch it from elsewhere"
+    )]
+    ForeignLayer {
+        image: String,
+        digest: String,
+        media_type: String,
+    },
+    #[error(
+        "failed to pull and unpack image {image:?}: its layers have {size} bytes, and the limit (--max-image-size) is {limit}"
+    )]
+    TooLarge { image: String, size: u64, limit: u64 },
+    #[error("failed to pull and unpack image {image:?}")]
+    Unpack {
+        image: String,
+        #[source]
+        source: ImportError,
+    },
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    #[error("cannot look up the recorded images")]
+    Lookup(#[from] ResolveError),
+    #[error("cannot read the recorded images")]
+    Store(#[from] StoreError),
+    #[error("the pull was broken off by a fault of podd's own")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl PullError {
+    /// Kubernetes' `RegistryUnavailable`: not the image, its registry is the trouble.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Resolve { source, .. } | Self::Fetch { source, .. } => source.is_unavailable(),
+            _ => false,
+        }
+    }
+}
+
+type Result<T, E = PullError> = std::result::Result<T, E>;
+type Outcome = Result<ImageRow, Arc<PullError>>;
+
+/// The pulls that are under way.
+#[derive(Debug)]
+pub(super) struct Pulls {
+    under_way: Mutex<HashMap<(String, Credentials), UnderWay>>,
+    /// Who fetches a layer holds its lock.
+    layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    places: Semaphore,
+}
+
+impl Default for Pulls {
+    fn default() -> Self {
+        Self {
+            under_way: Mutex::default(),
+            layers: Mutex::default(),
+            places: Semaphore::new(PULLS),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct UnderWay {
+    steps: broadcast::Sender<Progress>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Pulls {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<(String, Credentials), UnderWay>> {
+        // Every change of the map is one call: a panic leaves it whole.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn layer(&self, layer: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = layers.get(layer).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        layers.insert(layer.clone(), Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// Tells everybody who waits for a pull how far it is.
+#[derive(Debug, Clone)]
+struct Teller(broadcast::Sender<Progress>);
+
+impl Teller {
+    fn tell(&self, step: Progress) {
+        // Nobody may be listening.
+        let _ = self.0.send(step);
+    }
+}
+
+/// The manifest that was chosen for this machine.
+struct Chosen {
+    digest: Digest,
+    bytes: Vec<u8>,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+impl ImageStore {
+    /// A name as it is to be pulled: short names are the default registry's.
+    ///
+    /// # Errors
+    /// It is no name of an image ([`PullError::Name`]).
+    pub fn reference(&self, name: &str) -> Result<Reference> {
+        let default = &self.registries.default_registry;
+        Reference::parse_within(name, default).map_err(|source| PullError::Name {
+            name: name.to_owned(),
+            source,
+        })
+    }
+
+    /// Pull an image, whether it is there or not: its tag is asked for anew, what is there already is not fetched again.
+    /// Several who ask for the same with the same credentials wait for one pull. `credentials` are tried before the
+    /// node's own.
+    ///
+    /// # Errors
+    /// Shared by all who waited for the pull.
+    pub async fn pull(
+        &self,
+        name: &str,
+        credentials: Credentials,
+        progress: impl Fn(Progress) + Send,
+    ) -> Result<ImageRow, Arc<PullError>> {
+        let reference = self.reference(name)?;
+        let UnderWay { steps, mut outcome } = self.join(reference, credentials);
+        let mut coming = steps.subscribe();
+        drop(steps);
+        loop {
+            tokio::select! {
+                biased;
+                // Cancel-safe: a broadcast receiver keeps its place.
+                step = coming.recv() => match step {
+                    Ok(step) => progress(step),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                // Cancel-safe: it only waits for a word that stays said.
+                _ = outcome.wait_for(Option::is_some) => break,
+            }
+        }
+        while let Ok(step) = coming.try_recv() {
+            progress(step);
+        }
+        match outcome.wait_for(Option::is_some).await {
+            Ok(said) => said.clone().unwrap_or_else(|| unreachable!("it was waited for")),
+            Err(_gone) => unreachable!("the outcome of a pull is said before its sender goes"),
+        }
+    }
+
+    /// The pull of this image that is under way, or a new one.
+    fn join(&self, reference: Reference, credentials: Credentials) -> UnderWay {
+        let key = (reference.to_string(), credentials.clone());
+        let mut all = self.pulls.under_way();
+        if let Some(known) = all.get(&key) {
+            return known.clone();
+        }
+        let (steps, _) = broadcast::channel(STEPS_WAITING);
+        let (said, outcome) = watch::channel(None);
+        let under_way = UnderWay { steps, outcome };
+        all.insert(key.clone(), under_way.clone());
+        let images = self.clone();
+        let teller = Teller(under_way.steps.clone());
+        let work = {
+            let images = self.clone();
+            tokio::spawn(async move { images.pull_in_turn(&reference, &credentials, &teller).await })
+        };
+        tokio::spawn(async move {
+            let done = work.await.unwrap_or_else(|error| Err(PullError::Panicked(error)));
+            // Whoever asks from now on asks the registry anew.
+            images.pulls.under_way().remove(&key);
+            said.send_replace(Some(done.map_err(Arc::new)));
+        });
+        under_way
+    }
+
+    async fn pull_in_turn(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+        teller: &Teller,
+    ) -> Result<ImageRow> {
+        // It is never closed, so there is always a permit in the end.
+        let _place = self.pulls.places.acquire().await.ok();
+        teller.tell(Progress::Resolving);
+        let row = self.pull_now(reference, credentials, teller).await?;
+        teller.tell(Progress::Done);
+        Ok(row)
+    }
+
+    async fn pull_now(&self, reference: &Reference, credentials: &Credentials, teller: &Teller) -> Result<ImageRow> {
+        let image = if reference.digest().is_some() {
+            reference.to_string()
+        } else {
+            reference.tagged()
+        };
+        let unresolved = |source| PullError::Resolve {
+            image: image.clone(),
+            source,
+        };
+        let manifest_limit = self.inner.limits.manifest;
+        let registry = Registry::open(&self.registries, reference, credentials)
+            .await
+            .map_err(unresolved)?;
+        let (top, body) = match reference.digest() {
+            Some(digest) => {
+                let known = Digest::parse(digest).ok_or_else(|| PullError::DigestAlgorithm {
+                    digest: digest.to_owned(),
+                })?;
+                (known, None)
+            }
+            None => {
+                let tag = reference.tag().unwrap_or("latest");
+                let found = registry.resolve(tag, manifest_limit).await.map_err(unresolved)?;
+                (found.digest, found.body)
+            }
+        };
+        let mut names = vec![format!("{}@{top}", reference.repository())];
+        if reference.digest().is_none() {
+            names.push(reference.tagged());
+        }
+        if let Some(row) = self.present(&names[0]).await? {
+            let mut row = row;
+            row.names = names;
+            self.rename(&row).await?;
+            return Ok(self.inner.store.image_by_id(&row.id).await?.unwrap_or(row));
+        }
+        let body = match body {
+            Some(body) => body,
+            None => registry.manifest(&top, manifest_limit).await.map_err(unresolved)?,
+        };
+        let chosen = self.choose(&image, &registry, top, body).await?;
+        let prepared = self.fetch(&image, &registry, chosen, names, teller).await?;
+        let mut rows = self.record(vec![prepared]).await.map_err(|source| PullError::Unpack {
+            image: image.clone(),
+            source,
+        })?;
+        let row = rows.remove(0);
+        info!(image, id = row.id, "image pulled");
+        Ok(self.inner.store.image_by_id(&row.id).await?.unwrap_or(row))
+    }
+
+    /// The image of this name, if it is recorded and whole.
+    async fn present(&self, name: &str) -> Result<Option<ImageRow>> {
+        let Some(row) = self.inner.store.image_by_name(name).await? else {
+            return Ok(None);
+        };
+        let whole = self.resolve(&row.id).await?.is_some();
+        Ok(Some(row).filter(|_| whole))
+    }
+
+    async fn rename(&self, row: &ImageRow) -> Result<()> {
+        let _rows = self.inner.rows.lock().await;
+        // It may have been removed meanwhile: then this brings back no more than its row, and the layers are looked for
+        // again before anything is started from them.
+        self.inner.store.put_image(row).await?;
+        self.changed();
+        Ok(())
+    }
+
+    /// The manifest for this machine: the one that the name means, or one of the index that it means.
+    async fn choose(&self, image: &str, registry: &Registry, top: Digest, body: Manifest) -> Result<Chosen> {
+        let mut others: BTreeMap<String, ()> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        let mut pending = vec![(top, Some(body), String::new(), 0)];
+        while let Some((digest, body, referred, depth)) = pending.pop() {
+            if !seen.insert(digest.clone()) {
+                continue;
+            }
+            let Manifest { media_type, bytes } = match body {
+                Some(body) => body,
+                None => registry
+                    .manifest(&digest, self.inner.limits.manifest)
+                    .await
+                    .map_err(|source| PullError::Fetch {
+                        image: image.to_owned(),
+                        source,
+                    })?,
+            };
+            // What refers to it knows better than what serves it.
+            let referred = if referred.is_empty() { media_type } else { referred };
+            let document = Document::parse(&bytes, &referred).map_err(|source| PullError::Document {
+                image: image.to_owned(),
+                what: format!("manifest {digest}"),
+                source,
+            })?;
+            match document {
+                Document::Manifest { config, layers } => {
+                    return Ok(Chosen {
+                        digest,
+                        bytes,
+                        config,
+                        layers,
+                    });
+                }
+                Document::Index(descriptors) => {
+                    if depth == INDEX_DEPTH_MAX {
+                        return Err(PullError::IndexDepth {
+                            image: image.to_owned(),
+                        });
+                    }
+                    let mut fitting = Vec::new();
+                    for descriptor in descriptors {
+                        match &descriptor.platform {
+                            Some(platform) if !platform.is_this_machine() => {
+                                // Attestations of builds say `unknown/unknown`.
+                                if platform.os != "unknown" {
+                                    others.insert(format!("{}/{}", platform.os, platform.architecture), ());
+                                }
+                            }
+                            Some(_) | None => {
+                                fitting.push((descriptor.digest, None, descriptor.media_type, depth + 1));
+                            }
+                        }
+                    }
+                    // The first of them is looked at first.
+                    pending.extend(fitting.into_iter().rev());
+                }
+            }
+        }
+        Err(PullError::Platform {
+            image: image.to_owned(),
+            there: others.into_keys().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    async fn fetch(
+        &self,
+        image: &str,
+        registry: &Registry,
+        chosen: Chosen,
+        names: Vec<String>,
+        teller: &Teller,
+    ) -> Result<Prepared> {
+        let Chosen {
+            digest: manifest,
+            bytes: manifest_bytes,
+            config,
+            layers,
+        } = chosen;
+        let limits = &self.inner.limits;
+        if let Some(foreign) = layers.iter().find(|layer| is_foreign(&layer.media_type)) {
+            return Err(PullError::ForeignLayer {
+                image: image.to_owned(),
+                digest: foreign.digest.to_string(),
+                media_type: foreign.media_type.clone(),
+            });
+        }
+        let total = layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
+        if total > limits.unpacked {
+            return Err(PullError::TooLarge {
+                image: image.to_owned(),
+                size: total,
+                limit: limits.unpacked,
+            });
+        }
+        let config_json = registry
+            .small_blob(&config.digest, limits.config)
+            .await
+            .map_err(|source| PullError::Fetch {
+                image: image.to_owned(),
+                source,
+            })?;
+        let refused = |source| PullError::Document {
+            image: image.to_owned(),
+            what: format!("config {}", config.digest),
+            source,
+        };
+        let parsed = Config::parse(&config_json, limits.layers).map_err(refused)?;
+        if parsed.diff_ids.len() != layers.len() {
+            return Err(refused(DocumentError::LayerCount {
+                layers: layers.len(),
+                diff_ids: parsed.diff_ids.len(),
+            }));
+        }
+        if !matches!(parsed.architecture.as_str(), "" | "amd64" | "386") && parsed.architecture != architecture() {
+            warn!(
+                image,
+                architecture = parsed.architecture,
+                "the image is made for another architecture"
+            );
+        }
+        let content = &self.inner.content;
+        let distinct: BTreeMap<&Digest, &Descriptor> = parsed.diff_ids.iter().zip(&layers).collect();
+        let pins = distinct.keys().map(|layer| content.pin(layer)).collect();
+        let scratch = {
+            let content = Arc::clone(content);
+            Arc::new(super::blocking(move || content.scratch()).await?)
+        };
+        let budget = Arc::new(tokio::sync::Mutex::new(Budget {
+            entries_max: limits.entries,
+            entries_left: limits.entries,
+            bytes_max: limits.unpacked,
+            bytes_left: limits.unpacked,
+            space: SpaceWatch::new(limits.keep_free),
+        }));
+        // The lowest first: it is the largest, as images go.
+        let mut seen = HashSet::new();
+        let wanted: Vec<Wanted> = parsed
+            .diff_ids
+            .iter()
+            .zip(&layers)
+            .filter(|(diff_id, _)| seen.insert(*diff_id))
+            .enumerate()
+            .map(|(index, (diff_id, blob))| Wanted {
+                index,
+                diff_id: diff_id.clone(),
+                blob: blob.digest.clone(),
+                size: blob.size,
+            })
+            .collect();
+        futures_util::stream::iter(wanted.into_iter().map(Ok))
+            .map(|wanted: Result<Wanted>| {
+                let (scratch, budget) = (Arc::clone(&scratch), Arc::clone(&budget));
+                async move { self.layer(image, registry, &wanted?, scratch, budget, teller).await }
+            })
+            .buffer_unordered(LAYERS)
+            .try_collect::<()>()
+            .await?;
+        let (content, diff_ids) = (Arc::clone(content), parsed.diff_ids);
+        super::blocking(move || {
+            let mut size = 0_u64;
+            for layer in diff_ids.iter().collect::<HashSet<_>>() {
+                size = size.saturating_add(content.layer_size(layer)?);
+            }
+            content.put_blob(&scratch, &manifest_bytes)?;
+            let id = content.put_blob(&scratch, &config_json)?;
+            let config = String::from_utf8(config_json).expect("it was parsed as JSON, so it is UTF-8");
+            Ok(Prepared {
+                id,
+                manifest,
+                config,
+                layers: diff_ids,
+                size,
+                names,
+                pins,
+            })
+        })
+        .await
+    }
+
+    /// Fetch and unpack one layer, unless it is there.
+    async fn layer(
+        &self,
+        image: &str,
+        registry: &Registry,
+        wanted: &Wanted,
+        scratch: Arc<Scratch>,
+        budget: Arc<tokio::sync::Mutex<Budget>>,
+        teller: &Teller,
+    ) -> Result<()> {
+        let Wanted {
+            index,
+            diff_id,
+            blob,
+            size,
+        } = wanted.clone();
+        let digest = blob.to_string();
+        let content = Arc::clone(&self.inner.content);
+        // Another pull that needs this layer waits here, and finds it made.
+        let making = self.pulls.layer(&diff_id);
+        let _making = making.lock().await;
+        let step = |done| Progress::Layer {
+            digest: digest.clone(),
+            done,
+            total: size,
+        };
+        if content.has_layer(&diff_id)? {
+            teller.tell(step(size));
+            return Ok(());
+        }
+        let file = scratch.file(&format!("blob-{index}"))?;
+        registry
+            .blob(&blob, size, &file, self.inner.limits.keep_free, &|done| {
+                teller.tell(step(done))
+            })
+            .await
+            .map_err(|source| PullError::Fetch {
+                image: image.to_owned(),
+                source,
+            })?;
+        teller.tell(Progress::Unpacking { digest: digest.clone() });
+        // One after the other: the disk is what they wait for, and what they may cost is counted together.
+        let mut budget = budget.lock_owned().await;
+        let limits = self.inner.limits.clone();
+        let unpacked = super::blocking(move || -> Result<(), ImportError> {
+            let pin = content.pin(&diff_id);
+            let _lock = pin.lock();
+            if content.has_layer(&diff_id)? {
+                return Ok(());
+            }
+            let file = Arc::new(file);
+            let layer = FoundLayer {
+                name: digest,
+                section: Section::new(Arc::clone(&file), 0, size),
+                blob: Some(blob),
+                diff_id,
+            };
+            let trash = scratch.directory(&format!("trash-{index}"))?;
+            let digests = unpack_layer(&scratch, &trash, &limits, &layer, &mut budget)?;
+            verified(&layer, digests)?;
+            scratch.sync()?;
+            scratch.keep_layers(std::iter::once(&layer.diff_id))?;
+            // Its room is needed by the others.
+            file.set_len(0).map_err(ImportError::Spool)
+        });
+        unpacked.await.map_err(|source| PullError::Unpack {
+            image: image.to_owned(),
+            source,
+        })
+    }
+}
+
+/// A layer as a manifest and a config speak of it.
+#[derive(Debug, Clone)]
+struct Wanted {
+    /// Names its files in the scratch directory.
+    index: usize,
+    diff_id: Digest,
+    blob: Digest,
+    /// Of the blob, in bytes.
+    size: u64,
+}
+
+/// Layers that may not be handed on, which registries therefore do not hold.
+fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
+}
