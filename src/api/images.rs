@@ -6,6 +6,8 @@
 //!
 //! **Invariant:** nothing is decided here: the image store is asked, and its answer is put into words.
 
+mod registries;
+
 use std::io;
 
 use axum::body::Body;
@@ -28,6 +30,8 @@ use crate::image::{
 };
 use crate::model::ImageId;
 use crate::store::{ImageRow, StoreError};
+
+pub use registries::{Login, PULL, PUSH, REPAIR, Step};
 
 /// Where images are listed and removed.
 pub const IMAGES: &str = "/podd/v1/images";
@@ -172,6 +176,9 @@ pub fn router(images: ImageStore) -> Router {
         .route(EXPORT, get(export))
         .route(PRUNE, post(prune))
         .route(VERIFY, post(verify))
+        .route(PULL, post(registries::pull))
+        .route(PUSH, post(registries::push))
+        .route(REPAIR, post(registries::repair))
         .with_state(images)
 }
 
@@ -298,6 +305,21 @@ async fn verify(
     }))
 }
 
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // A transparent error speaks in the words of its source.
+        let words = error.to_string();
+        if !message.ends_with(&words) {
+            message = format!("{message}: {words}");
+        }
+        source = error.source();
+    }
+    message
+}
+
 /// A Kubernetes `Status` of a failure.
 #[derive(Debug)]
 struct Status {
@@ -308,16 +330,7 @@ struct Status {
 
 impl Status {
     fn of(code: StatusCode, reason: &'static str, error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            // A transparent error speaks in the words of its source.
-            let words = error.to_string();
-            if !message.ends_with(&words) {
-                message = format!("{message}: {words}");
-            }
-            source = error.source();
-        }
+        let message = chain(error);
         if code.is_server_error() {
             error!(message, "an image request failed");
         }

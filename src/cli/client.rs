@@ -105,6 +105,8 @@ async fn exchange<T>(
         .uri(path)
         .header(hyper::header::HOST, "podd")
         .header(hyper::header::ACCEPT, "application/json")
+        // What is no JSON, an archive, is taken whatever it is called.
+        .header(hyper::header::CONTENT_TYPE, "application/json")
         .body(body)
         .map_err(|source| ClientError::Request {
             path: path.to_owned(),

@@ -556,6 +556,9 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            image_minimum_gc_age,
         } = toml::from_str(&set).unwrap();
         assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
         let words = [
@@ -566,7 +569,9 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_minimum_gc_age,
         ];
+        assert!([image_gc_high_threshold, image_gc_low_threshold].iter().all(Option::is_some));
         assert!(words.iter().all(Option::is_some));
     }
 

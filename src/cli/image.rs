@@ -4,23 +4,38 @@ use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use super::client::{RequestBody, escaped, no_body, request, stream};
+use super::progress::Bars;
 use crate::api::images::{
-    EXPORT, IMAGES, IMPORT, INSPECT, Image, ImageDetails, ImageList, PRUNE, Pruned, TAG, VERIFY, Verification,
-    VerifiedImage,
+    EXPORT, IMAGES, IMPORT, INSPECT, Image, ImageDetails, ImageList, Login, PRUNE, PULL, PUSH, Pruned, REPAIR, Step,
+    TAG, VERIFY, Verification, VerifiedImage,
 };
 
 /// Work with the agent's images.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ImageSubcommand {
+    /// Pull an image from its registry, whether it is there or not.
+    Pull {
+        name: String,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
+    /// Give an image to a registry, its layers packed anew.
+    Push {
+        name: String,
+        /// What it shall be called there; without, it keeps its name.
+        to: Option<String>,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
     /// Import an archive: docker-archive, oci-archive or a plain root filesystem tar, each also gzip or zstd.
     Import {
         /// The archive; `-` is standard input.
@@ -56,6 +71,51 @@ pub enum ImageSubcommand {
     Prune,
     /// Read all that is stored of an image, or of all images, and compare it with what it was when it came.
     Verify { name: Option<String> },
+    /// Pull again what is damaged of an image, or of all images, and no pod uses.
+    Repair {
+        name: Option<String>,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
+}
+
+/// What the registry is shown, before what the agent itself has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LoginArgs {
+    /// Log in as this user, with --password-stdin
+    #[arg(long, value_name = "NAME", requires = "password_stdin")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+    /// A docker config to take credentials from
+    #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl LoginArgs {
+    fn body(self) -> anyhow::Result<RequestBody> {
+        let Self {
+            username,
+            password_stdin,
+            authfile,
+        } = self;
+        let password = password_stdin
+            .then(|| std::io::read_to_string(std::io::stdin()))
+            .transpose()
+            .context("cannot read the password")?;
+        let config = authfile
+            .map(|file| std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display())));
+        let login = Login {
+            username,
+            // `echo` ends it with a line end that is not part of it.
+            password: password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned()),
+            config: config.transpose()?,
+        };
+        Ok(Full::new(serde_json::to_vec(&login)?.into())
+            .map_err(|never| match never {})
+            .boxed())
+    }
 }
 
 /// Carry out a command, and say on standard output what came of it.
@@ -75,6 +135,22 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
+        ImageSubcommand::Pull { name, login } => {
+            let path = format!("{PULL}?name={}", escaped(&name));
+            follow(socket, &path, login, out).await?;
+        }
+        ImageSubcommand::Push { name, to, login } => {
+            let to = to.map(|to| format!("&to={}", escaped(&to))).unwrap_or_default();
+            let path = format!("{PUSH}?name={}{to}", escaped(&name));
+            follow(socket, &path, login, out).await?;
+        }
+        ImageSubcommand::Repair { name, login } => {
+            let path = match name {
+                Some(name) => format!("{REPAIR}?name={}", escaped(&name)),
+                None => REPAIR.to_owned(),
+            };
+            follow(socket, &path, login, out).await?;
+        }
         ImageSubcommand::Import { file, name } => {
             let file = if file == Path::new("-") {
                 PathBuf::from("/dev/stdin")
@@ -141,6 +217,36 @@ async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -
             );
         }
     }
+    Ok(())
+}
+
+/// Show how far the work is, and say what came of it.
+async fn follow(socket: &Path, path: &str, login: LoginArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut bars = Bars::new(std::io::stderr().is_terminal());
+    let mut rest: Vec<u8> = Vec::new();
+    let mut failures = Vec::new();
+    let mut each = |bytes: &[u8]| {
+        rest.extend(bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let step: Step = serde_json::from_slice(&line)?;
+            bars.step(&step, &mut std::io::stderr().lock())?;
+            match step {
+                Step::Pulled(image) => writeln!(out, "pulled {} {} {}", label(&image), image.id, human(image.size))?,
+                Step::Pushed { digest } => writeln!(out, "pushed {digest}")?,
+                Step::Repaired { image, error: None } => writeln!(out, "repaired {}", label(&image))?,
+                Step::Repaired {
+                    image,
+                    error: Some(error),
+                } => failures.push(format!("{}: {error}", label(&image))),
+                Step::Failed { message } => failures.push(message),
+                Step::Resolving | Step::Packing | Step::Layer { .. } | Step::Unpacking { .. } => {}
+            }
+        }
+        Ok(())
+    };
+    stream(socket, Method::POST, path, login.body()?, &mut each).await?;
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
 }
 
@@ -237,7 +343,7 @@ fn table(images: &[Image], out: &mut impl Write) -> std::io::Result<()> {
 }
 
 /// `4.2MB`, as docker and podman count: in thousands, three digits.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut unit = 0;
     let mut scale = 1_u64;
