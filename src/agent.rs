@@ -60,11 +60,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let images = ImageStore::open(
         &config.root.join("images"),
         store.clone(),
-        ImageLimits::default(),
+        ImageLimits {
+            unpacked: config.max_image_size,
+            ..ImageLimits::default()
+        },
         clock,
     )
     .await
-    .context("cannot open the image store")?;
+    .context("cannot open the image store")?
+    .with_registries(config.registries.clone());
     let network = Network::open(NetworkConfig {
         bridge: config.bridge.clone(),
         cidr: config.pod_cidr.parse()?,
@@ -74,7 +78,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let pool = network.pool();
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();
-    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint));
+    let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
@@ -86,6 +90,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             network,
             volumes,
             cgroups,
+            hint,
             hints,
         },
         Settings {

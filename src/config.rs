@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::image::Reference;
+use crate::image::registry::RegistrySettings;
 use crate::space::Policy;
 
 /// Everything `podd serve` can be told, as it was told: each may be absent.
@@ -58,6 +60,18 @@ pub struct Settings {
     /// How long an image stays at least after it came [default: 2m]
     #[arg(long, env = "PODD_IMAGE_MINIMUM_GC_AGE", value_name = "DURATION")]
     pub image_minimum_gc_age: Option<String>,
+    /// Mirrors, certificates and more for each registry, as containerd's hosts.toml [default: /etc/podd/certs.d]
+    #[arg(long, env = "PODD_REGISTRY_CONFIG", value_name = "DIR")]
+    pub registry_config: Option<PathBuf>,
+    /// The registry of image names without one [default: docker.io]
+    #[arg(long, env = "PODD_DEFAULT_REGISTRY", value_name = "HOST")]
+    pub default_registry: Option<String>,
+    /// The node's own credentials for registries, a docker config [default: the root's config.json]
+    #[arg(long, env = "PODD_DOCKER_CONFIG", value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
+    /// The most bytes that an image may have, packed or unpacked, such as 20Gi [default: 64Gi]
+    #[arg(long, env = "PODD_MAX_IMAGE_SIZE", value_name = "BYTES")]
+    pub max_image_size: Option<String>,
 }
 
 impl Settings {
@@ -79,6 +93,10 @@ impl Settings {
             image_gc_high_threshold,
             image_gc_low_threshold,
             image_minimum_gc_age,
+            registry_config,
+            default_registry,
+            docker_config,
+            max_image_size,
         } = self;
         Self {
             root: root.or(below.root),
@@ -95,6 +113,10 @@ impl Settings {
             image_gc_high_threshold: image_gc_high_threshold.or(below.image_gc_high_threshold),
             image_gc_low_threshold: image_gc_low_threshold.or(below.image_gc_low_threshold),
             image_minimum_gc_age: image_minimum_gc_age.or(below.image_minimum_gc_age),
+            registry_config: registry_config.or(below.registry_config),
+            default_registry: default_registry.or(below.default_registry),
+            docker_config: docker_config.or(below.docker_config),
+            max_image_size: max_image_size.or(below.max_image_size),
         }
     }
 
@@ -127,6 +149,9 @@ pub struct Config {
     /// [`Duration::MAX`]: for ever.
     pub streaming_idle_timeout: Duration,
     pub image_gc: Policy,
+    pub registries: RegistrySettings,
+    /// Bytes.
+    pub max_image_size: u64,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -157,6 +182,10 @@ impl Config {
             image_gc_high_threshold,
             image_gc_low_threshold,
             image_minimum_gc_age,
+            registry_config,
+            default_registry,
+            docker_config,
+            max_image_size,
         } = settings;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
         let run_dir = absolute("run-dir", run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)))?;
@@ -231,6 +260,34 @@ impl Config {
             },
         };
         let image_gc = image_gc(image_gc_high_threshold, image_gc_low_threshold, image_minimum_gc_age)?;
+        let default_registry = default_registry.unwrap_or_else(|| "docker.io".to_owned());
+        // A name that has it as its registry must be read so: it is a host, perhaps with a port.
+        let is_registry = Reference::parse(&format!("{default_registry}/x/x"))
+            .is_ok_and(|reference| reference.registry() == default_registry);
+        if !is_registry {
+            return Err(invalid(
+                "default-registry",
+                &default_registry,
+                "a registry such as docker.io or registry.example:5000",
+            ));
+        }
+        let registries = RegistrySettings {
+            hosts: absolute(
+                "registry-config",
+                registry_config.unwrap_or_else(|| PathBuf::from("/etc/podd/certs.d")),
+            )?,
+            docker_config: absolute(
+                "docker-config",
+                docker_config.unwrap_or_else(|| root.join("config.json")),
+            )?,
+            default_registry,
+        };
+        let max_image_size = match max_image_size {
+            None => 64 << 30,
+            Some(text) => parse_bytes(&text)
+                .filter(|bytes| *bytes > 0)
+                .ok_or_else(|| invalid("max-image-size", &text, "bytes such as 20Gi, 500M or 1000000"))?,
+        };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         Ok(Self {
             root,
@@ -245,6 +302,8 @@ impl Config {
             max_restart_backoff,
             streaming_idle_timeout,
             image_gc,
+            registries,
+            max_image_size,
         })
     }
 }
@@ -301,6 +360,25 @@ fn parse_duration(text: &str) -> Option<Duration> {
         }
     }
     (rest.is_empty() && !text.is_empty()).then(|| Duration::from_secs(seconds))
+}
+
+/// Whole bytes, or with one of Kubernetes' suffixes: `500M`, `20Gi`.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(at);
+    let unit: u64 = match suffix {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// RFC 1123 subdomain, as Kubernetes checks names of objects (`apimachinery/pkg/util/validation`).
@@ -374,7 +452,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 8] = [
+        let wrong: [(Settings, &str); 10] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
@@ -426,6 +504,20 @@ mod tests {
             ),
             (
                 Settings {
+                    default_registry: Some("registry".to_owned()),
+                    ..Settings::default()
+                },
+                "default-registry",
+            ),
+            (
+                Settings {
+                    max_image_size: Some("20GiB".to_owned()),
+                    ..Settings::default()
+                },
+                "max-image-size",
+            ),
+            (
+                Settings {
                     streaming_idle_timeout: Some("long".to_owned()),
                     ..Settings::default()
                 },
@@ -435,6 +527,16 @@ mod tests {
         for (settings, name) in wrong {
             let error = Config::new(settings, "h").unwrap_err();
             assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_with_a_suffix() {
+        for (text, bytes) in [("1000", 1000), ("500M", 500_000_000), ("20Gi", 20 << 30)] {
+            assert_eq!(parse_bytes(text), Some(bytes), "{text}");
+        }
+        for text in ["", "Gi", "-1", "1.5G", "99999999Ti"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
         }
     }
 

@@ -270,7 +270,7 @@ fn creating(now: Timestamp, observed: &Observed, spec: &ContainerSpec) -> Contai
 fn failed(now: Timestamp, failure: &Failure, spec: &ContainerSpec) -> ContainerState {
     let reason = failure.reason.as_str();
     match failure.reason {
-        FailureReason::ErrImagePull if !is_pull_error_fresh(now, failure) => {
+        FailureReason::ErrImagePull | FailureReason::RegistryUnavailable if !is_pull_error_fresh(now, failure) => {
             let message = format!(
                 "Back-off pulling image \"{}\": {reason}: {}",
                 spec.image, failure.message
@@ -278,6 +278,7 @@ fn failed(now: Timestamp, failure: &Failure, spec: &ContainerSpec) -> ContainerS
             waiting("ImagePullBackOff", Some(message))
         }
         FailureReason::ErrImagePull
+        | FailureReason::RegistryUnavailable
         | FailureReason::CreatePodSandboxError
         | FailureReason::FailedMount
         | FailureReason::ErrImageNeverPull

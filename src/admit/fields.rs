@@ -137,11 +137,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
             ("hostUsers", *host_users == Some(false), Refused("user namespaces")),
             ("hostname", hostname.is_some(), Honoured),
             ("hostnameOverride", hostname_override.is_some(), Honoured),
-            (
-                "imagePullSecrets",
-                filled(image_pull_secrets.as_ref()),
-                Warned("podd does not pull from registries yet: the secrets are not used"),
-            ),
+            ("imagePullSecrets", filled(image_pull_secrets.as_ref()), Honoured),
             (
                 "initContainers",
                 filled(init_containers.as_ref()),

@@ -559,8 +559,13 @@ mod tests {
             image_gc_high_threshold,
             image_gc_low_threshold,
             image_minimum_gc_age,
+            registry_config,
+            default_registry,
+            docker_config,
+            max_image_size,
         } = toml::from_str(&set).unwrap();
-        assert!([root, run_dir, log_dir, socket].iter().all(Option::is_some));
+        let paths = [root, run_dir, log_dir, socket, registry_config, docker_config];
+        assert!(paths.iter().all(Option::is_some));
         let words = [
             listen,
             pod_cidr,
@@ -570,8 +575,14 @@ mod tests {
             max_restart_backoff,
             streaming_idle_timeout,
             image_minimum_gc_age,
+            default_registry,
+            max_image_size,
         ];
-        assert!([image_gc_high_threshold, image_gc_low_threshold].iter().all(Option::is_some));
+        assert!(
+            [image_gc_high_threshold, image_gc_low_threshold]
+                .iter()
+                .all(Option::is_some)
+        );
         assert!(words.iter().all(Option::is_some));
     }
 

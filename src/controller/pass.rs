@@ -18,7 +18,7 @@ use crate::model::{
     Attempt, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Snapshot, Step, Timestamp, Uid,
 };
 use crate::reconcile::{self, reconcile};
-use crate::runtime::{LogDirName, ObserveError, Recorded, Runtime, StepError};
+use crate::runtime::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::status::status;
 use crate::store::{StoreError, StoredObject};
 
@@ -145,7 +145,16 @@ impl<R: Runtime> Pass<R> {
         for step in &plan.steps {
             telling.step(step, &record.observed);
         }
-        let starts = self.resolve(desired, &mut record.observed, &plan.steps).await;
+        let (starts, waiting) = self.resolve(desired, &mut record.observed, &plan.steps).await;
+        if waiting == plan.steps.len() {
+            // Nothing is to be done before a pull ends, which hints at the pod.
+            self.save(record).await?;
+            return Ok(if self.report(version, told).await? {
+                Round::Wait(plan.wake_at)
+            } else {
+                Round::Again
+            });
+        }
         let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
         // What only prepares goes on while this is saved; what acts waits for it.
         let (word, recorded) = Recorded::pending();
@@ -257,9 +266,16 @@ impl<R: Runtime> Pass<R> {
         *observed = reconcile::failed(self.now(), observed, step, error.reason, error.message.clone());
     }
 
-    /// Find the images of the containers to be started; a start without one is recorded as failed here and now.
-    async fn resolve<'a>(&self, desired: &'a PodSpec, observed: &mut Observed, steps: &[Step]) -> Vec<Start<'a>> {
+    /// Find the images of the containers to be started; a start without one is recorded as failed here and now. Also
+    /// gives how many starts wait for their images: they are left out, and come again with the next plan.
+    async fn resolve<'a>(
+        &self,
+        desired: &'a PodSpec,
+        observed: &mut Observed,
+        steps: &[Step],
+    ) -> (Vec<Start<'a>>, usize) {
         let mut starts = Vec::new();
+        let mut waiting = 0;
         for step in steps {
             let Step::StartContainer {
                 container,
@@ -273,20 +289,32 @@ impl<R: Runtime> Pass<R> {
             let Some(container) = desired.container(container) else {
                 continue;
             };
-            match self.controller.runtime.image(container).await {
-                Ok(image) => starts.push(Start {
-                    container,
-                    attempt: *attempt,
-                    sandbox: *sandbox,
-                    image,
-                }),
+            match self.controller.runtime.image(desired, container).await {
+                Ok(Image::Present { image, pulled }) => {
+                    self.telling(desired).pulled(container, pulled);
+                    starts.push(Start {
+                        container,
+                        attempt: *attempt,
+                        sandbox: *sandbox,
+                        image,
+                    });
+                }
+                Ok(Image::Pulling {
+                    begun,
+                    unusable_secrets,
+                }) => {
+                    if begun {
+                        self.telling(desired).pulling(container, &unusable_secrets);
+                    }
+                    waiting += 1;
+                }
                 Err(error) => {
                     let step = FailedStep::Container(container.name.clone());
                     self.fail(desired, observed, step, &error);
                 }
             }
         }
-        starts
+        (starts, waiting)
     }
 
     /// Record what is about to be done. Returns the pod's address.

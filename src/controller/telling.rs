@@ -29,11 +29,30 @@ impl Telling<'_> {
         self.recorder.tell(Source::Kubelet, subject, severity, reason, message);
     }
 
-    /// The image was there, and the container was made of it.
-    fn created(self, container: &ContainerSpec) {
+    /// A pull of the container's image has begun.
+    pub(super) fn pulling(self, container: &ContainerSpec, unusable_secrets: &[String]) {
         let ContainerSpec { name, image, .. } = container;
-        let message = format!("Container image \"{image}\" already present on machine");
-        self.of_container(name, Severity::Normal, "Pulled", message);
+        if !unusable_secrets.is_empty() {
+            let names = unusable_secrets.join(", ");
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
+            );
+            self.of_pod(Severity::Warning, "FailedToRetrieveImagePullSecret", message);
+        }
+        let message = format!("Pulling image \"{image}\"");
+        self.of_container(name, Severity::Normal, "Pulling", message);
+    }
+
+    /// The image is there: `pulled` says how it came, if it just did.
+    pub(super) fn pulled(self, container: &ContainerSpec, pulled: Option<String>) {
+        let ContainerSpec { name, image, .. } = container;
+        let present = || format!("Container image \"{image}\" already present on machine");
+        self.of_container(name, Severity::Normal, "Pulled", pulled.unwrap_or_else(present));
+    }
+
+    /// The container was made.
+    fn created(self, container: &ContainerSpec) {
+        let name = &container.name;
         self.of_container(name, Severity::Normal, "Created", format!("Created container: {name}"));
     }
 
@@ -84,9 +103,9 @@ impl Telling<'_> {
                 warn("InspectFailed", message);
                 warn("Failed", "Error: InvalidImageName".to_owned());
             }
-            FailureReason::ErrImagePull => {
+            FailureReason::ErrImagePull | FailureReason::RegistryUnavailable => {
                 warn("Failed", format!("Failed to pull image \"{image}\": {error}"));
-                warn("Failed", "Error: ErrImagePull".to_owned());
+                warn("Failed", format!("Error: {}", error.reason.as_str()));
             }
             FailureReason::FailedMount => warn("FailedMount", error.message.clone()),
             FailureReason::KillPodSandboxError => warn("FailedKillPod", format!("error killing pod: {error}")),

@@ -26,6 +26,7 @@ mod reference;
 pub mod registry;
 mod repair;
 mod seal;
+mod secrets;
 mod stream;
 #[cfg(test)]
 mod tape;
@@ -55,6 +56,7 @@ pub use push::{PushError, PushProgress};
 pub use reference::{Reference, ReferenceError};
 pub use repair::RepairError;
 pub use seal::{Damage, Verified, VerifyError};
+pub use secrets::PodCredentials;
 pub use unpack::{Fault as LayerFault, UnpackError};
 pub use user::{UserError, UserIds};
 

@@ -623,3 +623,6 @@ struct Wanted {
 fn is_foreign(media_type: &str) -> bool {
     media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::store::StoreError;
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Between the question for an image and the record of the container that it was asked for.
-pub(super) const SETTLING: Duration = Duration::from_mins(1);
+pub(super) const SETTLING: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Usage {
@@ -86,27 +86,24 @@ impl ImageStore {
         }
     }
 
-    /// The image that a volume of a pod means: the one it was bound to before, else the one that `reference` means now, to
-    /// which it is bound from here on. It is kept for as long as the pod is. `None`: it is not there, or not whole.
+    /// The image that a volume of a pod was bound to. `None`: to none yet, or that one is not whole.
     ///
     /// # Errors
     /// See [`ResolveError`].
-    pub async fn volume(
-        &self,
-        uid: &Uid,
-        volume: &str,
-        reference: &str,
-    ) -> Result<Option<ResolvedImage>, ResolveError> {
-        if let Some(bound) = self.inner.store.image_volume(uid, volume).await? {
-            return self.resolve(&bound).await;
+    pub async fn volume(&self, uid: &Uid, volume: &str) -> Result<Option<ResolvedImage>, ResolveError> {
+        match self.inner.store.image_volume(uid, volume).await? {
+            Some(bound) => self.resolve(&bound).await,
+            None => Ok(None),
         }
-        // Between the answer and the record nothing is removed.
-        let _rows = self.inner.rows.lock().await;
-        let Some(image) = self.resolve(reference).await? else {
-            return Ok(None);
-        };
-        self.inner.store.bind_image_volume(uid, volume, &image.id.0).await?;
-        Ok(Some(image))
+    }
+
+    /// From now on this volume of a pod means this image, which is kept for as long as the pod is. It must have been
+    /// resolved just now, so that nothing has removed it.
+    ///
+    /// # Errors
+    /// It cannot be recorded.
+    pub async fn bind_volume(&self, uid: &Uid, volume: &str, image: &ImageId) -> Result<(), StoreError> {
+        self.inner.store.bind_image_volume(uid, volume, &image.0).await
     }
 
     /// Images that pods need: those of living containers, of containers that may be started again, and of volumes.

@@ -235,7 +235,10 @@ impl Planner<'_> {
         let Some(failure) = self.observed.failure(step) else {
             return;
         };
-        if failure.reason == FailureReason::ErrImagePull {
+        if matches!(
+            failure.reason,
+            FailureReason::ErrImagePull | FailureReason::RegistryUnavailable
+        ) {
             self.rests(backoff::pull_error_shown_until(self.now, failure));
         }
     }

@@ -15,10 +15,11 @@ use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
 use super::image_volume;
+use super::pulling::{Known, Pulled, Pulling};
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, Work, stop_signal};
-use super::{LogDirName, ObserveError, Recorded, Runtime, StepError};
+use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
@@ -44,6 +45,8 @@ pub struct Parts {
     pub network: Network,
     pub volumes: Volumes,
     pub cgroups: Cgroups,
+    /// To wake pods with, the other end of `hints`.
+    pub hint: mpsc::UnboundedSender<Uid>,
     pub hints: mpsc::UnboundedReceiver<Uid>,
 }
 
@@ -70,6 +73,7 @@ pub struct Settings {
 pub struct Machine {
     pub(super) shims: Arc<Shims>,
     pub(super) images: ImageStore,
+    pulling: Pulling,
     network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
@@ -91,10 +95,12 @@ impl Machine {
             network,
             volumes,
             cgroups,
+            hint,
             hints,
         } = parts;
         Ok(Self {
             shims,
+            pulling: Pulling::new(images.clone(), hint),
             images,
             network,
             volumes: Arc::new(volumes),
@@ -104,32 +110,52 @@ impl Machine {
         })
     }
 
-    /// An image is not there, and its policy lets it not be brought.
-    pub(super) fn absent(image: &str, policy: PullPolicy) -> StepError {
-        match policy {
-            PullPolicy::Never => StepError {
-                reason: FailureReason::ErrImageNeverPull,
-                message: format!("Container image {image:?} is not present with pull policy of Never"),
-            },
-            PullPolicy::Always | PullPolicy::IfNotPresent => StepError {
-                reason: FailureReason::ErrImagePull,
-                message: format!(
-                    "image {image:?} is not present, and podd does not pull from registries yet: bring it with `podd image import`"
-                ),
-            },
+    /// An image by its name, as a pull policy has it, for a container that wants it (see [`Runtime::image`]).
+    pub(super) async fn named(
+        &self,
+        pod: &PodSpec,
+        container: &str,
+        name: &str,
+        policy: PullPolicy,
+    ) -> Result<Image, StepError> {
+        let present = |image, pulled| Ok(Image::Present { image, pulled });
+        match self.pulling.known(&pod.uid, container, name) {
+            Known::Nothing => {}
+            Known::UnderWay => {
+                return Ok(Image::Pulling {
+                    begun: false,
+                    unusable_secrets: Vec::new(),
+                });
+            }
+            Known::Ended(Err(error)) => return Err(error),
+            Known::Ended(Ok(Pulled { id, message })) => {
+                // It may have been removed again meanwhile.
+                if let Some(image) = self.images.resolve(&id).await.map_err(|error| unresolved(&error))? {
+                    return present(image, Some(message));
+                }
+            }
         }
-    }
-
-    /// The name of an image leads nowhere.
-    pub(super) fn unresolved(error: &ResolveError) -> StepError {
-        let reason = match error {
-            ResolveError::InvalidName { .. } => FailureReason::InvalidImageName,
-            ResolveError::AmbiguousId { .. }
-            | ResolveError::Damaged { .. }
-            | ResolveError::Store(_)
-            | ResolveError::Content(_) => FailureReason::CreateContainerError,
+        // An id names what is here, and nothing that a registry knows.
+        let policy = match self.images.reference(name) {
+            Ok(_) => policy,
+            Err(_) => PullPolicy::Never,
         };
-        step(reason, error)
+        if policy != PullPolicy::Always {
+            let found = self.images.resolve(name).await.map_err(|error| unresolved(&error))?;
+            if let Some(image) = found {
+                return present(image, None);
+            }
+        }
+        if policy == PullPolicy::Never {
+            return Err(StepError {
+                reason: FailureReason::ErrImageNeverPull,
+                message: format!("Container image {name:?} is not present with pull policy of Never"),
+            });
+        }
+        Ok(Image::Pulling {
+            begun: true,
+            unusable_secrets: self.pulling.begin(&pod.uid, container, name).await?,
+        })
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -378,12 +404,12 @@ impl Runtime for Machine {
         .await
     }
 
-    async fn image(&self, container: &ContainerSpec) -> Result<ResolvedImage, StepError> {
-        match self.images.resolve(&container.image).await {
-            Ok(Some(image)) => Ok(image),
-            Ok(None) => Err(Self::absent(&container.image, container.pull_policy)),
-            Err(error) => Err(Self::unresolved(&error)),
+    async fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
+        if let Some(waiting) = self.bring_volumes(pod, container).await? {
+            return Ok(waiting);
         }
+        self.named(pod, &container.name, &container.image, container.pull_policy)
+            .await
     }
 
     async fn start_container(
@@ -483,6 +509,7 @@ impl Runtime for Machine {
     }
 
     async fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> Result<(), StepError> {
+        self.pulling.forget(uid);
         self.clear_cgroups(uid).await?;
         let volumes = Arc::clone(&self.volumes);
         let run = self.shims.pod_dir(uid);
@@ -521,6 +548,17 @@ fn not_recorded(reason: FailureReason) -> StepError {
         reason,
         message: "the step could not be recorded".to_owned(),
     }
+}
+
+pub(super) fn unresolved(error: &ResolveError) -> StepError {
+    let reason = match error {
+        ResolveError::InvalidName { .. } => FailureReason::InvalidImageName,
+        ResolveError::AmbiguousId { .. }
+        | ResolveError::Damaged { .. }
+        | ResolveError::Store(_)
+        | ResolveError::Content(_) => FailureReason::CreateContainerError,
+    };
+    step(reason, error)
 }
 
 fn sandbox_error(error: &ShimError) -> StepError {

@@ -7,6 +7,7 @@
 mod image_volume;
 mod journal;
 mod machine;
+mod pulling;
 mod session;
 mod shims;
 pub mod spec;
@@ -43,6 +44,23 @@ impl Recorded {
     }
 }
 
+/// What became of a container's image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    Present {
+        image: ResolvedImage,
+        /// It was pulled for this start: in Kubernetes' words.
+        pulled: Option<String>,
+    },
+    /// It is being pulled. The start is to wait, which is no failure.
+    Pulling {
+        /// The pull began right now.
+        begun: bool,
+        /// Of the pod's image pull secrets, those that are of no use.
+        unusable_secrets: Vec<String>,
+    },
+}
+
 /// The machine, as the controller sees it.
 pub trait Runtime: Send + Sync + 'static {
     /// What the machine has of this pod. An error means unknown, which is not the same as nothing.
@@ -68,8 +86,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Remove what a stopped sandbox left: journal, cgroups, links. Call it only when its ends are recorded.
     fn remove_sandbox(&self, uid: &Uid, attempt: u32) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// The image, if it is present. Reasons: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`.
-    fn image(&self, container: &ContainerSpec) -> impl Future<Output = Result<ResolvedImage, StepError>> + Send;
+    /// The container's image, as its pull policy has it. Never waits for a registry: a pull goes on by itself, and the
+    /// pod is hinted at when it has ended; asked again, this tells what came of it, once. Reasons: `ErrImagePull`,
+    /// `RegistryUnavailable`, `ErrImageNeverPull`, `InvalidImageName`.
+    fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> impl Future<Output = Result<Image, StepError>> + Send;
 
     /// Start this attempt in this (ready) sandbox. Returns when it runs, or with `RunContainerError` when it could not
     /// be executed (the snapshot then says `StartFailed`). Done already: nothing happens.

@@ -16,5 +16,6 @@ mod life;
 mod machine;
 mod network;
 mod placement;
+mod pull;
 mod restart;
 mod volumes;

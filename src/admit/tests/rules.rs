@@ -961,11 +961,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
 fn what_changes_little_is_warned_of() {
     for (pointer, value, warning) in [
         (
-            "/spec/imagePullSecrets",
-            json!([{"name": "x"}]),
-            "spec.imagePullSecrets: podd does not pull from registries yet: the secrets are not used",
-        ),
-        (
             "/spec/serviceAccountName",
             json!("robot"),
             "spec.serviceAccountName: podd has no service accounts yet: no token is mounted",

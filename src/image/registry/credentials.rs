@@ -139,6 +139,15 @@ impl DockerConfig {
         })
     }
 
+    /// What is written in it alone: for a config of somebody who may run no programs here.
+    #[must_use]
+    pub fn without_helpers(self) -> Self {
+        Self {
+            entries: self.entries,
+            ..Self::default()
+        }
+    }
+
     /// The node's own. No file is no credentials.
     pub fn read(path: &Path) -> Result<Self, CredentialError> {
         match std::fs::read(path) {

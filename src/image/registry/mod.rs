@@ -56,7 +56,7 @@ impl Default for RegistrySettings {
     fn default() -> Self {
         Self {
             hosts: PathBuf::from("/etc/podd/certs.d"),
-            docker_config: PathBuf::from("/etc/podd/config.json"),
+            docker_config: PathBuf::from("/var/lib/podd/config.json"),
             default_registry: super::reference::DEFAULT_REGISTRY.to_owned(),
         }
     }

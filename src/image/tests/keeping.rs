@@ -188,11 +188,12 @@ async fn what_a_pod_uses_is_not_discarded() {
 async fn a_volume_means_the_image_that_it_was_bound_to() {
     let bench = Bench::new().await;
     let uid = pod_with(&bench, None).await;
-    assert_eq!(bench.images.volume(&uid, "v", "data:1").await.unwrap(), None);
+    assert_eq!(bench.images.volume(&uid, "v").await.unwrap(), None);
     bench.import(&lower(), Some("data:1")).await.unwrap();
-    let bound = bench.images.volume(&uid, "v", "data:1").await.unwrap().unwrap();
+    let bound = bench.resolve("data:1").await;
+    bench.images.bind_volume(&uid, "v", &bound.id).await.unwrap();
     bench.import(&upper(), Some("data:1")).await.unwrap();
-    let later = bench.images.volume(&uid, "v", "data:1").await.unwrap().unwrap();
+    let later = bench.images.volume(&uid, "v").await.unwrap().unwrap();
     assert_eq!(later.id, bound.id);
     assert_eq!(bench.images.in_use().await.unwrap(), [bound.id.clone()].into());
     assert_eq!(

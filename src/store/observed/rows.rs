@@ -357,6 +357,7 @@ fn reason_from_word(word: &str) -> Option<FailureReason> {
         FailureReason::ErrImagePull,
         FailureReason::ErrImageNeverPull,
         FailureReason::InvalidImageName,
+        FailureReason::RegistryUnavailable,
         FailureReason::CreateContainerConfigError,
         FailureReason::CreateContainerError,
         FailureReason::RunContainerError,
