@@ -57,6 +57,7 @@ impl Policy {
         let Disk { capacity, available } = disk;
         // What is reserved for root can make more available than there is.
         let available = available.min(capacity);
+        // Cut to whole percents, as a kubelet has it.
         let free_percent = u128::from(available) * 100 / (capacity > 0).then_some(u128::from(capacity))?;
         if self.high >= 100 || 100 - free_percent < u128::from(self.high) {
             return Some(0);
@@ -194,7 +195,7 @@ mod tests {
             capacity: 1000,
             available,
         };
-        for (available, wanted) in [(1000, 0), (151, 0), (150, 50), (149, 51), (0, 200), (2000, 0)] {
+        for (available, wanted) in [(1000, 0), (160, 0), (159, 41), (150, 50), (0, 200), (2000, 0)] {
             assert_eq!(POLICY.wanted(disk(available)), Some(wanted), "{available}");
         }
         let never = Policy { high: 100, ..POLICY };
@@ -236,7 +237,7 @@ mod tests {
             look: |_| {
                 Ok(Disk {
                     capacity: 1000,
-                    available: 151,
+                    available: 160,
                 })
             },
         };

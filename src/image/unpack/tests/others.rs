@@ -196,7 +196,7 @@ proptest! {
         let bench = Bench::new();
         bench.unpack(bytes.clone()).unwrap();
         let ours = decided(&bench.layer());
-        let tar = ["-xpf", "-", "--numeric-owner", "--same-owner", "--delay-directory-restore"];
+        let tar = ["-xpPf", "-", "--numeric-owner", "--same-owner", "--delay-directory-restore"];
         if let Some((_directory, theirs)) = extracted_by("tar", &tar, &bytes) {
             prop_assert_eq!(&ours, &theirs, "GNU tar");
         }
