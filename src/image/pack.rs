@@ -138,7 +138,7 @@ fn pack(content: &Arc<Content>, asked: &str, name: Option<String>, row: &ImageRo
             layer: layer.clone(),
         })?;
         let root = content.open_layer(&known)?;
-        let (blob, diff_id) = pack_layer(scratch.file(&format!("layer-{index}"))?, root).map_err(failed)?;
+        let (blob, diff_id) = pack_layer(scratch.file(&format!("layer-{index}"))?, &root).map_err(failed)?;
         layers.push(blob);
         diff_ids.push(diff_id.to_string());
     }
@@ -275,7 +275,7 @@ impl<W: Write> Write for Hashed<W> {
 type Packer = tar::Builder<Hashed<GzEncoder<Hashed<io::BufWriter<File>>>>>;
 
 /// Pack one layer; gives the blob and the digest of what is in it.
-fn pack_layer(file: File, root: OwnedFd) -> io::Result<(Blob, Digest)> {
+fn pack_layer(file: File, root: &OwnedFd) -> io::Result<(Blob, Digest)> {
     let file = Hashed::new(io::BufWriter::with_capacity(256 * 1024, file));
     // Nothing of today is in the header: the same layer gives the same blob.
     let compressed = GzBuilder::new().mtime(0).write(file, flate2::Compression::fast());
@@ -283,12 +283,12 @@ fn pack_layer(file: File, root: OwnedFd) -> io::Result<(Blob, Digest)> {
         tar: tar::Builder::new(Hashed::new(compressed)),
         links: HashMap::new(),
     };
-    let stat = fstat(&root)?;
+    let stat = fstat(root)?;
     // A layer that says nothing of the root says nothing of it here either.
-    if (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) != (0o755, 0, 0) || is_opaque(&root) {
-        walk.directory(&root, &stat, Path::new("./"))?;
+    if (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) != (0o755, 0, 0) || is_opaque(root) {
+        walk.directory(root, &stat, Path::new("./"))?;
     }
-    walk.children(&root, Path::new(""), 0)?;
+    walk.children(root, Path::new(""), 0)?;
     let Hashed {
         inner: compressed,
         hash,
@@ -327,7 +327,7 @@ impl Walk {
                     self.directory(&child, &stat, &path)?;
                     self.children(&child, &path, depth + 1)?;
                 }
-                FileType::RegularFile => self.file(directory, &name, &stat, path)?,
+                FileType::RegularFile => self.file(directory, &name, &stat, &path)?,
                 FileType::Symlink => {
                     let target = readlinkat(directory, &name, Vec::new())?.into_bytes();
                     let mut header = header(&stat, EntryType::Symlink);
@@ -359,13 +359,13 @@ impl Walk {
         Ok(())
     }
 
-    fn file(&mut self, directory: &OwnedFd, name: &CStr, stat: &Stat, path: PathBuf) -> io::Result<()> {
+    fn file(&mut self, directory: &OwnedFd, name: &CStr, stat: &Stat, path: &Path) -> io::Result<()> {
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&stat.st_ino) {
                 let mut header = header(stat, EntryType::Link);
-                return self.tar.append_link(&mut header, &path, first);
+                return self.tar.append_link(&mut header, path, first);
             }
-            self.links.insert(stat.st_ino, path.clone());
+            self.links.insert(stat.st_ino, path.to_owned());
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
         let file = openat(directory, name, flags, Mode::empty())?;
@@ -376,7 +376,7 @@ impl Walk {
         // Exactly as much as the header says, whatever the disk does.
         let data = File::from(file).take(size);
         let mut counted = CountedRead { inner: data, count: 0 };
-        self.tar.append_data(&mut header, &path, &mut counted)?;
+        self.tar.append_data(&mut header, path, &mut counted)?;
         if counted.count == size {
             Ok(())
         } else {

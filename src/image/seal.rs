@@ -129,7 +129,7 @@ impl ImageStore {
                 return Ok(None);
             }
             let root = content.open_layer(&layer)?;
-            Ok(Some(seal(root, from_disk)))
+            Ok(Some(seal(&root, from_disk)))
         })
         .await
     }
@@ -226,17 +226,17 @@ fn layer_damage(layer: &str, sealed: Option<&String>, found: Option<io::Result<D
 
 /// A digest of everything in a directory that a container could see: names, kinds, modes, owners, contents, links,
 /// devices and extended attributes, and when files were changed.
-pub(super) fn seal(root: OwnedFd, from_disk: bool) -> io::Result<Digest> {
+pub(super) fn seal(root: &OwnedFd, from_disk: bool) -> io::Result<Digest> {
     let mut sealer = Sealer {
         hash: Sha256::new(),
         contents: HashMap::new(),
         from_disk,
         buffer: vec![0; 256 * 1024],
     };
-    let stat = fstat(&root)?;
+    let stat = fstat(root)?;
     sealer.entry(b"", &stat);
-    sealer.attributes(&root)?;
-    sealer.children(&root, 0)?;
+    sealer.attributes(root)?;
+    sealer.children(root, 0)?;
     Ok(Digest::finish(sealer.hash))
 }
 

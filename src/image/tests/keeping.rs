@@ -34,7 +34,8 @@ fn archive(packed: Packed) -> Vec<u8> {
 }
 
 fn seals(image: &ResolvedImage) -> Vec<Digest> {
-    let seal = |path: &PathBuf| seal::seal(std::fs::File::open(path).unwrap().into(), false).unwrap();
+    let open = |path: &PathBuf| std::os::fd::OwnedFd::from(std::fs::File::open(path).unwrap());
+    let seal = |path: &PathBuf| seal::seal(&open(path), false).unwrap();
     image.layers.iter().map(seal).collect()
 }
 
