@@ -331,8 +331,13 @@ impl Walk {
                 FileType::Symlink => {
                     let target = readlinkat(directory, &name, Vec::new())?.into_bytes();
                     let mut header = header(&stat, EntryType::Symlink);
-                    self.tar
-                        .append_link(&mut header, &path, Path::new(OsStr::from_bytes(&target)))?;
+                    // To the letter: `append_link` would tidy up what fits into the header.
+                    if header.set_link_name_literal(&target).is_ok() {
+                        self.tar.append_data(&mut header, &path, io::empty())?;
+                    } else {
+                        let target = Path::new(OsStr::from_bytes(&target));
+                        self.tar.append_link(&mut header, &path, target)?;
+                    }
                 }
                 FileType::CharacterDevice if is_whiteout(&stat) => {
                     let mut hidden = OsStr::new(".wh.").to_owned();

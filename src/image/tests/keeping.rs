@@ -11,6 +11,7 @@ fn motley() -> Vec<u8> {
         .file("etc/passwd", b"root:x:0:0::/:\n")
         .hard_link("etc/also", "etc/passwd")
         .symlink("etc/link", "../../outside")
+        .symlink("etc/untidy", ".//a/./b/")
         .file("etc/.wh.motd", b"")
         .dir("opaque")
         .file("opaque/.wh..wh..opq", b"")
@@ -55,6 +56,8 @@ async fn what_is_packed_is_the_same_image_elsewhere_and_every_time() {
     let (before, after) = (here.resolve("me/app:1").await, there.resolve("me/app:1").await);
     assert_eq!(before.config, after.config);
     assert_eq!(seals(&before), seals(&after));
+    let target = std::fs::read_link(after.layers[1].join("etc/untidy")).unwrap();
+    assert_eq!(target.as_os_str(), ".//a/./b/");
     let long = after.layers[1].join("d".repeat(120)).join("f".repeat(200));
     assert_eq!(xattr::get(long, "user.note").unwrap().unwrap(), b"\x00kept");
     assert_eq!(there.images.pack("me/app:1").await.unwrap().digest(), again.digest());
