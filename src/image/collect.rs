@@ -140,7 +140,7 @@ mod tests {
         let mut rows = Vec::from(rows);
         rows[2].created_at = at(999_950);
         rows.push(row("never-and-later", 20));
-        let uses = [("asked", 999_970), ("old", 900_000), ("older", 800_000), ("used", 1)];
+        let uses = [("asked", 999_995), ("old", 900_000), ("older", 800_000), ("used", 1)];
         let uses = uses.map(|(id, second)| (id.to_owned(), at(second))).into();
         let in_use = [ImageId("used".to_owned())].into();
         let order = |minimum_age| -> Vec<String> {
