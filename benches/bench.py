@@ -32,6 +32,7 @@ import time
 import uuid
 
 import answers
+import pulls
 
 HERE = pathlib.Path(__file__).resolve().parent
 GAP = 0.2
@@ -519,7 +520,8 @@ def main():
         cpu, wrote = idle(podd, options.idle)
         remove(podd, names, 4)
         api = answers.measure(podd.socket, lambda: sum(map(pss, podd.processes()[0])) / 1024)
-        report(options, peers, figures, throughput, sizes, cpu, wrote, api)
+        pulled = [] if options.only else pulls.measure(options.binary, max(1, options.rounds // 4))
+        report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled)
     finally:
         for peer in reversed(peers):
             peer.close()
@@ -527,7 +529,7 @@ def main():
         shutil.rmtree(pathlib.Path("/run") / work.name, ignore_errors=True)
 
 
-def report(options, peers, figures, throughput, sizes, cpu, wrote, api):
+def report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled):
     out = ["# What podd takes, beside its peers", ""]
     out.append(f"Machine: {facts()}. " + "; ".join(p.version for p in peers) + ".")
     out.append("")
@@ -557,6 +559,7 @@ def report(options, peers, figures, throughput, sizes, cpu, wrote, api):
                 f"{wrote} bytes to disk.", ""]
     out += ["| podd's API over the unix socket | | asked |", "| --- | --- | --- |"]
     out += [f"| {what} | {figure} | {asked} |" for what, figure, asked in api]
+    out += ["", *pulled] if pulled else []
     out.append("")
     text = "\n".join(out)
     print(text)
@@ -567,6 +570,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         main()
-    except Failure as failure:
+    except (Failure, pulls.Failure) as failure:
         print(f"bench: {failure}", file=sys.stderr)
         sys.exit(1)

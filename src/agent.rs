@@ -33,6 +33,7 @@ use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::runtime::stream::Streams;
 use crate::runtime::{Handlers, LookupError, Machine, Parts, Program, RuntimeClasses, Settings, Shims};
+use crate::space::{Disk, Space};
 use crate::statics::Statics;
 use crate::status::NodeFacts;
 use crate::store::{Change, Store};
@@ -128,6 +129,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             version: api::git_version(),
         },
         facts,
+        images: images.changes(),
         clock,
     };
     let streams: Arc<dyn Streams> = machine.clone();
@@ -153,7 +155,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
-        recorder,
+        recorder: recorder.clone(),
         clock,
     };
 
@@ -190,6 +192,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_name: config.node_name.clone(),
         clock,
     });
+    let space = Space {
+        images: images.clone(),
+        recorder: recorder.clone(),
+        node_name: config.node_name.clone(),
+        root: config.root.join("images"),
+        policy: config.image_gc,
+        look: Disk::of,
+    };
     let unix = unix_listener(&config.socket)?;
     let state = ApiState {
         store: store.clone(),
@@ -204,6 +214,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
+    let space = tokio::spawn(space.run(stopped.clone()));
     let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
     let statics = statics.map(|statics| tokio::spawn(statics.run(stopped.clone())));
     // What is told while everything else ends is written too.
@@ -239,6 +250,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
     garbage.await.context("the garbage collection panicked")?;
+    space.await.context("the keeper of the disk panicked")?;
     node.await.context("the keeper of the node panicked")?;
     if let Some(statics) = statics {
         statics.await.context("the keeper of static pods panicked")?;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::image::Reference;
 use crate::image::registry::RegistrySettings;
+use crate::space::Policy;
 
 /// Everything `podd serve` can be told, as it was told: each may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -62,6 +63,16 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(default)]
     pub runtimes: BTreeMap<String, RuntimeProgram>,
+    /// Percent of the disk from which on images that no pod uses are removed, the least recently used first; 100: never
+    /// [default: 85]
+    #[arg(long, env = "PODD_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_high_threshold: Option<u8>,
+    /// Percent of the disk down to which they are removed [default: 80]
+    #[arg(long, env = "PODD_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_low_threshold: Option<u8>,
+    /// How long an image stays at least after it came [default: 2m]
+    #[arg(long, env = "PODD_IMAGE_MINIMUM_GC_AGE", value_name = "DURATION")]
+    pub image_minimum_gc_age: Option<String>,
     /// Mirrors, certificates and more for each registry, as containerd's hosts.toml [default: /etc/podd/certs.d]
     #[arg(long, env = "PODD_REGISTRY_CONFIG", value_name = "DIR")]
     pub registry_config: Option<PathBuf>,
@@ -106,6 +117,9 @@ impl Settings {
             streaming_idle_timeout,
             runtime,
             runtimes,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            image_minimum_gc_age,
             registry_config,
             default_registry,
             docker_config,
@@ -126,6 +140,9 @@ impl Settings {
             manifest_dir: manifest_dir.or(below.manifest_dir),
             max_restart_backoff: max_restart_backoff.or(below.max_restart_backoff),
             streaming_idle_timeout: streaming_idle_timeout.or(below.streaming_idle_timeout),
+            image_gc_high_threshold: image_gc_high_threshold.or(below.image_gc_high_threshold),
+            image_gc_low_threshold: image_gc_low_threshold.or(below.image_gc_low_threshold),
+            image_minimum_gc_age: image_minimum_gc_age.or(below.image_minimum_gc_age),
             registry_config: registry_config.or(below.registry_config),
             default_registry: default_registry.or(below.default_registry),
             docker_config: docker_config.or(below.docker_config),
@@ -165,6 +182,7 @@ pub struct Config {
     pub streaming_idle_timeout: Duration,
     /// By handler.
     pub runtimes: BTreeMap<String, RuntimeProgram>,
+    pub image_gc: Policy,
     pub registries: RegistrySettings,
     /// Bytes.
     pub max_image_size: u64,
@@ -198,6 +216,9 @@ impl Config {
             streaming_idle_timeout,
             runtime,
             runtimes,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            image_minimum_gc_age,
             registry_config,
             default_registry,
             docker_config,
@@ -277,6 +298,7 @@ impl Config {
                 }
             },
         };
+        let image_gc = image_gc(image_gc_high_threshold, image_gc_low_threshold, image_minimum_gc_age)?;
         let default_registry = default_registry.unwrap_or_else(|| "docker.io".to_owned());
         // A name that has it as its registry must be read so: it is a host, perhaps with a port.
         let is_registry = Reference::parse(&format!("{default_registry}/x/x"))
@@ -320,6 +342,7 @@ impl Config {
             max_restart_backoff,
             streaming_idle_timeout,
             runtimes,
+            image_gc,
             registries,
             max_image_size,
         })
@@ -359,6 +382,29 @@ fn all_runtimes(
         }
     }
     Ok(runtimes)
+}
+
+/// Kubelet `kubeletconfig/validation`: percents, and the low one below the high one.
+fn image_gc(high: Option<u8>, low: Option<u8>, minimum_age: Option<String>) -> Result<Policy, ConfigError> {
+    const PERCENT: &str = "a number of percent, 0 to 100";
+    let high = high.unwrap_or(85);
+    if high > 100 {
+        return Err(invalid("image-gc-high-threshold", &high.to_string(), PERCENT));
+    }
+    let low = low.unwrap_or(80);
+    if low >= high {
+        return Err(invalid(
+            "image-gc-low-threshold",
+            &low.to_string(),
+            "a number of percent below image-gc-high-threshold",
+        ));
+    }
+    let minimum_age = match minimum_age {
+        None => Duration::from_mins(2),
+        Some(text) => parse_duration(&text)
+            .ok_or_else(|| invalid("image-minimum-gc-age", &text, "a duration such as 2m, 90s or 24h"))?,
+    };
+    Ok(Policy { high, low, minimum_age })
 }
 
 fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -509,7 +555,21 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 8] = [
+        let wrong: [(Settings, &str); 10] = [
+            (
+                Settings {
+                    image_gc_high_threshold: Some(101),
+                    ..Settings::default()
+                },
+                "image-gc-high-threshold",
+            ),
+            (
+                Settings {
+                    image_gc_high_threshold: Some(80),
+                    ..Settings::default()
+                },
+                "image-gc-low-threshold",
+            ),
             (
                 Settings {
                     listen: Some("localhost".to_owned()),

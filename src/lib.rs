@@ -35,6 +35,7 @@
 //! | drivers | [`controller`] | the loop and its queue |
 //! | | [`probe`] | probes and hooks: what is asked of a container while it runs |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
+//! | | [`space`] | room on the disk: images that nobody uses go |
 //! | | [`node`] | the node's object and Lease; pods that wait to be bound |
 //! | | [`statics`] | pods that a directory of manifests asks for |
 //! | | [`event`] | what happened, told for people and kept for an hour |
@@ -66,6 +67,7 @@ pub mod reconcile;
 pub mod runtime;
 pub mod schedule;
 pub mod shim;
+pub mod space;
 pub mod statics;
 pub mod status;
 pub mod store;

@@ -46,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "statics",
         &["model", "admit", "schedule", "status", "linux", "store", "event"],
     ),
+    ("space", &["image", "event"]),
     ("node", &["model", "schedule", "status", "linux", "store", "event"]),
     // Edge.
     // The runtime for its streams alone.
@@ -80,6 +81,7 @@ const EVERYTHING: &[&str] = &[
     "controller",
     "garbage",
     "statics",
+    "space",
     "node",
     "api",
     "telemetry",

@@ -41,12 +41,8 @@ pub(super) fn apply(spec: &mut PodSpec) {
 }
 
 fn container(container: &mut Container, host_network: bool) {
-    let pull_policy = if is_latest(container.image.as_deref().unwrap_or_default()) {
-        "Always"
-    } else {
-        "IfNotPresent"
-    };
-    fill(&mut container.image_pull_policy, pull_policy);
+    let image = container.image.as_deref().unwrap_or_default();
+    fill(&mut container.image_pull_policy, pull_policy(image));
     fill(&mut container.termination_message_path, TERMINATION_MESSAGE_PATH);
     fill(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
@@ -122,6 +118,14 @@ fn volume(volume: &mut Volume) {
     if let Some(host_path) = &mut volume.host_path {
         host_path.type_.get_or_insert_default();
     }
+    if let Some(image) = &mut volume.image {
+        let reference = image.reference.as_deref().unwrap_or_default();
+        fill(&mut image.pull_policy, pull_policy(reference));
+    }
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
 }
 
 /// No tag and no digest, or the tag `latest`: what a name means may have changed since it was pulled.

@@ -570,7 +570,7 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
         ("gitRepo", git_repo.is_some(), Refused("gitRepo volumes")),
         ("glusterfs", glusterfs.is_some(), Refused("glusterfs volumes")),
         ("hostPath", host_path.is_some(), Honoured),
-        ("image", image.is_some(), Refused("image volumes")),
+        ("image", image.is_some(), Honoured),
         ("iscsi", iscsi.is_some(), Refused("iscsi volumes")),
         ("nfs", nfs.is_some(), Refused("nfs volumes")),
         (

@@ -254,6 +254,13 @@ fn volume(volume: &wire::Volume) -> Result<Volume, ModelError> {
             path: cleaned(path),
             kind,
         }
+    } else if let Some(wire::ImageVolumeSource { pull_policy, reference }) = &volume.image {
+        VolumeSource::Image {
+            reference: reference
+                .clone()
+                .ok_or_else(|| missing(&format!("{}.image.reference", field())))?,
+            pull_policy: self::pull_policy(pull_policy.as_deref(), || format!("{}.image.pullPolicy", field()))?,
+        }
     } else {
         return Err(missing(&format!("a source that is known for {}", field())));
     };
@@ -261,6 +268,15 @@ fn volume(volume: &wire::Volume) -> Result<Volume, ModelError> {
         name: volume.name.clone(),
         source,
     })
+}
+
+fn pull_policy(policy: Option<&str>, field: impl Fn() -> String) -> Result<PullPolicy, ModelError> {
+    match policy.unwrap_or_default() {
+        "Always" => Ok(PullPolicy::Always),
+        "IfNotPresent" | "" => Ok(PullPolicy::IfNotPresent),
+        "Never" => Ok(PullPolicy::Never),
+        other => Err(not_understood(field(), other)),
+    }
 }
 
 fn amount(text: &str, field: &str) -> Result<Quantity, ModelError> {
@@ -307,12 +323,7 @@ fn container(
     expander: &mut Expander,
 ) -> Result<ContainerSpec, ModelError> {
     let field = |name: &str| format!("spec.{list}[{}].{name}", container.name);
-    let pull_policy = match container.image_pull_policy.as_deref().unwrap_or_default() {
-        "Always" => PullPolicy::Always,
-        "IfNotPresent" | "" => PullPolicy::IfNotPresent,
-        "Never" => PullPolicy::Never,
-        other => return Err(not_understood(field("imagePullPolicy"), other)),
-    };
+    let pull_policy = pull_policy(container.image_pull_policy.as_deref(), || field("imagePullPolicy"))?;
     let (env, known) = environment(container.env.as_deref().unwrap_or_default(), expander, &field("env"))?;
     let mut words = |words: Option<&Vec<String>>, name: &str| {
         words

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, Volume};
 
 use super::container::check_path;
 use super::fault::{Findings, Path};
@@ -20,6 +20,8 @@ const HOST_PATH_TYPES: [&str; 8] = [
     "FileOrCreate",
     "Socket",
 ];
+
+const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 /// Checks every volume; what comes back are the names that mounts may refer to.
 pub(super) fn check_all<'a>(volumes: &'a [Volume], at: &Path, findings: &mut Findings) -> BTreeSet<&'a str> {
@@ -64,6 +66,21 @@ fn check(volume: &Volume, at: &Path, findings: &mut Findings) {
     }
     if let Some(source) = &volume.host_path {
         check_host_path(source, &at.child("hostPath"), findings);
+    }
+    if let Some(source) = &volume.image {
+        check_image(source, &at.child("image"), findings);
+    }
+}
+
+/// `validateImageVolumeSource`, of a pod.
+fn check_image(source: &ImageVolumeSource, at: &Path, findings: &mut Findings) {
+    let ImageVolumeSource { pull_policy, reference } = source;
+    if reference.as_deref().unwrap_or_default().is_empty() {
+        findings.required(&at.child("reference"), "");
+    }
+    let policy = pull_policy.as_deref().unwrap_or_default();
+    if !PULL_POLICIES.contains(&policy) {
+        findings.not_supported(&at.child("pullPolicy"), policy, &PULL_POLICIES);
     }
 }
 

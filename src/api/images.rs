@@ -1,9 +1,14 @@
 //! Images over HTTP: podd's own endpoints, since Kubernetes has none.
 //!
 //! Goes in: an archive as the body of `POST /podd/v1/images/import?name=REF` (no limit but the image store's own),
-//! `GET /podd/v1/images`, `DELETE /podd/v1/images?name=REF`. Comes out: JSON; errors are Kubernetes' `Status` objects.
+//! `GET /podd/v1/images`, `DELETE /podd/v1/images?name=REF`, and beneath `/podd/v1/images/` what the constants here name.
+//! Comes out: JSON; errors are Kubernetes' `Status` objects.
 //!
 //! **Invariant:** nothing is decided here: the image store is asked, and its answer is put into words.
+
+mod registries;
+
+use std::io;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
@@ -11,18 +16,38 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use futures_util::TryStreamExt;
+use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use tracing::error;
 
-use crate::image::{Fault, ImageStore, ImportError, RemoveError, ResolveError};
+use crate::image::{
+    Collected, Fault, ImageStore, ImportError, PackError, RemoveError, ResolveError, TagError, Verified, VerifyError,
+};
+use crate::model::ImageId;
 use crate::store::{ImageRow, StoreError};
+
+pub use registries::{Login, PULL, PUSH, REPAIR, Step};
 
 /// Where images are listed and removed.
 pub const IMAGES: &str = "/podd/v1/images";
 /// Where archives are sent.
 pub const IMPORT: &str = "/podd/v1/images/import";
+
+/// `GET ?name=REF`: everything that is known of one image.
+pub const INSPECT: &str = "/podd/v1/images/inspect";
+/// `POST ?name=REF&new=NAME`: one more name.
+pub const TAG: &str = "/podd/v1/images/tag";
+/// `GET ?name=REF`: an OCI archive.
+pub const EXPORT: &str = "/podd/v1/images/export";
+/// `POST`: remove what no pod uses.
+pub const PRUNE: &str = "/podd/v1/images/prune";
+/// `POST ?name=REF`, or without a name for every image: compare what is stored with what it was.
+pub const VERIFY: &str = "/podd/v1/images/verify";
 
 /// The answer to an import or a list, and to a removal (the image as it was).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +100,85 @@ impl From<Vec<ImageRow>> for ImageList {
     }
 }
 
+/// An image, in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageDetails {
+    #[serde(flatten)]
+    pub image: Image,
+    /// `docker.io/library/busybox@sha256:<hex>`, for each repository that it has a name of.
+    pub repo_digests: Vec<String>,
+    /// RFC 3339; absent: no container ever used it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<String>,
+    /// Diff ids, lowest first.
+    pub layers: Vec<String>,
+    /// As its maker wrote it.
+    pub config: Value,
+}
+
+/// The answer to a prune.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    pub images: Vec<PrunedImage>,
+}
+
+/// An image that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedImage {
+    pub image: Image,
+    /// Bytes that are free now.
+    pub freed: u64,
+}
+
+impl From<Collected> for PrunedImage {
+    fn from(collected: Collected) -> Self {
+        let Collected { image, freed } = collected;
+        Self {
+            image: image.into(),
+            freed,
+        }
+    }
+}
+
+/// The answer to a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    pub images: Vec<VerifiedImage>,
+}
+
+/// An image that was looked through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedImage {
+    pub image: Image,
+    /// In words for people; empty: it is whole.
+    pub damage: Vec<String>,
+}
+
+impl From<Verified> for VerifiedImage {
+    fn from(verified: Verified) -> Self {
+        let Verified { image, damage } = verified;
+        Self {
+            image: image.into(),
+            damage: damage.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 /// The image endpoints. An import's body may be as large as the image store takes: put no body limit and no timeout
 /// around these.
 pub fn router(images: ImageStore) -> Router {
     Router::new()
         .route(IMAGES, get(list).delete(remove))
         .route(IMPORT, post(import))
+        .route(INSPECT, get(inspect))
+        .route(TAG, post(tag))
+        .route(EXPORT, get(export))
+        .route(PRUNE, post(prune))
+        .route(VERIFY, post(verify))
+        .route(PULL, post(registries::pull))
+        .route(PUSH, post(registries::push))
+        .route(REPAIR, post(registries::repair))
         .with_state(images)
 }
 
@@ -90,8 +188,14 @@ struct ImportQuery {
 }
 
 #[derive(Deserialize)]
-struct RemoveQuery {
+struct NameQuery {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct TagQuery {
+    name: String,
+    new: String,
 }
 
 async fn import(
@@ -110,11 +214,110 @@ async fn list(State(images): State<ImageStore>) -> Result<Json<ImageList>, Statu
 
 async fn remove(
     State(images): State<ImageStore>,
-    Query(RemoveQuery { name }): Query<RemoveQuery>,
+    Query(NameQuery { name }): Query<NameQuery>,
 ) -> Result<Json<ImageList>, Status> {
     let in_use = images.in_use().await?;
     let row = images.remove(&name, &in_use).await?;
     Ok(Json(vec![row].into()))
+}
+
+async fn inspect(
+    State(images): State<ImageStore>,
+    Query(NameQuery { name }): Query<NameQuery>,
+) -> Result<Json<ImageDetails>, Status> {
+    let row = images.get(&name).await?.ok_or_else(|| Status::not_found(&name))?;
+    let last_used = images.last_use(&ImageId(row.id.clone())).await?;
+    Ok(Json(ImageDetails {
+        repo_digests: row.repo_digests(),
+        last_used: last_used.map(|at| at.to_string()),
+        layers: row.layers.clone(),
+        // It was read as JSON when it came.
+        config: serde_json::from_str(&row.config).unwrap_or_default(),
+        image: row.into(),
+    }))
+}
+
+async fn tag(
+    State(images): State<ImageStore>,
+    Query(TagQuery { name, new }): Query<TagQuery>,
+) -> Result<Json<ImageList>, Status> {
+    Ok(Json(vec![images.tag(&name, &new).await?].into()))
+}
+
+/// Pieces of an archive that wait to be sent.
+const PIECES_WAITING: usize = 4;
+const PIECE: usize = 256 * 1024;
+
+async fn export(
+    State(images): State<ImageStore>,
+    Query(NameQuery { name }): Query<NameQuery>,
+) -> Result<Response, Status> {
+    // All that can fail in words is done before the first byte is sent.
+    let packed = images.pack(&name).await?;
+    let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+    tokio::task::spawn_blocking(move || {
+        let pieces = Pieces(sender.clone());
+        let mut writer = io::BufWriter::with_capacity(PIECE, pieces);
+        let written = packed
+            .write_archive(&mut writer)
+            .and_then(|()| io::Write::flush(&mut writer));
+        if let Err(error) = written {
+            // Breaks the answer off, so that nobody takes a part for the whole; a reader that is gone needs no answer.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    let stream = unfold(receiver, |mut pieces| async move {
+        pieces.recv().await.map(|piece| (piece, pieces))
+    });
+    let headers = [(axum::http::header::CONTENT_TYPE, "application/x-tar")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Hands what is written to whoever sends it.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn prune(State(images): State<ImageStore>) -> Result<Json<Pruned>, Status> {
+    let collected = images.prune().await?;
+    Ok(Json(Pruned {
+        images: collected.into_iter().map(PrunedImage::from).collect(),
+    }))
+}
+
+async fn verify(
+    State(images): State<ImageStore>,
+    Query(ImportQuery { name }): Query<ImportQuery>,
+) -> Result<Json<Verification>, Status> {
+    let verified = images.verify(name.as_deref()).await?;
+    Ok(Json(Verification {
+        images: verified.into_iter().map(VerifiedImage::from).collect(),
+    }))
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // A transparent error speaks in the words of its source.
+        let words = error.to_string();
+        if !message.ends_with(&words) {
+            message = format!("{message}: {words}");
+        }
+        source = error.source();
+    }
+    message
 }
 
 /// A Kubernetes `Status` of a failure.
@@ -127,20 +330,19 @@ struct Status {
 
 impl Status {
     fn of(code: StatusCode, reason: &'static str, error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            // A transparent error speaks in the words of its source.
-            let words = error.to_string();
-            if !message.ends_with(&words) {
-                message = format!("{message}: {words}");
-            }
-            source = error.source();
-        }
+        let message = chain(error);
         if code.is_server_error() {
             error!(message, "an image request failed");
         }
         Self { code, reason, message }
+    }
+
+    fn not_found(name: &str) -> Self {
+        Self {
+            code: StatusCode::NOT_FOUND,
+            reason: "NotFound",
+            message: format!("image {name:?} is not there"),
+        }
     }
 
     fn internal(error: &dyn std::error::Error) -> Self {
@@ -180,17 +382,58 @@ impl From<ImportError> for Status {
     }
 }
 
-impl From<RemoveError> for Status {
-    fn from(error: RemoveError) -> Self {
+impl From<ResolveError> for Status {
+    fn from(error: ResolveError) -> Self {
         match &error {
-            RemoveError::NotFound { .. } => Self::of(StatusCode::NOT_FOUND, "NotFound", &error),
-            RemoveError::InUse { .. } => Self::of(StatusCode::CONFLICT, "Conflict", &error),
-            RemoveError::Resolve(ResolveError::InvalidName { .. } | ResolveError::AmbiguousId { .. }) => {
+            ResolveError::InvalidName { .. } | ResolveError::AmbiguousId { .. } => {
                 Self::of(StatusCode::BAD_REQUEST, "BadRequest", &error)
             }
-            RemoveError::Resolve(ResolveError::Damaged { .. } | ResolveError::Store(_) | ResolveError::Content(_))
-            | RemoveError::Store(_)
-            | RemoveError::Content(_) => Self::internal(&error),
+            ResolveError::Damaged { .. } | ResolveError::Store(_) | ResolveError::Content(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<RemoveError> for Status {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::NotFound { name } => Self::not_found(&name),
+            RemoveError::InUse { .. } => Self::of(StatusCode::CONFLICT, "Conflict", &error),
+            RemoveError::Resolve(error) => error.into(),
+            RemoveError::Store(_) | RemoveError::Content(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<TagError> for Status {
+    fn from(error: TagError) -> Self {
+        match error {
+            TagError::NotFound { name } => Self::not_found(&name),
+            TagError::Name(error) => error.into(),
+            TagError::Resolve(error) => error.into(),
+            TagError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PackError> for Status {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::NotFound { name } => Self::not_found(&name),
+            PackError::Resolve(error) => error.into(),
+            PackError::Incomplete { .. } => Self::of(StatusCode::CONFLICT, "Conflict", &error),
+            PackError::Content(_) | PackError::Layer { .. } | PackError::Config { .. } | PackError::Panicked(_) => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<VerifyError> for Status {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::NotFound { name } => Self::not_found(&name),
+            VerifyError::Resolve(error) => error.into(),
+            VerifyError::Store(_) | VerifyError::Content(_) => Self::internal(&error),
         }
     }
 }

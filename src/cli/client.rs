@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited, combinators::BoxBody};
+use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -43,6 +44,8 @@ pub(super) enum ClientError {
     Http(#[from] hyper::Error),
     #[error("podd's answer could not be read")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot write what podd answers")]
+    Output(#[source] std::io::Error),
     #[error("{message}")]
     Refused { code: u16, message: String },
 }
@@ -59,6 +62,39 @@ pub(super) async fn request(
     path: &str,
     body: RequestBody,
 ) -> Result<Bytes, ClientError> {
+    exchange(socket, method, path, body, async |body| {
+        let body = Limited::new(body, ANSWER_MAX).collect().await;
+        Ok(body.map_err(ClientError::Answer)?.to_bytes())
+    })
+    .await
+}
+
+/// Send a request and hand on the answer as it comes. Only with `Ok` was it whole.
+pub(super) async fn stream(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: RequestBody,
+    mut each: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(), ClientError> {
+    exchange(socket, method, path, body, async |mut body| {
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                each(&data).map_err(ClientError::Output)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn exchange<T>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: RequestBody,
+    read: impl AsyncFnOnce(Incoming) -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
     let stream = connect(socket).await.map_err(|source| ClientError::Connect {
         socket: socket.to_owned(),
         source,
@@ -69,29 +105,26 @@ pub(super) async fn request(
         .uri(path)
         .header(hyper::header::HOST, "podd")
         .header(hyper::header::ACCEPT, "application/json")
+        // What is no JSON, an archive, is taken whatever it is called.
+        .header(hyper::header::CONTENT_TYPE, "application/json")
         .body(body)
         .map_err(|source| ClientError::Request {
             path: path.to_owned(),
             source,
         })?;
     let connection = tokio::spawn(connection);
-    let exchange = async {
+    let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(ClientError::Answer)?;
-        Ok((status, body.to_bytes()))
+        if status.is_success() {
+            return read(response.into_body()).await;
+        }
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Err(refused(status, &body.map_err(ClientError::Answer)?.to_bytes()))
     };
-    let answer: Result<_, ClientError> = exchange.await;
+    let answer = answer.await;
     connection.abort();
-    let (status, body) = answer?;
-    if status.is_success() {
-        Ok(body)
-    } else {
-        Err(refused(status, &body))
-    }
+    answer
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {

@@ -558,6 +558,9 @@ mod tests {
             manifest_dir: None,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_gc_high_threshold,
+            image_gc_low_threshold,
+            image_minimum_gc_age,
             registry_config,
             default_registry,
             docker_config,
@@ -579,9 +582,15 @@ mod tests {
             node_name,
             max_restart_backoff,
             streaming_idle_timeout,
+            image_minimum_gc_age,
             default_registry,
             max_image_size,
         ];
+        assert!(
+            [image_gc_high_threshold, image_gc_low_threshold]
+                .iter()
+                .all(Option::is_some)
+        );
         assert!(words.iter().all(Option::is_some));
     }
 

@@ -1,23 +1,41 @@
-//! `podd image import | list | remove`, through the running agent's socket.
+//! `podd image ...`, through the running agent's socket.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
-use super::client::{RequestBody, escaped, no_body, request};
-use crate::api::images::{IMAGES, IMPORT, Image, ImageList};
+use super::client::{RequestBody, escaped, no_body, request, stream};
+use super::progress::Bars;
+use crate::api::images::{
+    EXPORT, IMAGES, IMPORT, INSPECT, Image, ImageDetails, ImageList, Login, PRUNE, PULL, PUSH, Pruned, REPAIR, Step,
+    TAG, VERIFY, Verification, VerifiedImage,
+};
 
 /// Work with the agent's images.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ImageSubcommand {
+    /// Pull an image from its registry, whether it is there or not.
+    Pull {
+        name: String,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
+    /// Give an image to a registry, its layers packed anew.
+    Push {
+        name: String,
+        /// What it shall be called there; without, it keeps its name.
+        to: Option<String>,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
     /// Import an archive: docker-archive, oci-archive or a plain root filesystem tar, each also gzip or zstd.
     Import {
         /// The archive; `-` is standard input.
@@ -28,23 +46,111 @@ pub enum ImageSubcommand {
     },
     /// List the images that are there.
     List,
+    /// Print all that is known of an image, as JSON.
+    Inspect {
+        /// A name, an id, or the beginning of an id (12 digits).
+        name: String,
+    },
+    /// Give an image one more name.
+    Tag {
+        /// The image.
+        name: String,
+        /// The new name; an image that had it has it no more.
+        new: String,
+    },
     /// Remove an image by name or id.
     Remove { name: String },
+    /// Write an image as an OCI archive, which skopeo, podman, containerd and podd read.
+    Export {
+        name: String,
+        /// Where to; `-` is standard output.
+        #[arg(long, short, value_name = "FILE", default_value = "-")]
+        output: PathBuf,
+    },
+    /// Remove every image that no pod uses.
+    Prune,
+    /// Read all that is stored of an image, or of all images, and compare it with what it was when it came.
+    Verify { name: Option<String> },
+    /// Pull again what is damaged of an image, or of all images, and no pod uses.
+    Repair {
+        name: Option<String>,
+        #[command(flatten)]
+        login: LoginArgs,
+    },
+}
+
+/// What the registry is shown, before what the agent itself has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LoginArgs {
+    /// Log in as this user, with --password-stdin
+    #[arg(long, value_name = "NAME", requires = "password_stdin")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+    /// A docker config to take credentials from
+    #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl LoginArgs {
+    fn body(self) -> anyhow::Result<RequestBody> {
+        let Self {
+            username,
+            password_stdin,
+            authfile,
+        } = self;
+        let password = password_stdin
+            .then(|| std::io::read_to_string(std::io::stdin()))
+            .transpose()
+            .context("cannot read the password")?;
+        let config = authfile
+            .map(|file| std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display())));
+        let login = Login {
+            username,
+            // `echo` ends it with a line end that is not part of it.
+            password: password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned()),
+            config: config.transpose()?,
+        };
+        Ok(Full::new(serde_json::to_vec(&login)?.into())
+            .map_err(|never| match never {})
+            .boxed())
+    }
 }
 
 /// Carry out a command, and say on standard output what came of it.
 pub async fn run(socket: &Path, command: ImageSubcommand) -> anyhow::Result<()> {
-    let mut text = Vec::new();
-    run_to(socket, command, &mut text).await?;
-    match std::io::stdout().lock().write_all(&text) {
+    match run_to(socket, command, &mut std::io::stdout()).await {
         // A reader that has gone away (`podd image list | head`) is no error.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
-        Ok(()) | Err(_) => Ok(()),
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        done => done,
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
+        ImageSubcommand::Pull { name, login } => {
+            let path = format!("{PULL}?name={}", escaped(&name));
+            follow(socket, &path, login, out).await?;
+        }
+        ImageSubcommand::Push { name, to, login } => {
+            let to = to.map(|to| format!("&to={}", escaped(&to))).unwrap_or_default();
+            let path = format!("{PUSH}?name={}{to}", escaped(&name));
+            follow(socket, &path, login, out).await?;
+        }
+        ImageSubcommand::Repair { name, login } => {
+            let path = match name {
+                Some(name) => format!("{REPAIR}?name={}", escaped(&name)),
+                None => REPAIR.to_owned(),
+            };
+            follow(socket, &path, login, out).await?;
+        }
         ImageSubcommand::Import { file, name } => {
             let file = if file == Path::new("-") {
                 PathBuf::from("/dev/stdin")
@@ -73,8 +179,125 @@ async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -
             request(socket, Method::DELETE, &path, no_body()).await?;
             writeln!(out, "removed {name}")?;
         }
+        ImageSubcommand::Inspect { name } => {
+            let path = format!("{INSPECT}?name={}", escaped(&name));
+            let answer = request(socket, Method::GET, &path, no_body()).await?;
+            let details: ImageDetails = understood(&answer)?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&details)?)?;
+        }
+        ImageSubcommand::Tag { name, new } => {
+            let path = format!("{TAG}?name={}&new={}", escaped(&name), escaped(&new));
+            request(socket, Method::POST, &path, no_body()).await?;
+            writeln!(out, "tagged {name} as {new}")?;
+        }
+        ImageSubcommand::Export { name, output } => export(socket, &name, &output, out).await?,
+        ImageSubcommand::Prune => {
+            let answer = request(socket, Method::POST, PRUNE, no_body()).await?;
+            let Pruned { images } = understood(&answer)?;
+            for pruned in &images {
+                writeln!(out, "removed {} {}", label(&pruned.image), human(pruned.freed))?;
+            }
+            let freed = images.iter().map(|pruned| pruned.freed).sum();
+            writeln!(out, "freed {}", human(freed))?;
+        }
+        ImageSubcommand::Verify { name } => {
+            let path = match name {
+                Some(name) => format!("{VERIFY}?name={}", escaped(&name)),
+                None => VERIFY.to_owned(),
+            };
+            let answer = request(socket, Method::POST, &path, no_body()).await?;
+            let Verification { images } = understood(&answer)?;
+            let damaged = images.iter().filter(|image| !image.damage.is_empty()).count();
+            tell_damage(&images, out)?;
+            anyhow::ensure!(
+                damaged == 0,
+                "{damaged} of {} images {} damaged: `podd image repair` brings them anew",
+                images.len(),
+                if damaged == 1 { "is" } else { "are" }
+            );
+        }
     }
     Ok(())
+}
+
+/// Show how far the work is, and say what came of it.
+async fn follow(socket: &Path, path: &str, login: LoginArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut bars = Bars::new(std::io::stderr().is_terminal());
+    let mut rest: Vec<u8> = Vec::new();
+    let mut failures = Vec::new();
+    let mut each = |bytes: &[u8]| {
+        rest.extend(bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let step: Step = serde_json::from_slice(&line)?;
+            bars.step(&step, &mut std::io::stderr().lock())?;
+            match step {
+                Step::Pulled(image) => writeln!(out, "pulled {} {} {}", label(&image), image.id, human(image.size))?,
+                Step::Pushed { digest } => writeln!(out, "pushed {digest}")?,
+                Step::Repaired { image, error: None } => writeln!(out, "repaired {}", label(&image))?,
+                Step::Repaired {
+                    image,
+                    error: Some(error),
+                } => failures.push(format!("{}: {error}", label(&image))),
+                Step::Failed { message } => failures.push(message),
+                Step::Resolving | Step::Packing | Step::Layer { .. } | Step::Unpacking { .. } => {}
+            }
+        }
+        Ok(())
+    };
+    stream(socket, Method::POST, path, login.body()?, &mut each).await?;
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}
+
+fn tell_damage(images: &[VerifiedImage], out: &mut impl Write) -> std::io::Result<()> {
+    for VerifiedImage { image, damage } in images {
+        if damage.is_empty() {
+            writeln!(out, "{}: whole", label(image))?;
+        }
+        for damage in damage {
+            writeln!(out, "{}: {damage}", label(image))?;
+        }
+    }
+    Ok(())
+}
+
+/// A file appears when it is whole.
+async fn export(socket: &Path, name: &str, output: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let path = format!("{EXPORT}?name={}", escaped(name));
+    if output == Path::new("-") {
+        anyhow::ensure!(
+            !std::io::stdout().is_terminal(),
+            "an archive is nothing for a terminal: give it a file with --output"
+        );
+        stream(socket, Method::GET, &path, no_body(), |bytes| out.write_all(bytes)).await?;
+        return Ok(());
+    }
+    let mut part = output.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let mut file = std::fs::File::create(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    let written = stream(socket, Method::GET, &path, no_body(), |bytes| file.write_all(bytes)).await;
+    let kept = match written {
+        Ok(()) => std::fs::rename(&part, output).with_context(|| format!("cannot make {}", output.display())),
+        Err(error) => Err(error.into()),
+    };
+    if kept.is_err() {
+        // It may be gone, and the first error is the one to tell.
+        let _ = std::fs::remove_file(&part);
+    }
+    kept?;
+    writeln!(out, "exported {name} to {}", output.display())?;
+    Ok(())
+}
+
+fn understood<'a, T: serde::Deserialize<'a>>(answer: &'a [u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(answer).context("podd's answer is not understood: is the agent another version?")
+}
+
+/// What a person calls an image.
+fn label(image: &Image) -> &str {
+    image.names.first().unwrap_or(&image.id)
 }
 
 fn body_of(reader: impl AsyncRead + Send + Sync + 'static) -> RequestBody {
@@ -83,8 +306,8 @@ fn body_of(reader: impl AsyncRead + Send + Sync + 'static) -> RequestBody {
 }
 
 fn images(answer: &[u8]) -> anyhow::Result<Vec<Image>> {
-    let list: ImageList = serde_json::from_slice(answer).context("podd's answer is not a list of images")?;
-    Ok(list.images)
+    let ImageList { images } = understood(answer)?;
+    Ok(images)
 }
 
 /// A line for each name; an image without one is `<none>`.
@@ -120,7 +343,7 @@ fn table(images: &[Image], out: &mut impl Write) -> std::io::Result<()> {
 }
 
 /// `4.2MB`, as docker and podman count: in thousands, three digits.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut unit = 0;
     let mut scale = 1_u64;

@@ -6,6 +6,7 @@
 mod client;
 pub mod doctor;
 pub mod image;
+mod progress;
 pub mod token;
 
 use std::io::Write;
@@ -31,7 +32,7 @@ struct Cli {
 enum Command {
     /// Run the agent
     Serve(Serve),
-    /// Bring images, list them, remove them
+    /// Bring images, look at them, give them away, remove them
     Image(ImageCommand),
     /// Make, list and revoke bearer tokens
     Token(TokenCommand),

@@ -4,7 +4,7 @@
 //! Goes in: bytes, and directories that were filled in a [`Scratch`]. Comes out: the same under their digests.
 //!
 //! Layers' own blobs are not kept: a container needs the directory alone, and a registry or archive has the rest. An
-//! export can make a layer anew from its directory (under another digest).
+//! export makes a layer anew from its directory (see `pack`).
 //!
 //! **Invariant:** what stands under `layers/` is whole, also after a loss of power: it is synced before it is renamed
 //! there. What stands there and is known to no image row and pinned by no import is removed. The directory is 0700: no
@@ -13,7 +13,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -156,6 +156,12 @@ impl Content {
         }
     }
 
+    /// The directory of a layer.
+    pub(super) fn open_layer(&self, layer: &Digest) -> Result<OwnedFd> {
+        openat(&self.layers, layer.hex(), DIRECTORY, Mode::empty())
+            .map_err(|error| self.layer_error("open", layer, error))
+    }
+
     fn layer_error(&self, action: &'static str, layer: &Digest, error: Errno) -> ContentError {
         ContentError {
             action,
@@ -228,6 +234,38 @@ impl Content {
         renameat(&scratch.directory, digest.hex(), &self.blobs, digest.hex()).map_err(fail)?;
         fsync(&self.blobs).map_err(fail)?;
         Ok(digest)
+    }
+
+    /// A kept manifest or config, as it is on the disk; `None`: it is not there.
+    pub(super) fn read_blob(&self, blob: &Digest) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let read = match openat(&self.blobs, blob.hex(), flags, Mode::empty()) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                // As long as none that was kept: what grew is damaged anyway.
+                let limit = super::limits::DOCUMENT_MAX;
+                File::from(file).take(limit).read_to_end(&mut bytes).map(|_size| bytes)
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        read.map(Some).map_err(|source| ContentError {
+            action: "read",
+            path: self.root.join("blobs/sha256").join(blob.hex()),
+            source,
+        })
+    }
+
+    /// Remove these layers, although images have them.
+    pub(super) fn discard(self: &Arc<Self>, layers: &[Digest]) -> Result<()> {
+        let doomed = self.scratch()?;
+        for layer in layers {
+            match renameat(&self.layers, layer.hex(), &doomed.directory, layer.hex()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(self.layer_error("remove", layer, error)),
+            }
+        }
+        fsync(&self.layers).map_err(|error| doomed.fail("sync", "../../layers", error))
     }
 
     /// Remove the layers and blobs that are not `known` (from image rows) and not pinned. `known` must have been read

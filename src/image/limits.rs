@@ -23,6 +23,8 @@ pub(super) const XATTR_VALUE_MAX: usize = 64 * 1024;
 pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Directories whose times wait for the end of a layer may have paths of so many bytes together.
 pub(super) const DIRECTORY_PATHS_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a kept manifest or config: more than any limit for one.
+pub(super) const DOCUMENT_MAX: u64 = 64 * 1024 * 1024;
 /// Nested image indexes, and descriptors in one of them.
 pub(super) const INDEX_DEPTH_MAX: usize = 4;
 pub(super) const DESCRIPTORS_MAX: usize = 1024;

@@ -13,20 +13,26 @@
 //! mounted; and nothing an image says is believed before it was verified.
 
 mod archive;
+mod collect;
 mod content;
 mod documents;
 mod import;
 mod limits;
 mod member;
+mod pack;
 mod pull;
+mod push;
 mod recent;
 mod reference;
 pub mod registry;
+mod repair;
+mod seal;
 mod secrets;
 mod stream;
 #[cfg(test)]
 mod tape;
 mod unpack;
+mod usage;
 pub mod user;
 
 use std::collections::HashSet;
@@ -35,17 +41,22 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 pub use archive::ArchiveError;
+pub use collect::Collected;
 pub use content::ContentError;
 pub use documents::DocumentError;
 pub use import::{Fault, ImportError};
 pub use limits::{LimitError, Limits};
 pub use member::TarError;
+pub use pack::{PackError, Packed};
 pub use pull::{Progress, PullError};
+pub use push::{PushError, PushProgress};
 pub use reference::{Reference, ReferenceError};
+pub use repair::RepairError;
+pub use seal::{Damage, Verified, VerifyError};
 pub use secrets::PodCredentials;
 pub use unpack::{Fault as LayerFault, UnpackError};
 pub use user::{UserError, UserIds};
@@ -57,6 +68,7 @@ use pull::Pulls;
 use recent::Recent;
 use registry::RegistrySettings;
 use stream::Digest;
+use usage::Usage;
 
 use crate::model::{ImageConfig, ImageId, ResolvedImage, Timestamp};
 use crate::store::{ImageRow, Store, StoreError};
@@ -89,6 +101,10 @@ struct Inner {
     /// layers no row may come.
     rows: Mutex<()>,
     recent: Recent,
+    usage: Usage,
+    changes: watch::Sender<()>,
+    /// Held while layers are sealed.
+    sealing: Mutex<()>,
     /// Each import holds one of the few threads that may block.
     imports: Semaphore,
 }
@@ -141,6 +157,19 @@ pub enum RemoveError {
     Content(#[from] ContentError),
 }
 
+/// An image could not be given a name.
+#[derive(Debug, thiserror::Error)]
+pub enum TagError {
+    #[error(transparent)]
+    Name(#[from] ImportError),
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error("image {name:?} is not there")]
+    NotFound { name: String },
+    #[error("cannot change the recorded images")]
+    Store(#[from] StoreError),
+}
+
 impl ImageStore {
     /// Open or make the images in `root` (ROOT/images). What unfinished imports left is removed, and so are layers that
     /// no recorded image has.
@@ -152,6 +181,9 @@ impl ImageStore {
                 content,
                 store,
                 recent: Recent::default(),
+                usage: Usage::default(),
+                changes: watch::Sender::new(()),
+                sealing: Mutex::new(()),
                 limits,
                 clock,
                 rows: Mutex::new(()),
@@ -161,6 +193,7 @@ impl ImageStore {
             pulls: Arc::default(),
         };
         images.sweep().await?;
+        images.seal_later();
         Ok(images)
     }
 
@@ -259,16 +292,25 @@ impl ImageStore {
             }
             // Names that the image has already stay.
             self.inner.store.put_image(&row).await?;
-            self.inner.recent.forget();
+            self.changed();
             drop(pins);
             recorded.push(row);
         }
+        self.seal_later();
         Ok(recorded)
     }
 
     /// The image that a name means: a name, a name with a digest, an image's id, or at least 12 digits of an id.
     /// `None`: it is not there, or not whole.
     pub async fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
+        let resolved = self.look_up(image).await?;
+        if let Some(image) = &resolved {
+            self.used(&image.id).await;
+        }
+        Ok(resolved)
+    }
+
+    async fn look_up(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
         if let Some(known) = self
             .inner
             .recent
@@ -377,6 +419,52 @@ impl ImageStore {
         Ok(first)
     }
 
+    /// Marked as changed whenever an image came, went, or got another name.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.inner.recent.forget();
+        self.inner.changes.send_replace(());
+    }
+
+    /// The record of an image: by a name, an id, or at least 12 digits of an id.
+    ///
+    /// # Errors
+    /// See [`ResolveError`].
+    pub async fn get(&self, name: &str) -> Result<Option<ImageRow>, ResolveError> {
+        self.find(name).await
+    }
+
+    /// When an image was last used by a container, to the hour.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub async fn last_use(&self, id: &ImageId) -> Result<Option<Timestamp>, StoreError> {
+        match self.inner.usage.last(id) {
+            Some(at) => Ok(Some(at)),
+            None => Ok(self.inner.store.image_uses().await?.remove(&id.0)),
+        }
+    }
+
+    /// Give an image one more name; an image that had it has it no more. Gives the image as it is now.
+    ///
+    /// # Errors
+    /// The image is not there, or the name is none.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<ImageRow, TagError> {
+        let new = import::given_name(name)?.tagged();
+        let _rows = self.inner.rows.lock().await;
+        let row = self.find(image).await?;
+        let mut row = row.ok_or_else(|| TagError::NotFound { name: image.to_owned() })?;
+        if !row.names.contains(&new) {
+            row.names.push(new);
+            self.inner.store.put_image(&row).await?;
+            self.changed();
+        }
+        Ok(row)
+    }
+
     /// Every image, by its first name.
     pub async fn list(&self) -> Result<Vec<ImageRow>, StoreError> {
         let mut rows = self.inner.store.images().await?;
@@ -407,7 +495,7 @@ impl ImageStore {
                 Some(name) if !goes => self.inner.store.remove_image_name(&name).await?,
                 Some(_) | None => self.inner.store.remove_image(&row.id).await?,
             };
-            self.inner.recent.forget();
+            self.changed();
             row
         };
         self.sweep().await.map_err(|error| match error {
@@ -430,23 +518,6 @@ impl ImageStore {
         .into_iter()
         .filter_map(|parsed| parsed.ok().map(full))
         .find(|name| row.names.contains(name))
-    }
-
-    /// Images that pods need: those of living containers, and those of containers that may be started again.
-    pub async fn in_use(&self) -> Result<HashSet<ImageId>, StoreError> {
-        let mut in_use = HashSet::new();
-        for uid in self.inner.store.pod_uids().await? {
-            let observed = self.inner.store.observed(&uid).await?;
-            for attempt in &observed.attempts {
-                let newest = observed
-                    .newest(&attempt.container)
-                    .is_some_and(|newest| newest.attempt == attempt.attempt);
-                if attempt.is_live() || (newest && !observed.torn_down) {
-                    in_use.extend(attempt.image_id.clone());
-                }
-            }
-        }
-        Ok(in_use)
     }
 
     /// Remove the layers and blobs that no recorded image has.

@@ -277,7 +277,7 @@ impl ImageStore {
         // It may have been removed meanwhile: then this brings back no more than its row, and the layers are looked for
         // again before anything is started from them.
         self.inner.store.put_image(row).await?;
-        self.inner.recent.forget();
+        self.changed();
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The image store as a whole: archives of every kind go in, images come out, and nothing is left of what fails.
 
+mod keeping;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Mounts on the host: a tmpfs made and taken away again, and what is mounted where.
+//! Mounts on the host: a tmpfs or an overlay made and taken away again, and what is mounted where.
 //!
 //! Goes in: paths. Comes out: nothing, or the kernel's error.
 //!
@@ -43,6 +43,27 @@ pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) ->
         MountFlags::empty(),
         &*data,
     )?)
+}
+
+/// Mount an overlay of directories, topmost first, of which nothing can be changed. `source` is a word by which it is known
+/// again. They must stay as they are for as long as it is mounted.
+pub fn mount_layers(target: &Path, source: &str, layers: &[PathBuf]) -> io::Result<()> {
+    let open = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(CWD, path, flags, Mode::empty())
+    };
+    let directory = open(target)?;
+    let opened = layers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    // Named by descriptors, many of them fit on the one page of options. Without an upper directory an overlay wants at
+    // least two: the place itself is empty.
+    let lower: Vec<_> = opened
+        .iter()
+        .chain((opened.len() == 1).then_some(&directory))
+        .map(|layer| through(layer.as_fd()))
+        .collect();
+    let data = std::ffi::CString::new(format!("lowerdir={}", lower.join(":")))?;
+    let flags = MountFlags::RDONLY;
+    Ok(mount(source, through(directory.as_fd()), "overlay", flags, &*data)?)
 }
 
 /// Unmount what is on top there; with processes still in it, it goes when they go.
@@ -158,5 +179,30 @@ mod tests {
 
         std::os::unix::fs::symlink(&target, dir.join("link")).unwrap();
         assert!(mount_tmpfs(&dir.join("link"), "here", None, 0o755).is_err());
+    }
+
+    #[test]
+    fn layers_are_merged_and_cannot_be_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        for name in ["top", "bottom", "both", "one"] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        fs::write(dir.join("top/file"), "above").unwrap();
+        fs::write(dir.join("bottom/file"), "below").unwrap();
+        fs::write(dir.join("bottom/only"), "").unwrap();
+        let both = dir.join("both");
+        mount_layers(&both, "here", &[dir.join("top"), dir.join("bottom")]).unwrap();
+        assert_eq!(fs::read_to_string(both.join("file")).unwrap(), "above");
+        assert!(both.join("only").exists());
+        let refused = fs::write(both.join("file"), "").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        let one = dir.join("one");
+        mount_layers(&one, "here", &[dir.join("top")]).unwrap();
+        assert_eq!(fs::read_dir(&one).unwrap().count(), 1);
+        for place in [both, one] {
+            unmount_now_or_later(&place).unwrap();
+        }
+        assert_eq!(beneath(&dir).unwrap(), []);
     }
 }

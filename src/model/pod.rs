@@ -313,6 +313,8 @@ pub enum VolumeSource {
     },
     /// A path of the machine itself.
     HostPath { path: PathBuf, kind: HostPathType },
+    /// The merged layers of an image, for reading.
+    Image { reference: String, pull_policy: PullPolicy },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

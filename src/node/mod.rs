@@ -1,6 +1,6 @@
 //! The node: its object, its Lease, and the binding of pods that could not be bound when they were made.
 //!
-//! Goes in: what the machine is, and the changes of Nodes and Pods that the store tells of. Comes out: the objects `Node`
+//! Goes in: what the machine is, which images it has, and the changes of Nodes and Pods that the store tells of. Comes out: the objects `Node`
 //! and `Lease`, pods bound to the node, and events about both.
 //!
 //! ## Heartbeats
@@ -89,6 +89,8 @@ pub struct NodeKeeper {
     pub recorder: Recorder,
     pub identity: Identity,
     pub facts: Facts,
+    /// Marked as changed whenever an image comes, goes or gets another name.
+    pub images: watch::Receiver<()>,
     pub clock: fn() -> Timestamp,
 }
 
@@ -134,6 +136,8 @@ impl NodeKeeper {
     /// Until `stop` says so. `ready` is the agent's readiness.
     pub async fn run(self, mut ready: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
         let mut changes = self.store.subscribe();
+        let mut images = self.images.clone();
+        let mut images_change = true;
         let mut waits_to_be_ready = true;
         self.log(self.bind_all().await);
         loop {
@@ -147,6 +151,11 @@ impl NodeKeeper {
                         self.log(self.become_ready().await);
                     }
                 }
+                // Cancel-safe: a watch receiver loses nothing when its future is dropped.
+                told = images.changed(), if images_change => match told {
+                    Ok(()) => self.log(self.write_node((!waits_to_be_ready).then_some(true)).await.map(drop)),
+                    Err(_gone) => images_change = false,
+                },
                 // Cancel-safe: a broadcast receiver keeps its place.
                 change = changes.recv() => match change {
                     Ok(change) => self.log(self.saw(&change, !waits_to_be_ready).await),
@@ -193,7 +202,8 @@ impl NodeKeeper {
             let stored = self.store.get(NODE, "", name).await?;
             let before: Option<Node> = stored.as_ref().and_then(read);
             let uid = stored.as_ref().map_or_else(new_uid, |stored| stored.uid.clone());
-            let wanted = object::node(now, &self.identity, &self.facts, before.clone(), &uid, ready);
+            let images = self.store.images().await?;
+            let wanted = object::node(now, &self.identity, &self.facts, before.clone(), &uid, ready, images);
             match self.put(NODE, "", stored.as_ref(), &uid, &wanted).await {
                 Ok(()) => {}
                 Err(NodeError::Busy { .. }) => continue,

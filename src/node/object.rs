@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo, Taint};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
@@ -15,9 +15,14 @@ use super::{Facts, Identity};
 use crate::model::{Timestamp, Uid};
 use crate::schedule;
 use crate::status::quantity;
+use crate::store::ImageRow;
 
 /// Pods that the node says it has room for: a kubelet's own number.
 const PODS: u64 = 110;
+
+/// Kubelet `nodeStatusMaxImages` and `MaxNamesPerImageInNodeStatus`.
+const IMAGES: usize = 50;
+const NAMES: usize = 5;
 
 /// How long a node whose Lease is not renewed counts as alive (`nodeLeaseDurationSeconds`).
 const LEASE_SECONDS: i32 = 40;
@@ -57,6 +62,7 @@ pub(super) fn node(
     stored: Option<Node>,
     uid: &Uid,
     ready: Option<bool>,
+    images: Vec<ImageRow>,
 ) -> Node {
     let mut node = stored.unwrap_or_else(|| Node {
         metadata: ObjectMeta {
@@ -84,7 +90,7 @@ pub(super) fn node(
         daemon_endpoints: _,
         declared_features: _,
         features: _,
-        images: _,
+        images: told_images,
         phase: _,
         runtime_handlers: _,
         volumes_attached: _,
@@ -93,6 +99,7 @@ pub(super) fn node(
     *capacity = Some(resources(facts));
     // Nothing is set aside for the machine itself.
     *allocatable = Some(resources(facts));
+    *told_images = Some(self::images(images)).filter(|images| !images.is_empty());
     *addresses = Some(self::addresses(identity));
     *node_info = Some(NodeSystemInfo {
         architecture: schedule::architecture().to_owned(),
@@ -132,6 +139,20 @@ pub(super) fn node(
         None => {}
     }
     node
+}
+
+/// The largest images, by their digests and then their tags (kubelet `setters.go`, `Images`).
+fn images(mut rows: Vec<ImageRow>) -> Vec<ContainerImage> {
+    rows.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    rows.truncate(IMAGES);
+    let told = rows.iter().map(|row| {
+        let names = row.repo_digests().into_iter().chain(row.tags().map(str::to_owned));
+        ContainerImage {
+            names: Some(names.take(NAMES).collect()),
+            size_bytes: i64::try_from(row.size).ok(),
+        }
+    });
+    told.collect()
 }
 
 /// Whether the node is told to be ready.

@@ -41,7 +41,7 @@ fn uid(text: &str) -> Uid {
 
 #[test]
 fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
-    let node = object::node(now(), &identity(), &facts(), None, &uid("u"), Some(true));
+    let node = object::node(now(), &identity(), &facts(), None, &uid("u"), Some(true), Vec::new());
     let node = serde_json::to_value(node).unwrap();
     let resources = json!({"cpu": "8", "memory": "16Gi", "ephemeral-storage": "3Ti", "pods": "110",
         "hugepages-2Mi": "8Mi", "hugepages-1Gi": "0"});
@@ -83,7 +83,7 @@ fn schedule_architecture() -> &'static str {
 
 #[test]
 fn what_users_wrote_on_the_node_outlives_a_restart() {
-    let mut stored = object::node(now(), &identity(), &facts(), None, &uid("u"), Some(true));
+    let mut stored = object::node(now(), &identity(), &facts(), None, &uid("u"), Some(true), Vec::new());
     let labels = stored.metadata.labels.get_or_insert_default();
     labels.insert("disk".to_owned(), "ssd".to_owned());
     labels.insert("kubernetes.io/hostname".to_owned(), "spoilt".to_owned());
@@ -98,7 +98,15 @@ fn what_users_wrote_on_the_node_outlives_a_restart() {
     let mut facts = facts();
     facts.cpus = 16;
     let later = "2026-01-02T00:00:00Z".parse().unwrap();
-    let node = object::node(later, &identity(), &facts, Some(stored.clone()), &uid("u"), None);
+    let node = object::node(
+        later,
+        &identity(),
+        &facts,
+        Some(stored.clone()),
+        &uid("u"),
+        None,
+        Vec::new(),
+    );
     let mut expected = stored;
     expected
         .metadata
@@ -117,17 +125,25 @@ fn what_users_wrote_on_the_node_outlives_a_restart() {
 
 #[test]
 fn a_new_node_is_not_ready_until_the_agent_is() {
-    let starting = object::node(now(), &identity(), &facts(), None, &uid("u"), None);
+    let starting = object::node(now(), &identity(), &facts(), None, &uid("u"), None, Vec::new());
     assert!(!object::is_ready(&starting));
-    let ready = object::node(now(), &identity(), &facts(), Some(starting), &uid("u"), Some(true));
+    let ready = object::node(
+        now(),
+        &identity(),
+        &facts(),
+        Some(starting),
+        &uid("u"),
+        Some(true),
+        Vec::new(),
+    );
     assert!(object::is_ready(&ready));
-    let again = object::node(now(), &identity(), &facts(), Some(ready), &uid("u"), None);
+    let again = object::node(now(), &identity(), &facts(), Some(ready), &uid("u"), None, Vec::new());
     assert!(object::is_ready(&again));
 }
 
 #[test]
 fn the_taint_of_a_cordon_comes_and_goes_with_it() {
-    let mut node = object::node(now(), &identity(), &facts(), None, &uid("u"), None);
+    let mut node = object::node(now(), &identity(), &facts(), None, &uid("u"), None, Vec::new());
     assert!(!object::taint_cordon(now(), &mut node));
     node.spec.get_or_insert_default().unschedulable = Some(true);
     assert!(object::taint_cordon(now(), &mut node));
@@ -157,6 +173,7 @@ fn keeper(store: &Store) -> NodeKeeper {
         recorder: Recorder::hasty(store.clone(), now),
         identity: identity(),
         facts: facts(),
+        images: watch::channel(()).1,
         clock: now,
     }
 }
@@ -488,4 +505,63 @@ async fn pods_that_waited_while_the_agent_was_away_are_looked_at() {
     }
     stop.send_replace(true);
     next.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_node_tells_of_its_largest_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
+    let digest = |letter: char| format!("sha256:{}", String::from(letter).repeat(64));
+    for size in 1..=60_u64 {
+        let image = crate::store::ImageRow {
+            id: format!("sha256:{size:064}"),
+            manifest_digest: digest('a'),
+            config: "{}".to_owned(),
+            layers: Vec::new(),
+            size,
+            created_at: now(),
+            names: vec![
+                format!("docker.io/library/i{size}:1"),
+                format!("docker.io/library/i{size}:2"),
+            ],
+        };
+        store.put_image(&image).await.unwrap();
+    }
+    let mut pulled = store.images().await.unwrap().pop().unwrap();
+    pulled.names = vec![format!("docker.io/library/i60@{}", digest('b'))];
+    store.put_image(&pulled).await.unwrap();
+
+    let (images, changes) = watch::channel(());
+    let keeper = NodeKeeper {
+        images: changes,
+        ..keeper(&store)
+    };
+    keeper.register().await.unwrap();
+    let node = store.get(NODE, "", "node-1").await.unwrap().unwrap();
+    let told = node.json["status"]["images"].as_array().unwrap();
+    assert_eq!(told.len(), 50);
+    assert_eq!(
+        told[0],
+        serde_json::json!({"sizeBytes": 60, "names": [
+            format!("docker.io/library/i60@{}", digest('b')),
+            "docker.io/library/i60:1",
+            "docker.io/library/i60:2",
+        ]})
+    );
+    assert_eq!(told[49]["names"][0], format!("docker.io/library/i11@{}", digest('a')));
+
+    let mut seen = store.subscribe();
+    let (stop, stopped) = watch::channel(false);
+    let (_ready, readiness) = watch::channel(false);
+    let running = tokio::spawn(keeper.run(readiness, stopped));
+    store.remove_image(&pulled.id).await.unwrap();
+    images.send_replace(());
+    loop {
+        let change = seen.recv().await.unwrap();
+        if &*change.object.kind == NODE && change.object.json["status"]["images"][0]["sizeBytes"] == 59 {
+            break;
+        }
+    }
+    stop.send_replace(true);
+    running.await.unwrap();
 }

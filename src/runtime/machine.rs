@@ -78,7 +78,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Machine {
     pub(super) shims: Arc<Shims>,
-    images: ImageStore,
+    pub(super) images: ImageStore,
     pulling: Pulling,
     network: Network,
     volumes: Arc<Volumes>,
@@ -120,6 +120,54 @@ impl Machine {
             handlers,
             settings,
             hints: Mutex::new(Some(hints)),
+        })
+    }
+
+    /// An image by its name, as a pull policy has it, for a container that wants it (see [`Runtime::image`]).
+    pub(super) async fn named(
+        &self,
+        pod: &PodSpec,
+        container: &str,
+        name: &str,
+        policy: PullPolicy,
+    ) -> Result<Image, StepError> {
+        let present = |image, pulled| Ok(Image::Present { image, pulled });
+        match self.pulling.known(&pod.uid, container, name) {
+            Known::Nothing => {}
+            Known::UnderWay => {
+                return Ok(Image::Pulling {
+                    begun: false,
+                    unusable_secrets: Vec::new(),
+                });
+            }
+            Known::Ended(Err(error)) => return Err(error),
+            Known::Ended(Ok(Pulled { id, message })) => {
+                // It may have been removed again meanwhile.
+                if let Some(image) = self.images.resolve(&id).await.map_err(|error| unresolved(&error))? {
+                    return present(image, Some(message));
+                }
+            }
+        }
+        // An id names what is here, and nothing that a registry knows.
+        let policy = match self.images.reference(name) {
+            Ok(_) => policy,
+            Err(_) => PullPolicy::Never,
+        };
+        if policy != PullPolicy::Always {
+            let found = self.images.resolve(name).await.map_err(|error| unresolved(&error))?;
+            if let Some(image) = found {
+                return present(image, None);
+            }
+        }
+        if policy == PullPolicy::Never {
+            return Err(StepError {
+                reason: FailureReason::ErrImageNeverPull,
+                message: format!("Container image {name:?} is not present with pull policy of Never"),
+            });
+        }
+        Ok(Image::Pulling {
+            begun: true,
+            unusable_secrets: self.pulling.begin(&pod.uid, container, name).await?,
         })
     }
 
@@ -237,11 +285,16 @@ impl Machine {
             let Ok(Some(image)) = self.images.resolve(&container.image).await else {
                 continue;
             };
+            // Not there yet, if it has any: then nothing is made ahead.
+            let Ok(volume_layers) = self.volume_layers(pod, container).await else {
+                continue;
+            };
             let making = Making {
                 pod: pod.clone(),
                 container: container.clone(),
                 sandbox: 0,
                 image,
+                volume_layers,
                 ip,
                 joined: work::Joined {
                     infra_pid,
@@ -472,45 +525,11 @@ impl Runtime for Machine {
     }
 
     async fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
-        let name = &container.image;
-        let present = |image, pulled| Ok(Image::Present { image, pulled });
-        match self.pulling.known(&pod.uid, container) {
-            Known::Nothing => {}
-            Known::UnderWay => {
-                return Ok(Image::Pulling {
-                    begun: false,
-                    unusable_secrets: Vec::new(),
-                });
-            }
-            Known::Ended(Err(error)) => return Err(error),
-            Known::Ended(Ok(Pulled { id, message })) => {
-                // It may have been removed again meanwhile.
-                if let Some(image) = self.images.resolve(&id).await.map_err(|error| unresolved(&error))? {
-                    return present(image, Some(message));
-                }
-            }
+        if let Some(waiting) = self.bring_volumes(pod, container).await? {
+            return Ok(waiting);
         }
-        // An id names what is here, and nothing that a registry knows.
-        let policy = match self.images.reference(name) {
-            Ok(_) => container.pull_policy,
-            Err(_) => PullPolicy::Never,
-        };
-        if policy != PullPolicy::Always {
-            let found = self.images.resolve(name).await.map_err(|error| unresolved(&error))?;
-            if let Some(image) = found {
-                return present(image, None);
-            }
-        }
-        if policy == PullPolicy::Never {
-            return Err(StepError {
-                reason: FailureReason::ErrImageNeverPull,
-                message: format!("Container image {name:?} is not present with pull policy of Never"),
-            });
-        }
-        Ok(Image::Pulling {
-            begun: true,
-            unusable_secrets: self.pulling.begin(&pod.uid, container).await?,
-        })
+        self.named(pod, &container.name, &container.image, container.pull_policy)
+            .await
     }
 
     async fn start_container(
@@ -528,12 +547,14 @@ impl Runtime for Machine {
             message: error.message,
         })?;
         let target = self.target(pod, container, sandbox).await?;
+        let volume_layers = self.volume_layers(pod, container).await?;
         let making = Making {
             pod: pod.clone(),
             container: container.clone(),
             sandbox,
             image: image.clone(),
             ip,
+            volume_layers,
             joined: work::Joined { infra_pid, target },
         };
         if attempt > 0 {
@@ -686,7 +707,7 @@ fn not_recorded(reason: FailureReason) -> StepError {
     }
 }
 
-fn unresolved(error: &ResolveError) -> StepError {
+pub(super) fn unresolved(error: &ResolveError) -> StepError {
     let reason = match error {
         ResolveError::InvalidName { .. } => FailureReason::InvalidImageName,
         ResolveError::AmbiguousId { .. }

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::image_volume::{self, VolumeLayers};
 use super::machine::{Settings, blocking, prepare};
 use super::shims::Shims;
 use super::work::{Joined, Work};
@@ -50,6 +51,8 @@ pub(super) struct Making {
     pub(super) container: ContainerSpec,
     pub(super) sandbox: u32,
     pub(super) image: ResolvedImage,
+    /// Of the volumes that are images.
+    pub(super) volume_layers: VolumeLayers,
     pub(super) ip: Option<IpAddr>,
     pub(super) joined: Joined,
 }
@@ -89,6 +92,7 @@ impl Maker {
             container,
             sandbox,
             image,
+            volume_layers,
             ip,
             joined,
         } = making;
@@ -107,7 +111,8 @@ impl Maker {
                 .join(&container.name)
                 .join(format!("{attempt}.log")),
         };
-        let prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name)?;
+        let mut prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name)?;
+        image_volume::mount(&self.volumes, pod, volume_layers, &mut prepared)?;
         work.prepare(
             pod,
             container,

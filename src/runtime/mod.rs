@@ -5,6 +5,7 @@
 //! **Invariant:** nothing here decides. Every operation names the attempt it means and does nothing the second time.
 
 mod handler;
+mod image_volume;
 pub mod insecure_tls;
 mod journal;
 mod last_words;

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::StepError;
 use super::machine::step;
 use crate::image::{ImageStore, Progress, PullError};
-use crate::model::{ContainerSpec, FailureReason, Uid};
+use crate::model::{FailureReason, Uid};
 
-/// One container's image.
+/// An image that one container wants: its own, or that of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     uid: Uid,
@@ -72,8 +72,8 @@ impl Pulling {
     }
 
     /// What is known of this container's pull. An end is told once.
-    pub(super) fn known(&self, uid: &Uid, container: &ContainerSpec) -> Known {
-        let key = key(uid, container);
+    pub(super) fn known(&self, uid: &Uid, container: &str, image: &str) -> Known {
+        let key = key(uid, container, image);
         let mut states = self.states();
         match states.get(&key) {
             None => Known::Nothing,
@@ -86,10 +86,10 @@ impl Pulling {
     }
 
     /// Begin a pull. Gives the secrets of the pod that are of no use.
-    pub(super) async fn begin(&self, uid: &Uid, container: &ContainerSpec) -> Result<Vec<String>, StepError> {
+    pub(super) async fn begin(&self, uid: &Uid, container: &str, image: &str) -> Result<Vec<String>, StepError> {
         let brought = self.images.pod_credentials(uid).await;
         let brought = brought.map_err(|error| step(FailureReason::ErrImagePull, &error))?;
-        let key = key(uid, container);
+        let key = key(uid, container, image);
         self.states().insert(key.clone(), State::UnderWay);
         let (images, hint, states) = (self.images.clone(), self.hint.clone(), Arc::clone(&self.states));
         tokio::spawn(async move {
@@ -127,11 +127,11 @@ impl Pulling {
     }
 }
 
-fn key(uid: &Uid, container: &ContainerSpec) -> Key {
+fn key(uid: &Uid, container: &str, image: &str) -> Key {
     Key {
         uid: uid.clone(),
-        container: container.name.clone(),
-        image: container.image.clone(),
+        container: container.to_owned(),
+        image: image.to_owned(),
     }
 }
 

@@ -1,10 +1,13 @@
-//! Images, their names and their layers.
+//! Images, their names and their layers, and what is noted of them later.
+
+use std::collections::HashMap;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
 
 use super::row::{from_time, to_i64, to_time, to_u64, unreadable};
 use super::{ImageRow, StoreError};
+use crate::model::{Timestamp, Uid};
 
 const IMAGE: &str = "image";
 
@@ -176,4 +179,101 @@ pub(super) async fn remove(connection: &mut SqliteConnection, id: &str) -> Resul
         .await
         .map_err(StoreError::database("remove an image"))?;
     Ok(image)
+}
+
+/// Something that is noted of an image, of its use or of one of its layers.
+#[derive(Debug)]
+pub(super) enum Note {
+    Use { image: String, at: Timestamp },
+    Volume { uid: Uid, volume: String, image: String },
+    Seal { diff_id: String, seal: String },
+}
+
+/// A note of an image that is gone, or of a pod that is, is passed over.
+pub(super) async fn note(connection: &mut SqliteConnection, note: Note) -> Result<(), StoreError> {
+    let failed = || StoreError::database("write a note of an image");
+    match note {
+        Note::Use { image, at } => {
+            let at = from_time(IMAGE, "at", at)?;
+            sqlx::query!(
+                "INSERT INTO image_use (image, at) SELECT id, ?2 FROM image WHERE id = ?1
+                 ON CONFLICT (image) DO UPDATE SET at = excluded.at",
+                image,
+                at,
+            )
+            .execute(connection)
+            .await
+            .map_err(failed())?;
+        }
+        Note::Volume { uid, volume, image } => {
+            let uid = uid.0;
+            sqlx::query!(
+                "INSERT INTO image_volume (uid, volume, image) SELECT uid, ?2, ?3 FROM pod WHERE uid = ?1
+                 ON CONFLICT (uid, volume) DO UPDATE SET image = excluded.image",
+                uid,
+                volume,
+                image,
+            )
+            .execute(connection)
+            .await
+            .map_err(failed())?;
+        }
+        Note::Seal { diff_id, seal } => {
+            sqlx::query!("DELETE FROM layer_seal WHERE diff_id NOT IN (SELECT diff_id FROM image_layer)")
+                .execute(&mut *connection)
+                .await
+                .map_err(failed())?;
+            sqlx::query!(
+                "INSERT OR REPLACE INTO layer_seal (diff_id, seal) VALUES (?, ?)",
+                diff_id,
+                seal,
+            )
+            .execute(connection)
+            .await
+            .map_err(failed())?;
+        }
+    }
+    Ok(())
+}
+
+/// When each image was last used.
+pub(super) async fn uses(readers: &SqlitePool) -> Result<HashMap<String, Timestamp>, StoreError> {
+    let rows = sqlx::query!("SELECT image, at FROM image_use")
+        .fetch_all(readers)
+        .await
+        .map_err(StoreError::database("read when images were used"))?;
+    rows.into_iter()
+        .map(|row| {
+            let at = to_time("at", row.at).map_err(|source| unreadable(IMAGE, &row.image, source))?;
+            Ok((row.image, at))
+        })
+        .collect()
+}
+
+pub(super) async fn volume(readers: &SqlitePool, uid: &Uid, volume: &str) -> Result<Option<String>, StoreError> {
+    let uid = uid.as_str();
+    sqlx::query_scalar!(
+        "SELECT image FROM image_volume WHERE uid = ? AND volume = ?",
+        uid,
+        volume
+    )
+    .fetch_optional(readers)
+    .await
+    .map_err(StoreError::database("read the image of a volume"))
+}
+
+pub(super) async fn volumes(readers: &SqlitePool, uid: &Uid) -> Result<Vec<String>, StoreError> {
+    let uid = uid.as_str();
+    sqlx::query_scalar!("SELECT image FROM image_volume WHERE uid = ?", uid)
+        .fetch_all(readers)
+        .await
+        .map_err(StoreError::database("read the images of volumes"))
+}
+
+pub(super) async fn seals(readers: &SqlitePool) -> Result<HashMap<String, String>, StoreError> {
+    let rows = sqlx::query!("SELECT diff_id, seal FROM layer_seal")
+        .fetch_all(readers)
+        .await
+        .map_err(StoreError::database("read the seals of layers"))?;
+    Ok(rows.into_iter().map(|row| (row.diff_id, row.seal)).collect())
 }

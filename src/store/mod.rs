@@ -17,6 +17,9 @@
 //! | `failure` | steps that failed and have not succeeded since | the controller | their back-off goes on after a restart |
 //! | `address` | which pod has which address | the controller, through the network | an address is never given to two pods, and a pod keeps its own over sandboxes |
 //! | `image`, `image_name`, `image_layer` | images whose every blob and layer is durable on the disk | the image room | what is not here is not there: an unfinished import leaves nothing |
+//! | `image_use` | when each image was last used, to the hour | the image room | garbage collection takes the oldest first, also after a restart |
+//! | `image_volume` | the image that each image volume of a pod means | the image room | a pod's volume stays what it was, whatever its tag means today, and its image is kept |
+//! | `layer_seal` | a digest of each unpacked layer | the image room | what the disk spoils later can be found |
 //! | `setting` | facts of the node, by key | their owners | |
 //!
 //! Not stored: anything the kernel knows better (which process lives), and anything that can be worked out from these.
@@ -49,6 +52,7 @@ mod setting;
 mod tests;
 mod writer;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -194,6 +198,28 @@ pub struct ImageRow {
     pub created_at: crate::model::Timestamp,
     /// Normalised names (`docker.io/library/busybox:latest`) that mean this image.
     pub names: Vec<String>,
+}
+
+impl ImageRow {
+    /// The image in each repository that it has a name of: `docker.io/library/busybox@sha256:<hex>`. That is the digest by
+    /// which it was pulled or, where it never was, the one of its manifest.
+    pub fn repo_digests(&self) -> Vec<String> {
+        let mut digests: Vec<String> = self.names.iter().filter(|name| name.contains('@')).cloned().collect();
+        for name in self.tags() {
+            // Normalised: what follows the last colon is the tag.
+            let repository = name.rsplit_once(':').map_or(name, |(repository, _tag)| repository);
+            let is_there = |digest: &String| digest.split('@').next() == Some(repository);
+            if !digests.iter().any(is_there) {
+                digests.push(format!("{repository}@{}", self.manifest_digest));
+            }
+        }
+        digests
+    }
+
+    /// Its names with a tag.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| !name.contains('@'))
+    }
 }
 
 impl Store {
@@ -598,6 +624,48 @@ impl Store {
     pub async fn remove_image(&self, id: &str) -> Result<Option<ImageRow>, StoreError> {
         let id = id.to_owned();
         self.write(|reply| Request::RemoveImage { id, reply }).await
+    }
+
+    /// An image was used.
+    pub async fn note_image_use(&self, image: &str, at: crate::model::Timestamp) -> Result<(), StoreError> {
+        let image = image.to_owned();
+        self.note_image(image::Note::Use { image, at }).await
+    }
+
+    /// When each image was last used, by its id. One that never was is not in it.
+    pub async fn image_uses(&self) -> Result<HashMap<String, crate::model::Timestamp>, StoreError> {
+        image::uses(&self.readers).await
+    }
+
+    /// From now on this volume of a pod means this image. The pod must have been seen by the controller.
+    pub async fn bind_image_volume(&self, uid: &Uid, volume: &str, image: &str) -> Result<(), StoreError> {
+        let (uid, volume, image) = (uid.clone(), volume.to_owned(), image.to_owned());
+        self.note_image(image::Note::Volume { uid, volume, image }).await
+    }
+
+    /// The id of the image that a volume of a pod means, once it was bound.
+    pub async fn image_volume(&self, uid: &Uid, volume: &str) -> Result<Option<String>, StoreError> {
+        image::volume(&self.readers, uid, volume).await
+    }
+
+    /// Ids of the images that the volumes of a pod mean.
+    pub async fn image_volumes(&self, uid: &Uid) -> Result<Vec<String>, StoreError> {
+        image::volumes(&self.readers, uid).await
+    }
+
+    /// Keep the seal of a layer; seals of layers that no image has go.
+    pub async fn seal_layer(&self, diff_id: &str, seal: &str) -> Result<(), StoreError> {
+        let (diff_id, seal) = (diff_id.to_owned(), seal.to_owned());
+        self.note_image(image::Note::Seal { diff_id, seal }).await
+    }
+
+    /// The seals of layers, by their diff ids.
+    pub async fn layer_seals(&self) -> Result<HashMap<String, String>, StoreError> {
+        image::seals(&self.readers).await
+    }
+
+    async fn note_image(&self, note: image::Note) -> Result<(), StoreError> {
+        self.write(|reply| Request::NoteImage { note, reply }).await
     }
 
     // ---- the node ----

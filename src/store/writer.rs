@@ -95,6 +95,10 @@ pub(super) enum Request {
         image: Box<ImageRow>,
         reply: Reply<()>,
     },
+    NoteImage {
+        note: image::Note,
+        reply: Reply<()>,
+    },
     RemoveImageName {
         name: String,
         reply: Reply<Option<ImageRow>>,
@@ -420,6 +424,7 @@ impl Request {
             } => answer(reply, address::take(transaction.connection, &uid, first, last).await),
             Self::ReleaseAddress { uid, reply } => answer(reply, address::release(transaction.connection, &uid).await),
             Self::PutImage { image, reply } => answer(reply, image::put(transaction.connection, &image).await),
+            Self::NoteImage { note, reply } => answer(reply, image::note(transaction.connection, note).await),
             Self::RemoveImageName { name, reply } => {
                 answer(reply, image::remove_name(transaction.connection, &name).await)
             }
@@ -442,6 +447,7 @@ impl Request {
             Self::SaveObserved { reply, .. }
             | Self::ReleaseAddress { reply, .. }
             | Self::PutImage { reply, .. }
+            | Self::NoteImage { reply, .. }
             | Self::PutSetting { reply, .. } => {
                 let _ = reply.send(Err(error));
             }

@@ -4,7 +4,8 @@
 //! and the pod's three files of `/etc`.
 //!
 //! ```text
-//! ROOT/pods/<uid>/volumes/<name>/                      an emptyDir, mode 0777; with medium Memory a tmpfs on it
+//! ROOT/pods/<uid>/volumes/<name>/                      an emptyDir, mode 0777; with medium Memory a tmpfs on it;
+//!                                                      or the layers of an image, merged by an overlay on it
 //! ROOT/pods/<uid>/etc/{hosts,hostname,resolv.conf}
 //! ```
 //!
@@ -12,12 +13,14 @@
 //!   is made again, empty, as with a kubelet.
 //! * `sizeLimit` of a Memory emptyDir is kept by the kernel. On disk it is not enforced yet: a kubelet measures such
 //!   volumes from time to time and evicts the pod.
+//! * An image's layers are mounted on the host as well: an overlay without an upper directory, so nothing can be
+//!   written. Its image is the same for the whole life of the pod.
 //! * The files of `/etc` are put in place as new files, and only when their content differs: containers that run keep
 //!   the ones they have mounted. The pod's address, the one thing in them that could matter to a running container,
 //!   stays the same over sandboxes.
 //!
 //! **Invariant:** everything is done already or is done now; nothing outside `ROOT/pods/<uid>` is ever removed, and no
-//! mount but our own tmpfs is taken away.
+//! mount but our own tmpfs and overlays is taken away.
 
 pub mod etc;
 mod host_path;
@@ -37,6 +40,9 @@ use crate::model::{EmptyDirMedium, PodSpec, Uid, VolumeSource};
 
 /// The word by which our tmpfs mounts are known in the mount table.
 const TMPFS_SOURCE: &str = "podd-empty-dir";
+
+/// The word by which our overlays are known in the mount table.
+const IMAGE_SOURCE: &str = "podd-image-volume";
 
 /// The volumes of every pod of one agent.
 #[derive(Debug, Clone)]
@@ -80,6 +86,12 @@ pub enum VolumeError {
     },
     #[error("cannot mount a tmpfs on {}", path.display())]
     Mount {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot mount the layers of an image on {}", path.display())]
+    MountImage {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -132,6 +144,8 @@ impl Volumes {
                     host_path::check(path, *kind)?;
                     path.clone()
                 }
+                // Mounted when a container that wants it is started: only then its image must be there.
+                VolumeSource::Image { .. } => continue,
             };
             sources.insert(volume.name.clone(), source);
         }
@@ -145,6 +159,28 @@ impl Volumes {
         put(&prepared.hostname, &etc::hostname(pod, context))?;
         put(&prepared.resolv_conf, &etc::resolv_conf(&pod.dns, context))?;
         Ok(prepared)
+    }
+
+    /// Mount an image's unpacked layers (topmost first) as a volume of the pod, and give the path. Done already: nothing
+    /// happens.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn mount_image(&self, uid: &Uid, volume: &str, layers: &[PathBuf]) -> Result<PathBuf, VolumeError> {
+        let path = self
+            .pods
+            .join(plain(uid.as_str())?)
+            .join("volumes")
+            .join(plain(volume)?);
+        path::make_directory(&path, 0o755)?;
+        let mount_error = |source| VolumeError::MountImage {
+            path: path.clone(),
+            source,
+        };
+        if !mounts::is_mount_point(&path).map_err(mount_error)? {
+            mounts::mount_layers(&path, IMAGE_SOURCE, layers).map_err(mount_error)?;
+        }
+        Ok(path)
     }
 
     /// Remove everything of the pod. Not there: nothing happens.
@@ -168,7 +204,8 @@ impl Volumes {
             };
             let volumes = volumes.canonicalize().map_err(read_error)?;
             for mount in mounts::beneath(&volumes).map_err(read_error)?.iter().rev() {
-                let ours = mount.kind == "tmpfs" && mount.source == TMPFS_SOURCE && mount.root == Path::new("/");
+                let ours = [("tmpfs", TMPFS_SOURCE), ("overlay", IMAGE_SOURCE)];
+                let ours = ours.contains(&(&mount.kind, &mount.source)) && mount.root == Path::new("/");
                 if ours && mount.path.parent() == Some(&*volumes) {
                     mounts::unmount_now_or_later(&mount.path).map_err(|source| VolumeError::Unmount {
                         path: mount.path.clone(),

@@ -16,7 +16,7 @@ use crate::common::{Agent, busybox_root_tar, container, pod, wait_for, with};
 const CREDENTIALS: &str = "me:secret";
 
 /// A registry of a test's own.
-struct Registry {
+pub(crate) struct Registry {
     dir: tempfile::TempDir,
     port: u16,
     child: Child,
@@ -31,7 +31,7 @@ impl Drop for Registry {
 
 impl Registry {
     /// Anybody may pull over plain HTTP.
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self::start(false)
     }
 
@@ -85,12 +85,12 @@ impl Registry {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    fn name(&self, rest: &str) -> String {
+    pub(crate) fn name(&self, rest: &str) -> String {
         format!("127.0.0.1:{}/{rest}", self.port)
     }
 
     /// Give it busybox under a name, with a file that says `words`.
-    fn push(&self, name: &str, words: &str) {
+    pub(crate) fn push(&self, name: &str, words: &str) {
         let layout = self.dir.path().join("layout");
         let _ = fs::remove_dir_all(&layout);
         layout_of_busybox(self.dir.path(), &layout, words);

@@ -367,6 +367,16 @@ fn mounts_and_volumes() {
         ),
         (
             "/spec/volumes",
+            json!([{"name": "v", "image": {"pullPolicy": "Sometimes"}}]),
+            vec![
+                "spec.volumes[0].image.reference: Required value".to_owned(),
+                "spec.volumes[0].image.pullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
+                 \"IfNotPresent\", \"Never\""
+                    .to_owned(),
+            ],
+        ),
+        (
+            "/spec/volumes",
             json!([{"name": "v", "hostPath": {}}]),
             one("spec.volumes[0].hostPath.path: Required value"),
         ),

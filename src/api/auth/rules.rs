@@ -190,7 +190,7 @@ static MASTERS_ONLY: &[Rule] = &[
             "services/proxy",
         ],
     ),
-    Rule::paths(&["*"], &["/podd/v1/images/import"]),
+    Rule::paths(&["*"], &["/podd/v1/images/*"]),
 ];
 
 /// What becomes of a request.

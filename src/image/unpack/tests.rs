@@ -1,3 +1,7 @@
+//! Layers as strangers make them.
+
+mod others;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -757,6 +761,43 @@ fn attributes_too_large_for_the_disk_are_told() {
         .pax(&[("SCHILY.xattr.security.capability", b"x")])
         .file("f", b"");
     assert!(matches!(Bench::new().unpack(faulty.end()), Err(UnpackError::Io { .. })));
+}
+
+#[test]
+fn long_forms_of_names_are_no_way_out_either() {
+    for tape in [
+        Tape::new()
+            .pax(&[("path", b"../canary/etc/passwd")])
+            .file("ignored", b"evil"),
+        Tape::new()
+            .special(EntryType::GNULongName, b"a/../../canary/etc/passwd\0")
+            .file("ignored", b"evil"),
+    ] {
+        assert_eq!(Bench::new().fault(tape), Fault::DotDot);
+    }
+    let bench = Bench::new();
+    let canary = bench.canary();
+    // A link by a long name is a link, and what goes through it stays within.
+    let tape = Tape::new()
+        .pax(&[("linkpath", canary.as_bytes())])
+        .symlink("out", "ignored")
+        .file("out/etc/passwd", b"evil");
+    bench.unpack(tape.end()).unwrap();
+    let tape = Tape::new()
+        .symlink("out", &format!("{canary}/etc/passwd"))
+        .pax(&[("linkpath", b"out")])
+        .entry(&Entry {
+            kind: EntryType::Link,
+            path: b"again",
+            link: b"ignored",
+            mode: 0o6777,
+            owner: (12, 34),
+            ..Entry::default()
+        })
+        .file("again", b"evil");
+    // The link is what is linked, never what it leads to: its owner, mode and data are the canary's own.
+    bench.unpack(tape.end()).unwrap();
+    assert_eq!(std::fs::read(bench.layer().join("again")).unwrap(), b"evil");
 }
 
 /// Members of every kind whose names and links are made of the same few parts, so that they meet.

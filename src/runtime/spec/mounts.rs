@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::Mount;
 
 use super::{SpecError, SpecInput};
+use crate::model::{Volume, VolumeSource};
 use crate::shim::protocol::SubPath;
 
 /// In the order of mounting: the defaults, then everything of the machine's, so that what lies beneath another mount
@@ -28,7 +29,11 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<(Vec<Mount>, Vec<SubPath>)
                 path: path.clone(),
             });
         }
-        bound.push(bind(source, destination, mount.read_only));
+        // Nobody writes into an image, whatever the mount says (kubelet `toKubeContainerImageVolumes`).
+        let is_image =
+            |volume: &Volume| volume.name == mount.volume && matches!(volume.source, VolumeSource::Image { .. });
+        let read_only = mount.read_only || input.pod.volumes.iter().any(is_image);
+        bound.push(bind(source, destination, read_only));
     }
     let taken: BTreeSet<PathBuf> = bound.iter().map(|mount: &Mount| mount.destination().clone()).collect();
 

@@ -1,0 +1,93 @@
+//! Volumes that are images: found, brought and mounted before a container that wants one is started.
+//!
+//! Goes in: a pod and a container of it. Comes out: the volumes' layers, or what Kubernetes calls it when an image is not
+//! there: the failure is the container's own (kubelet `toKubeContainerImageVolumes`).
+//!
+//! **Invariant:** a volume means one image for the whole life of its pod, over restarts of containers, agent and machine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::machine::{Machine, step, unresolved};
+use super::{Image, StepError};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, PullPolicy, VolumeSource};
+use crate::volume::{Prepared, Volumes};
+
+/// Unpacked layers, topmost first, by the volume's name.
+pub(super) type VolumeLayers = BTreeMap<String, Vec<PathBuf>>;
+
+impl Machine {
+    /// See that the images of the volumes that this container mounts are there, as their pull policies have it. What comes
+    /// back is one that is being pulled: the start is to wait for it.
+    pub(super) async fn bring_volumes(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+    ) -> Result<Option<Image>, StepError> {
+        for (volume, reference, policy) in mounted(pod, container) {
+            let bound = self.images.volume(&pod.uid, volume).await;
+            if bound.map_err(|error| unresolved(&error))?.is_some() {
+                continue;
+            }
+            match self.named(pod, &container.name, reference, policy).await? {
+                Image::Present { image, pulled: _ } => {
+                    let bound = self.images.bind_volume(&pod.uid, volume, &image.id).await;
+                    bound.map_err(|error| step(FailureReason::CreateContainerError, &error))?;
+                }
+                // What is told of a pull is told of the container's own image.
+                Image::Pulling { .. } => {
+                    return Ok(Some(Image::Pulling {
+                        begun: false,
+                        unusable_secrets: Vec::new(),
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The layers of the image volumes that this container mounts, once they were brought.
+    pub(super) async fn volume_layers(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+    ) -> Result<VolumeLayers, StepError> {
+        let mut layers = BTreeMap::new();
+        for (volume, reference, _) in mounted(pod, container) {
+            let image = self.images.volume(&pod.uid, volume).await;
+            let image = image.map_err(|error| unresolved(&error))?.ok_or_else(|| StepError {
+                reason: FailureReason::ErrImagePull,
+                message: format!("image {reference:?} of volume {volume:?} is not there any more"),
+            })?;
+            layers.insert(volume.to_owned(), image.layers);
+        }
+        Ok(layers)
+    }
+}
+
+/// Volumes that are images and that this container mounts: name, reference, policy.
+fn mounted<'a>(pod: &'a PodSpec, container: &'a ContainerSpec) -> impl Iterator<Item = (&'a str, &'a str, PullPolicy)> {
+    pod.volumes.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::Image { reference, pull_policy } => {
+            let is_mounted = container.mounts.iter().any(|mount| mount.volume == volume.name);
+            is_mounted.then_some((volume.name.as_str(), reference.as_str(), *pull_policy))
+        }
+        VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } => None,
+    })
+}
+
+/// Mount them on the machine, and say where.
+pub(super) fn mount(
+    volumes: &Volumes,
+    pod: &PodSpec,
+    layers: &VolumeLayers,
+    prepared: &mut Prepared,
+) -> Result<(), StepError> {
+    for (name, layers) in layers {
+        let path = volumes
+            .mount_image(&pod.uid, name, layers)
+            .map_err(|error| step(FailureReason::FailedMount, &error))?;
+        prepared.sources.insert(name.clone(), path);
+    }
+    Ok(())
+}
