@@ -9,12 +9,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changes;
 mod confinement;
+mod deadline;
 mod deletion;
+mod hooks;
 mod images;
+mod init;
 mod life;
 mod machine;
 mod network;
 mod placement;
+mod probes;
 mod restart;
+mod sidecars;
 mod volumes;
