@@ -552,3 +552,39 @@ async fn garbage_harms_the_pod_it_is_about_and_no_other() {
     assert!(store.pod_uids().await.unwrap().is_empty());
     assert!(store.list("Pod", None, None, None).await.unwrap().unreadable.is_empty());
 }
+
+#[tokio::test]
+async fn a_life_is_read_with_whatever_is_there_of_it_and_nonsense_is_told() {
+    let scratch = Scratch::new();
+    let store = scratch.open().await;
+    let observed = full(1);
+    store
+        .save_observed(&uid(1), &Observed::default(), &observed)
+        .await
+        .unwrap();
+    drop(store);
+    for readable in [
+        "UPDATE attempt SET life = NULL",
+        "UPDATE attempt SET life = '{}'",
+        r#"UPDATE attempt SET life = '{"liveness":{}, "of another day": 1}'"#,
+    ] {
+        scratch.meddle(readable).await;
+        assert_eq!(
+            scratch.open().await.observed(&uid(1)).await.unwrap(),
+            observed,
+            "{readable}"
+        );
+    }
+    for nonsense in [
+        "UPDATE attempt SET life = '{'",
+        r#"UPDATE attempt SET life = '{"stop":{"why":"Whim","asked_at":0,"grace":0}}'"#,
+    ] {
+        scratch.meddle(nonsense).await;
+        let error = scratch.open().await.observed(&uid(1)).await.unwrap_err();
+        let StoreError::Unreadable { table, source, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(*table, "attempt");
+        assert!(matches!(source, RowError::Json { column: "life", .. }), "{source:?}");
+    }
+}
