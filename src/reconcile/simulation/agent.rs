@@ -31,13 +31,17 @@ pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
         world.say(|| format!("{plan:?}"));
         world.check_plan(now, &plan);
         save_status(world)?;
-        plan.steps.retain(|step| match step {
-            Step::RunHook {
+        plan.steps.retain(|step| {
+            if let Step::RunHook {
                 container,
                 attempt,
                 hook,
-            } => !world.is_under_way(container, *attempt, *hook),
-            _ => true,
+            } = step
+            {
+                !world.is_under_way(container, *attempt, *hook)
+            } else {
+                true
+            }
         });
         if !plan.steps.is_empty() {
             execute(world, &desired, &plan.steps)?;
