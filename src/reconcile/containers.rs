@@ -61,7 +61,9 @@ impl Planner<'_> {
                     Some(AttemptState::Exited(exit)) if exit.status.is_success() => {}
                     Some(AttemptState::Running { .. }) => return None,
                     Some(AttemptState::Starting | AttemptState::Exited(_)) | None => {
-                        self.start(sandbox, container);
+                        if !held {
+                            self.start(sandbox, container);
+                        }
                         return None;
                     }
                 }

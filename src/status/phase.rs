@@ -66,6 +66,9 @@ pub(super) fn phase(
             Phase::Pending
         };
     }
+    if phase.is_terminal() && ends.given_up {
+        return Phase::Failed;
+    }
     phase
 }
 

@@ -9,17 +9,23 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changes;
 mod confinement;
+mod deadline;
 mod deletion;
+mod hooks;
 mod images;
+mod init;
 mod last_words;
 mod life;
 mod machine;
 mod network;
 mod placement;
+mod probes;
 mod pull;
 mod resize;
 mod restart;
 mod runtime_class;
+mod sidecars;
 mod statics;
 mod volumes;

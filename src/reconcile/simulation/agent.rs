@@ -31,13 +31,17 @@ pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
         world.say(|| format!("{plan:?}"));
         world.check_plan(now, &plan);
         save_status(world)?;
-        plan.steps.retain(|step| match step {
-            Step::RunHook {
+        plan.steps.retain(|step| {
+            if let Step::RunHook {
                 container,
                 attempt,
                 hook,
-            } => !world.is_under_way(container, *attempt, *hook),
-            _ => true,
+            } = step
+            {
+                !world.is_under_way(container, *attempt, *hook)
+            } else {
+                true
+            }
         });
         if !plan.steps.is_empty() {
             execute(world, &desired, &plan.steps)?;
@@ -53,6 +57,13 @@ pub(super) fn pass(world: &mut World) -> Result<Option<Timestamp>, Stop> {
     panic!("{ENOUGH_ROUNDS} rounds at one go: {:#?}", world.observed);
 }
 
+/// A report, and what it met when it was folded in.
+pub(super) struct Taken {
+    pub(super) desired: PodSpec,
+    pub(super) before: Observed,
+    pub(super) report: Report,
+}
+
 /// What probes and hooks told since: folded in and saved. Should the agent die before, it is as if it was never told.
 fn take_reports(world: &mut World) -> Result<(), Stop> {
     let mut after = world.observed.clone();
@@ -60,7 +71,11 @@ fn take_reports(world: &mut World) -> Result<(), Stop> {
     for report in world.take_reports() {
         let before = after;
         after = mistakes::fold(world.mistake, world.now(), &world.desired, &before, &report);
-        taken.push((before, report));
+        taken.push(Taken {
+            desired: world.desired.clone(),
+            before,
+            report,
+        });
     }
     if after == world.observed {
         world.model_told(&taken);
@@ -69,7 +84,7 @@ fn take_reports(world: &mut World) -> Result<(), Stop> {
     save(world, after, &taken)
 }
 
-fn save(world: &mut World, after: Observed, reports: &[(Observed, Report)]) -> Result<(), Stop> {
+fn save(world: &mut World, after: Observed, reports: &[Taken]) -> Result<(), Stop> {
     world.boundary()?;
     world.model_told(reports);
     world.check_save(&after);

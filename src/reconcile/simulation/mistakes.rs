@@ -245,9 +245,10 @@ fn spoil(world: &World, now: Timestamp, plan: &mut Plan) {
             };
             let mut wake_at = plan.wake_at;
             plan.steps.retain(|step| {
-                let ahead = match step {
-                    Step::StartContainer { container, .. } => ends_ahead(container),
-                    _ => None,
+                let ahead = if let Step::StartContainer { container, .. } = step {
+                    ends_ahead(container)
+                } else {
+                    None
                 };
                 wake_at = ahead.or(wake_at);
                 ahead.is_none()
@@ -270,16 +271,17 @@ fn spoil(world: &World, now: Timestamp, plan: &mut Plan) {
                 }
             }
         }
-        Some(Mistake::NeverRunsAHookAgain) => plan.steps.retain(|step| match step {
-            Step::RunHook { container, attempt, .. } => {
+        Some(Mistake::NeverRunsAHookAgain) => plan.steps.retain(|step| {
+            if let Step::RunHook { container, attempt, .. } = step {
                 let known = observed.attempts.iter();
                 let mut known = known.filter(|a| a.container == *container && a.attempt == *attempt);
                 known.next().is_none_or(|a| {
                     let begun = |record: &HookRecord| matches!(record, HookRecord::Begun { .. });
                     !begun(&a.life.post_start) && !begun(&a.life.pre_stop)
                 })
+            } else {
+                true
             }
-            _ => true,
         }),
         Some(_) | None => {}
     }

@@ -190,31 +190,33 @@ impl Model {
         }
         let here = |spec: &ContainerSpec| observed.newest(&spec.name).filter(|a| a.sandbox == sandbox).cloned();
         let initialised = desired.containers.iter().any(|spec| here(spec).is_some());
-        let mut may = Vec::new();
-        let mut turn = true;
-        for spec in &desired.init_containers {
-            let newest = here(spec);
-            let exit = newest.as_ref().and_then(Attempt::exit);
-            let wants = newest.is_none() || exit.is_some_and(|exit| exit.status != ExitStatus::Code(0));
-            if spec.is_sidecar() {
-                if (turn || initialised) && (newest.is_none() || exit.is_some()) {
-                    may.push(spec.name.as_str());
-                }
-                turn &= newest.is_some_and(|newest| is_started(spec, &newest));
-            } else if !initialised {
-                if turn && wants {
-                    may.push(spec.name.as_str());
-                }
-                turn &= exit.is_some_and(|exit| exit.status == ExitStatus::Code(0));
-            }
-        }
         let held = |may: &[&str], spec: &ContainerSpec| {
             // It is begun now, or its first moments are waited for.
             let live = observed.newest(&spec.name).filter(|newest| newest.is_live());
             let awaited = live.is_some_and(|live| !hook_is_over(&live.life.post_start));
             spec.life.post_start.is_some() && (awaited || may.contains(&spec.name.as_str()))
         };
-        if !turn && !initialised || desired.init_containers.iter().any(|spec| held(&may, spec)) {
+        let mut may = Vec::new();
+        let mut turn = true;
+        let mut waits = false;
+        for spec in &desired.init_containers {
+            let newest = here(spec);
+            let exit = newest.as_ref().and_then(Attempt::exit);
+            let wants = newest.is_none() || exit.is_some_and(|exit| exit.status != ExitStatus::Code(0));
+            if spec.is_sidecar() {
+                if !waits && (turn || initialised) && (newest.is_none() || exit.is_some()) {
+                    may.push(spec.name.as_str());
+                }
+                waits |= held(&may, spec);
+                turn &= newest.is_some_and(|newest| is_started(spec, &newest));
+            } else if !initialised {
+                if turn && wants && !waits {
+                    may.push(spec.name.as_str());
+                }
+                turn &= exit.is_some_and(|exit| exit.status == ExitStatus::Code(0));
+            }
+        }
+        if waits || (!turn && !initialised) {
             return may;
         }
         for spec in &desired.containers {
@@ -332,7 +334,9 @@ impl Model {
                 assert!(ends(attempt), "{step:?} for nothing");
                 let spec = desired.container(container).expect("what is stopped is wanted");
                 let overdue = Self::grace_ends(desired, attempt).is_some_and(|(earliest, _)| now >= earliest);
-                let hooked = spec.life.pre_stop.is_none() || hook_is_over(&attempt.life.pre_stop);
+                // Where infra is gone no hook can run any more.
+                let runs_no_hook = spec.life.pre_stop.is_none() || ready_sandbox(observed).is_none();
+                let hooked = runs_no_hook || hook_is_over(&attempt.life.pre_stop);
                 assert!(
                     hooked || overdue,
                     "{container} is told to stop before its preStop hook is done"

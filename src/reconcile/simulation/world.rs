@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::agent::Stop;
+use super::agent::{Stop, Taken};
 use super::errands::Errands;
 use super::machine::{InFlight, OnMachine};
 use super::mistakes::Mistake;
@@ -13,7 +13,7 @@ use super::model::{Kind, Model, kind};
 use super::oracle::Oracle;
 use super::told::Told;
 use super::{Rng, Tally, pods};
-use crate::model::{Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Report, Timestamp};
+use crate::model::{Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Timestamp};
 use crate::reconcile::Limits;
 use crate::reconcile::testing::{at_ms, container};
 
@@ -173,9 +173,9 @@ impl World {
         self.model.planned(now, &self.desired, &self.observed, plan);
     }
 
-    pub(super) fn model_told(&mut self, reports: &[(Observed, Report)]) {
-        for (before, report) in reports {
-            self.model.told(&self.desired, before, report);
+    pub(super) fn model_told(&mut self, reports: &[Taken]) {
+        for taken in reports {
+            self.model.told(&taken.desired, &taken.before, &taken.report);
         }
     }
 
