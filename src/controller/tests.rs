@@ -244,6 +244,7 @@ impl World {
             node: NodeFacts {
                 host_ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
                 name: "node-1".to_owned(),
+                capacity: None,
             },
             boot_id: BOOT.to_owned(),
             pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 9)),
