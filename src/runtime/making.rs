@@ -161,7 +161,9 @@ impl Maker {
         }
         let maker = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(SETTLED).await;
+            // Nothing happens that could be waited for: time passes.
+            let settled = tokio::time::Instant::now() + SETTLED;
+            tokio::time::sleep_until(settled).await;
             maker.make_ahead(&making, attempt.saturating_add(1)).await;
         });
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 use sha2::{Digest, Sha256};
@@ -211,12 +211,14 @@ fn fresh(upper: &Path, work: &Path) -> Result<(PathBuf, PathBuf), StartError> {
 /// A cgroup that was made for something else: it goes, with its limits and whatever still ends in it. It takes as long as
 /// a killed process that mounted things takes to end.
 fn vacate(machine: &Machine, cgroup: &str) -> Result<(), StartError> {
+    let idle = Poller::new().map_err(StartError::Watch)?;
     for _ in 0..100 {
         if machine.cgroups.remove(cgroup)? {
             return Ok(());
         }
         machine.cgroups.kill(cgroup)?;
-        std::thread::sleep(Duration::from_millis(1));
+        // The kernel tells nobody when a cgroup has become empty of what has ended.
+        idle.wait(&mut Vec::new(), Some(1)).map_err(StartError::Watch)?;
     }
     Err(StartError::Occupied {
         cgroup: cgroup.to_owned(),

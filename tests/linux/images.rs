@@ -1,5 +1,6 @@
 //! Images come in, are used, and go.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -29,7 +30,13 @@ fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// A docker-archive of one image with these layers, lowest first.
 fn docker_archive(dir: &Path, file: &str, name: &str, layers: &[Vec<u8>]) -> PathBuf {
-    let hex = |bytes: &[u8]| -> String { Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() };
+    let hex = |bytes: &[u8]| {
+        let mut text = String::new();
+        for byte in Sha256::digest(bytes) {
+            write!(text, "{byte:02x}").unwrap();
+        }
+        text
+    };
     let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
     let config = json!({
         "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
@@ -56,7 +63,7 @@ fn import(agent: &Agent, file: &Path) {
     assert!(done.status.success(), "{done:?} {}", agent.agent_log());
 }
 
-fn with_image_volume(pod: Value, reference: &str, mount: Value) -> Value {
+fn with_image_volume(pod: Value, reference: &str, mount: &Value) -> Value {
     with(pod, |p| {
         p["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}]);
         p["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
@@ -81,7 +88,7 @@ fn an_image_is_a_volume_of_its_merged_layers_that_nobody_writes_to() {
     agent.create(&with_image_volume(
         pod("p", &[("c", script)]),
         "war:1",
-        json!({"name": "v", "mountPath": "/w"}),
+        &json!({"name": "v", "mountPath": "/w"}),
     ));
     let log = agent.wait_log("p", "", "Read-only");
     assert_eq!(
@@ -116,7 +123,7 @@ fn a_part_of_an_image_is_mounted_by_its_sub_path() {
     agent.create(&with_image_volume(
         pod("sub", &[("c", script)]),
         "data:1",
-        json!({"name": "v", "mountPath": "/v", "subPath": "a/b"}),
+        &json!({"name": "v", "mountPath": "/v", "subPath": "a/b"}),
     ));
     let log = agent.wait_log("sub", "", "\nfile");
     assert_eq!(log, "deep\nfile\n");
@@ -326,7 +333,7 @@ fn the_image_of_a_volume_is_pulled_by_its_policy() {
     let mut wants = with_image_volume(
         pod("p", &[("c", "cat /v/words; exec sleep 1000")]),
         &registry.name("data:1"),
-        json!({"name": "v", "mountPath": "/v"}),
+        &json!({"name": "v", "mountPath": "/v"}),
     );
     wants["spec"]["volumes"][0]["image"]["pullPolicy"] = json!("Always");
     agent.create(&wants);
@@ -335,7 +342,7 @@ fn the_image_of_a_volume_is_pulled_by_its_policy() {
     let mut nowhere = with_image_volume(
         pod("nowhere", &[("c", "exec sleep 1000")]),
         &registry.name("nothing:1"),
-        json!({"name": "v", "mountPath": "/v"}),
+        &json!({"name": "v", "mountPath": "/v"}),
     );
     nowhere["spec"]["volumes"][0]["image"]["pullPolicy"] = json!("IfNotPresent");
     agent.create(&nowhere);

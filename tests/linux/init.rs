@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Agent, pod, signal, uid, with};
 
-pub fn init_status<'a>(pod: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn init_status<'a>(pod: &'a Value, name: &str) -> &'a Value {
     let statuses = pod["status"]["initContainerStatuses"].as_array();
     statuses
         .and_then(|all| all.iter().find(|status| status["name"] == name))
@@ -12,7 +12,7 @@ pub fn init_status<'a>(pod: &'a Value, name: &str) -> &'a Value {
 }
 
 /// A pod with init containers and a volume that all of it shares at /data.
-pub fn initialised(name: &str, init: &[(&str, &str)], containers: &[(&str, &str)]) -> Value {
+pub(crate) fn initialised(name: &str, init: &[(&str, &str)], containers: &[(&str, &str)]) -> Value {
     with(pod(name, containers), |p| {
         let made = pod(name, init);
         p["spec"]["initContainers"] = made["spec"]["containers"].clone();
@@ -25,7 +25,7 @@ pub fn initialised(name: &str, init: &[(&str, &str)], containers: &[(&str, &str)
     })
 }
 
-pub fn shared(agent: &Agent, uid: &str, file: &str) -> String {
+pub(crate) fn shared(agent: &Agent, uid: &str, file: &str) -> String {
     let file = agent.root().join("pods").join(uid).join("volumes/data").join(file);
     std::fs::read_to_string(file).unwrap_or_default()
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::model::{Kind, kind};
 use super::world::World;
 use crate::model::{
-    AttemptLife, AttemptState, ContainerPhase, HookRecord, Observed, Plan, PodSpec, Report, RestartPolicy, SandboxEnd,
-    SandboxState, Snapshot, Step, Timestamp,
+    AttemptLife, AttemptState, ContainerPhase, HookRecord, Observed, Plan, PodSpec, ProbeRecord, Report, RestartPolicy,
+    SandboxEnd, SandboxState, Snapshot, Step, Timestamp,
 };
 use crate::reconcile::{self, Limits};
 
@@ -316,7 +316,7 @@ pub(super) fn before_record(
                     ..
                 } = &mut attempt.life;
                 for record in [startup, liveness, readiness] {
-                    *record = Default::default();
+                    *record = ProbeRecord::default();
                 }
             }
         }

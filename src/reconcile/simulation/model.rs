@@ -143,8 +143,8 @@ impl Model {
         self.asked.insert(None, self.jumps);
     }
 
-    fn clock_is_true_since(&self, asked: &Option<Name>) -> bool {
-        self.asked.get(asked) == Some(&self.jumps)
+    fn clock_is_true_since(&self, asked: Option<&Name>) -> bool {
+        self.asked.get(&asked.cloned()) == Some(&self.jumps)
     }
 
     // ---- who begins after whom ----
@@ -180,7 +180,7 @@ impl Model {
     }
 
     /// Everything that may be begun now, back-off aside.
-    pub(super) fn may_begin<'a>(&self, desired: &'a PodSpec, observed: &Observed) -> Vec<&'a str> {
+    pub(super) fn may_begin<'a>(desired: &'a PodSpec, observed: &Observed) -> Vec<&'a str> {
         let Some(sandbox) = ready_sandbox(observed) else {
             return Vec::new();
         };
@@ -202,7 +202,7 @@ impl Model {
         for spec in &desired.init_containers {
             let newest = here(spec);
             let exit = newest.as_ref().and_then(Attempt::exit);
-            let wants = newest.is_none() || exit.is_some_and(|exit| exit.status != ExitStatus::Code(0));
+            let is_wanted = newest.is_none() || exit.is_some_and(|exit| exit.status != ExitStatus::Code(0));
             if spec.is_sidecar() {
                 if !waits && (turn || initialised) && (newest.is_none() || exit.is_some()) {
                     may.push(spec.name.as_str());
@@ -210,7 +210,7 @@ impl Model {
                 waits |= held(&may, spec);
                 turn &= newest.is_some_and(|newest| is_started(spec, &newest));
             } else if !initialised {
-                if turn && wants && !waits {
+                if turn && is_wanted && !waits {
                     may.push(spec.name.as_str());
                 }
                 turn &= exit.is_some_and(|exit| exit.status == ExitStatus::Code(0));
@@ -250,7 +250,7 @@ impl Model {
     /// SIGKILL was sent.
     pub(super) fn kill_signal(&self, now: Timestamp, desired: &PodSpec, attempt: &Attempt) {
         let (over, _) = Self::grace_ends(desired, attempt).expect("what is killed had to end");
-        let is_true = self.asked.keys().all(|asked| self.clock_is_true_since(asked));
+        let is_true = self.asked.keys().all(|asked| self.clock_is_true_since(asked.as_ref()));
         assert!(
             now >= over || !is_true,
             "{attempt:?} was killed at {now}, its grace lasts until {over}"
@@ -259,7 +259,7 @@ impl Model {
 
     pub(super) fn planned(&self, now: Timestamp, desired: &PodSpec, observed: &Observed, plan: &Plan) {
         for step in &plan.steps {
-            self.step(now, desired, observed, step);
+            Self::step(now, desired, observed, step);
         }
         let clears = plan.steps.iter().any(|step| matches!(step, Step::StopSandbox { .. }));
         if clears || !observed.failures.is_empty() || ready_sandbox(observed).is_none() {
@@ -273,7 +273,7 @@ impl Model {
             let Some((over, kill_at)) = Self::grace_ends(desired, running) else {
                 continue;
             };
-            if !self.asked.keys().all(|asked| self.clock_is_true_since(asked)) {
+            if !self.asked.keys().all(|asked| self.clock_is_true_since(asked.as_ref())) {
                 continue;
             }
             let is_acted = plan.steps.iter().any(|step| match step {
@@ -281,7 +281,15 @@ impl Model {
                 Step::StopContainer { container, .. } => {
                     *container == running.container && running.stop_signalled_at.is_none()
                 }
-                _ => false,
+                Step::CreateSandbox { .. }
+                | Step::StopSandbox { .. }
+                | Step::StartContainer { .. }
+                | Step::BeginStop { .. }
+                | Step::RunHook { .. }
+                | Step::Resize { .. }
+                | Step::GiveUp { .. }
+                | Step::TearDown
+                | Step::Forget => false,
             });
             let is_timed = now < kill_at && plan.wake_at.is_some_and(|at| at <= kill_at.max(over));
             assert!(
@@ -300,7 +308,7 @@ impl Model {
         }
     }
 
-    fn step(&self, now: Timestamp, desired: &PodSpec, observed: &Observed, step: &Step) {
+    fn step(now: Timestamp, desired: &PodSpec, observed: &Observed, step: &Step) {
         let attempt_of = |container: &str, attempt: u32| {
             let known = observed.attempts.iter();
             let mut known = known.filter(|a| a.container == container && a.attempt == attempt);
@@ -341,7 +349,7 @@ impl Model {
                     hooked || overdue,
                     "{container} is told to stop before its preStop hook is done"
                 );
-                self.turn_to_stop(desired, observed, attempt, overdue);
+                Self::turn_to_stop(desired, observed, attempt, overdue);
             }
             Step::KillContainer { container, attempt } => {
                 assert!(ends(attempt_of(container, *attempt)), "{step:?} for nothing");
@@ -374,7 +382,7 @@ impl Model {
     }
 
     /// Sidecars go after everything that may need them: in reverse.
-    fn turn_to_stop(&self, desired: &PodSpec, observed: &Observed, attempt: &Attempt, overdue: bool) {
+    fn turn_to_stop(desired: &PodSpec, observed: &Observed, attempt: &Attempt, overdue: bool) {
         let own_reason = attempt
             .life
             .stop

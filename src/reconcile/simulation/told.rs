@@ -72,7 +72,7 @@ impl Told {
             for spec in list {
                 let told = containers(after).find(|told| told.name == spec.name);
                 let told = told.unwrap_or_else(|| panic!("nothing is said of {}", spec.name));
-                self.container(desired, observed, spec, told);
+                Self::container(desired, observed, spec, told);
             }
         }
         let made_of = (desired.clone(), observed.clone());
@@ -126,7 +126,7 @@ impl Told {
         self.made_of = Some(made_of);
     }
 
-    fn container(&self, desired: &PodSpec, observed: &Observed, spec: &ContainerSpec, told: &ContainerStatus) {
+    fn container(desired: &PodSpec, observed: &Observed, spec: &ContainerSpec, told: &ContainerStatus) {
         let newest = observed.newest(&spec.name);
         let runs = told.state.as_ref().is_some_and(|state| state.running.is_some());
         assert_eq!(runs, newest.is_some_and(is_running), "whether {} runs", spec.name);

@@ -167,7 +167,7 @@ impl World {
     // ---- what is judged ----
 
     pub(super) fn check_plan(&mut self, now: Timestamp, plan: &Plan) {
-        let may_begin = self.model.may_begin(&self.desired, &self.observed);
+        let may_begin = Model::may_begin(&self.desired, &self.observed);
         self.oracle
             .planned(now, &self.desired, &self.observed, plan, &may_begin);
         self.model.planned(now, &self.desired, &self.observed, plan);

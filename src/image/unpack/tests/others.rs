@@ -66,7 +66,7 @@ fn harmless() -> impl Strategy<Value = Vec<(Harmless, Meta)>> {
 }
 
 /// With what does not fit into its header before it, in one form or another.
-fn put(tape: Tape, in_pax: bool, path: &[u8], link: &[u8], entry: Entry<'_>) -> Tape {
+fn put(tape: Tape, in_pax: bool, path: &[u8], link: &[u8], entry: &Entry<'_>) -> Tape {
     let mut tape = tape;
     let fits = |text: &[u8]| text.len() <= 100;
     let cut = |text: &[u8]| text[..text.len().min(100)].to_vec();
@@ -87,7 +87,7 @@ fn put(tape: Tape, in_pax: bool, path: &[u8], link: &[u8], entry: Entry<'_>) -> 
     tape.entry(&Entry {
         path: &path,
         link: &link,
-        ..entry
+        ..*entry
     })
 }
 
@@ -110,12 +110,12 @@ fn archive(members: &[(Harmless, Meta)], in_pax: bool) -> Vec<u8> {
             Harmless::File { directory, name, data } => {
                 let path = format!("{}{name}", DIRECTORIES[*directory]);
                 files.push(path.clone());
-                put(tape, in_pax, path.as_bytes(), b"", entry(EntryType::Regular, data))
+                put(tape, in_pax, path.as_bytes(), b"", &entry(EntryType::Regular, data))
             }
             Harmless::Symlink { directory, target } => {
                 let path = format!("{}link{at}", DIRECTORIES[*directory]);
                 let entry = entry(EntryType::Symlink, &[]);
-                put(tape, in_pax, path.as_bytes(), target.as_bytes(), entry)
+                put(tape, in_pax, path.as_bytes(), target.as_bytes(), &entry)
             }
             Harmless::HardLink { .. } if files.is_empty() => tape,
             Harmless::HardLink { directory, file } => {
@@ -136,7 +136,7 @@ fn archive(members: &[(Harmless, Meta)], in_pax: bool) -> Vec<u8> {
                     mtime,
                     ..Entry::default()
                 };
-                put(tape, in_pax, path.as_bytes(), target.as_bytes(), entry)
+                put(tape, in_pax, path.as_bytes(), target.as_bytes(), &entry)
             }
         };
     }
