@@ -226,7 +226,7 @@ fn histories(count: u64, first_seed: u64) -> Tally {
 
 #[test]
 fn random_histories_converge_and_keep_every_promise() {
-    let count = setting("PODD_SIM_HISTORIES").unwrap_or(20_000);
+    let count = setting("PODD_SIM_HISTORIES").unwrap_or(8_000);
     let seed = setting("PODD_SIM_SEED").unwrap_or(0);
     let tally = histories(count, seed);
     println!("{count} histories from seed {seed}: {tally:#?}");

@@ -249,7 +249,7 @@ fn said(agent: &Agent, arguments: &[&str]) -> String {
 #[test]
 fn images_are_pulled_looked_at_pushed_mended_and_pruned() {
     let registry = Registry::open();
-    registry.push("app:1", "hello\n");
+    registry.push("app:1", "hello");
     let agent = Agent::start();
     let name = registry.name("app:1");
     let pulled = said(&agent, &["image", "pull", &name]);

@@ -820,12 +820,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
         ),
         (
             "/spec/volumes",
-            json!([{"name": "v", "image": {}}]),
-            "spec.volumes[0].image",
-            "image volumes",
-        ),
-        (
-            "/spec/volumes",
             json!([{"name": "v", "emptyDir": {"medium": "HugePages-2Mi"}}]),
             "spec.volumes[0].emptyDir.medium",
             "huge pages",
