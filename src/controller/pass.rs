@@ -390,6 +390,8 @@ impl<R: Runtime> Pass<R> {
                             image: name, resources, ..
                         } = start.container;
                         *observed = reconcile::begin_attempt(observed, begun, name, image.clone(), resources);
+                        let repo_digest = start.image.repo_digest.as_deref();
+                        *observed = reconcile::started_from(observed, container, *attempt, repo_digest);
                     }
                 }
                 Step::KillContainer { container, attempt } => {

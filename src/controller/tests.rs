@@ -125,6 +125,7 @@ impl Runtime for Machine {
     async fn image(&self, _: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
         Ok(Image::Present {
             image: ResolvedImage {
+                repo_digest: None,
                 id: ImageId(container.image.clone()),
                 layers: Vec::new(),
                 config: ImageConfig::default(),

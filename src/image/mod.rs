@@ -344,8 +344,10 @@ impl ImageStore {
                 layers.push(self.inner.content.layer_path(layer));
             }
         }
+        let repo_digest = repo_digest_in(&row, image);
         let resolved = ResolvedImage {
             id: ImageId(row.id),
+            repo_digest,
             config,
             layers,
         };
@@ -544,6 +546,14 @@ fn id_prefix(image: &str) -> Option<&str> {
     let hex = image.strip_prefix("sha256:").unwrap_or(image);
     let fits = (ID_PREFIX_MIN..64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     fits.then_some(hex)
+}
+
+/// The image by its digest in the repository that the name means; for an id, in the first that it is known in.
+fn repo_digest_in(row: &ImageRow, name: &str) -> Option<String> {
+    let digests = row.repo_digests();
+    let repository = Reference::parse(name).map(|reference| reference.repository()).ok();
+    let is_there = |digest: &&String| digest.split('@').next() == repository.as_deref();
+    digests.iter().find(is_there).or(digests.first()).cloned()
 }
 
 /// The part of a recorded image's config that decides how it runs.

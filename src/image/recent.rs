@@ -64,6 +64,7 @@ mod tests {
 
     fn image(id: &str) -> ResolvedImage {
         ResolvedImage {
+            repo_digest: None,
             id: ImageId(id.to_owned()),
             config: ImageConfig::default(),
             layers: Vec::new(),

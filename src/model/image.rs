@@ -26,6 +26,8 @@ pub struct ImageConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedImage {
     pub id: ImageId,
+    /// The image by the digest of its manifest, in the repository that it was asked for from: `repository@sha256:<hex>`.
+    pub repo_digest: Option<String>,
     pub config: ImageConfig,
     /// Unpacked layer directories, **topmost first**, as overlay's `lowerdir` wants them. Never empty.
     pub layers: Vec<PathBuf>,

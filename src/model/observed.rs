@@ -109,6 +109,8 @@ pub struct Attempt {
 /// What happened to an attempt between its start and its end. All of it is stored: a new agent forgets no count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttemptLife {
+    /// The image it was started from, as `repository@sha256:<hex>`.
+    pub repo_digest: Option<String>,
     /// What it was started with, or resized to since.
     pub resources: Option<Resources>,
     pub startup: ProbeRecord,

@@ -180,6 +180,19 @@ pub fn resized(observed: &Observed, container: &str, attempt: u32, resources: &R
     new
 }
 
+/// The image that a new attempt is started from, by the digest of its manifest, where it has one.
+pub fn started_from(observed: &Observed, container: &str, attempt: u32, repo_digest: Option<&str>) -> Observed {
+    let mut new = observed.clone();
+    let starting = new
+        .attempts
+        .iter_mut()
+        .find(|a| a.container == container && a.attempt == attempt && a.state == AttemptState::Starting);
+    if let Some(starting) = starting {
+        starting.life.repo_digest = repo_digest.map(str::to_owned);
+    }
+    new
+}
+
 /// Before `KillContainer` is carried out: `killed_at` is now. It is set anew each time SIGKILL is sent, since the pause
 /// before the next one counts from it; if the agent dies before it is sent, it is sent after that pause.
 pub fn begin_kill(now: Timestamp, observed: &Observed, container: &str, attempt: u32) -> Observed {

@@ -91,7 +91,7 @@ prop_compose! {
         post_start in any_hook_record(), pre_stop in any_hook_record(),
         stop in proptest::option::weighted(0.3, any_stop()),
     ) -> AttemptLife {
-        AttemptLife { resources, startup, liveness, readiness, post_start, pre_stop, stop }
+        AttemptLife { resources, startup, liveness, readiness, post_start, pre_stop, stop, ..AttemptLife::default() }
     }
 }
 

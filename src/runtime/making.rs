@@ -128,6 +128,10 @@ impl Maker {
     /// Make this attempt ready, and have the shim make its process. What fails here fails again, and is told, when the
     /// attempt is started.
     pub(super) async fn make_ahead(&self, making: &Making, attempt: u32) {
+        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot.
+        if making.pod.share_process_namespace || making.pod.runtime.class.is_some() {
+            return;
+        }
         let (uid, sandbox) = (making.pod.uid.clone(), making.sandbox);
         let door = guard(&self.open)
             .get(&uid)

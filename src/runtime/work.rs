@@ -130,10 +130,7 @@ impl Work {
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
         let config = self.run.join("config.json");
-        // By way of a value, whose maps are sorted: the same spec is always the same text.
-        let text = serde_json::to_value(&built.spec)
-            .and_then(|spec| serde_json::to_vec(&spec))
-            .map_err(|error| config_error(error.to_string()))?;
+        let text = spec::text(&built.spec).map_err(|error| config_error(error.to_string()))?;
         // A shim may be reading it, if it was made ready ahead.
         if std::fs::read(&config).ok().as_ref() != Some(&text) {
             std::fs::write(&config, text).map_err(create_error)?;

@@ -118,8 +118,11 @@ impl Place<'_> {
                 })
                 .clone(),
             image_id: shown
-                .and_then(|attempt| attempt.image_id.as_ref())
-                .map(|id| id.0.clone())
+                .and_then(|attempt| {
+                    let id = attempt.image_id.as_ref().map(|id| &id.0);
+                    attempt.life.repo_digest.as_ref().or(id)
+                })
+                .cloned()
                 .unwrap_or_default(),
             last_state: Some(last_state.unwrap_or_default()),
             name: spec.name.clone(),

@@ -219,6 +219,20 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     all
 }
 
+/// The spec as JSON, the same text for the same spec whenever it is made: its maps and sets are sorted.
+pub fn text(spec: &Spec) -> Result<Vec<u8>, serde_json::Error> {
+    let mut spec = serde_json::to_value(spec)?;
+    let capabilities = spec
+        .pointer_mut("/process/capabilities")
+        .and_then(|sets| sets.as_object_mut());
+    for set in capabilities.into_iter().flat_map(|sets| sets.values_mut()) {
+        if let Some(set) = set.as_array_mut() {
+            set.sort_unstable_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    }
+    serde_json::to_vec(&spec)
+}
+
 /// In the pod's own network everybody may listen on any port and send echo requests (containerd 2
 /// `enable_unprivileged_ports` and `enable_unprivileged_icmp`, both on by default).
 fn sysctls(input: &SpecInput<'_>) -> Option<HashMap<String, String>> {

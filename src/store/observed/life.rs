@@ -15,6 +15,8 @@ const COLUMN: &str = "life";
 #[serde(default)]
 struct LifeRow {
     #[serde(skip_serializing_if = "Option::is_none")]
+    repo_digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<ResourcesRow>,
     #[serde(skip_serializing_if = "ProbeRow::is_default")]
     startup: ProbeRow,
@@ -91,6 +93,7 @@ pub(super) fn to_column(life: &AttemptLife) -> Result<Option<String>, StoreError
         return Ok(None);
     }
     let AttemptLife {
+        repo_digest,
         resources,
         startup,
         liveness,
@@ -100,6 +103,7 @@ pub(super) fn to_column(life: &AttemptLife) -> Result<Option<String>, StoreError
         stop,
     } = life;
     let row = LifeRow {
+        repo_digest: repo_digest.clone(),
         resources: resources.as_ref().map(resources_row),
         startup: probe_row(startup),
         liveness: probe_row(liveness),
@@ -122,6 +126,7 @@ pub(super) fn from_column(text: Option<String>) -> Result<AttemptLife, RowError>
     };
     let row = serde_json::from_str(&text).map_err(|source| RowError::Json { column: COLUMN, source })?;
     let LifeRow {
+        repo_digest,
         resources,
         startup,
         liveness,
@@ -131,6 +136,7 @@ pub(super) fn from_column(text: Option<String>) -> Result<AttemptLife, RowError>
         stop,
     } = row;
     Ok(AttemptLife {
+        repo_digest,
         resources: resources.as_ref().map(resources_of),
         startup: probe_of(&startup),
         liveness: probe_of(&liveness),

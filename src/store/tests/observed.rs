@@ -176,6 +176,7 @@ fn life() -> impl Strategy<Value = AttemptLife> {
         Just(AttemptLife::default()),
         all.prop_map(
             |((resources, startup, liveness, readiness), (post_start, pre_stop, stop))| AttemptLife {
+                repo_digest: resources.as_ref().map(|_| "docker.io/library/x@sha256:1".to_owned()),
                 resources,
                 startup,
                 liveness,
