@@ -60,7 +60,7 @@ def make_image(work):
     tree = work / "debian"
     run("mmdebstrap", "--variant=apt", "--include=perl,python3-minimal,openssl,curl,git", "bookworm", tree)
     for device in (tree / "dev").iterdir():
-        device.unlink() if not device.is_dir() else shutil.rmtree(device)
+        shutil.rmtree(device) if device.is_dir() and not device.is_symlink() else device.unlink()
     parts = []
     for path in sorted(tree.iterdir()):
         # /usr is most of it: its parts are dealt out one by one.
@@ -129,7 +129,7 @@ class Registry:
         sizes = {}
         for packing in PACKINGS:
             run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--format", "oci", "--dest-compress-format",
-                packing, "--dest-force-compress-format", f"oci:{layout}", f"docker://{self.name(packing)}")
+                packing, f"oci:{layout}", f"docker://{self.name(packing)}")
             manifest = json.loads(run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{self.name(packing)}"))
             sizes[packing] = sum(layer["size"] for layer in manifest["layers"])
         return sizes

@@ -319,7 +319,7 @@ impl<R: Runtime> Pass<R> {
                         container,
                         attempt: *attempt,
                         sandbox: *sandbox,
-                        image,
+                        image: *image,
                     });
                 }
                 Ok(Image::Pulling {

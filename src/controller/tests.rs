@@ -124,12 +124,12 @@ impl Runtime for Machine {
 
     async fn image(&self, _: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
         Ok(Image::Present {
-            image: ResolvedImage {
+            image: Box::new(ResolvedImage {
                 repo_digest: None,
                 id: ImageId(container.image.clone()),
                 layers: Vec::new(),
                 config: ImageConfig::default(),
-            },
+            }),
             pulled: None,
         })
     }

@@ -131,7 +131,10 @@ impl Machine {
         name: &str,
         policy: PullPolicy,
     ) -> Result<Image, StepError> {
-        let present = |image, pulled| Ok(Image::Present { image, pulled });
+        let present = |image, pulled| {
+            let image = Box::new(image);
+            Ok(Image::Present { image, pulled })
+        };
         match self.pulling.known(&pod.uid, container, name) {
             Known::Nothing => {}
             Known::UnderWay => {
@@ -450,6 +453,7 @@ impl Runtime for Machine {
             .spawn(&pod.uid, config)
             .await
             .map_err(|e| sandbox_error(&e))?;
+        let _busy = self.maker.busy();
         let infra = self.infra(&pod.uid, attempt).await?;
         let attach = async {
             match ip {
@@ -557,6 +561,7 @@ impl Runtime for Machine {
             volume_layers,
             joined: work::Joined { infra_pid, target },
         };
+        let _busy = self.maker.busy();
         if attempt > 0 {
             self.fit_pod(pod).await?;
         }

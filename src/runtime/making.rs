@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,27 @@ pub(super) struct Maker {
     cgroup_v2: bool,
     /// The sandboxes that are in use, one of each pod.
     open: Arc<Mutex<HashMap<Uid, Door>>>,
+    /// What was made ahead for containers that are about to be started for the first time, by pod and container.
+    first: Arc<Mutex<HashMap<(Uid, String), First>>>,
+    /// Sandboxes and containers that are being started at this moment.
+    busy: Arc<AtomicUsize>,
+}
+
+/// Made for exactly this.
+#[derive(Debug)]
+struct First {
+    making: Making,
+    start: StartContainer,
+}
+
+/// Something is being started for as long as this is there.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Whether something may be made ahead for a sandbox.
@@ -45,7 +67,7 @@ struct Door {
 }
 
 /// A container of a sandbox, and what it is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Making {
     pub(super) pod: PodSpec,
     pub(super) container: ContainerSpec,
@@ -77,11 +99,28 @@ impl Maker {
             settings: Arc::new(settings),
             cgroup_v2,
             open: Arc::default(),
+            first: Arc::default(),
+            busy: Arc::default(),
         }
+    }
+
+    /// Something is being started: what can wait does.
+    pub(super) fn busy(&self) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(&self.busy))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
     }
 
     /// Make what this attempt needs.
     pub(super) async fn make(&self, making: &Making, attempt: u32) -> Result<StartContainer, StepError> {
+        let known = (making.pod.uid.clone(), making.container.name.clone());
+        let first = guard(&self.first).remove(&known);
+        if let Some(First { start, .. }) = first.filter(|first| attempt == 0 && first.making == *making) {
+            return Ok(start);
+        }
         let (maker, making) = (self.clone(), making.clone());
         blocking("prepare a container", move || maker.make_now(&making, attempt)).await
     }
@@ -145,6 +184,14 @@ impl Maker {
                 return Ok(None);
             }
             let start = maker.make_now(&making, attempt)?;
+            if attempt == 0 {
+                let known = (making.pod.uid.clone(), making.container.name.clone());
+                let first = First {
+                    making: making.clone(),
+                    start: start.clone(),
+                };
+                guard(&maker.first).insert(known, first);
+            }
             Ok(Some(Ahead {
                 after_success: making.policy() == RestartPolicy::Always,
                 start,
@@ -165,9 +212,13 @@ impl Maker {
         }
         let maker = self.clone();
         tokio::spawn(async move {
-            // Nothing happens that could be waited for: time passes.
-            let settled = tokio::time::Instant::now() + SETTLED;
-            tokio::time::sleep_until(settled).await;
+            // Nothing happens that could be waited for: time passes. While others are being started they come first.
+            let mut rounds = tokio::time::interval(SETTLED);
+            rounds.tick().await;
+            rounds.tick().await;
+            while maker.is_busy() {
+                rounds.tick().await;
+            }
             maker.make_ahead(&making, attempt.saturating_add(1)).await;
         });
     }
@@ -183,6 +234,7 @@ impl Maker {
 
     /// The sandbox is about to be stopped. Waits for what is being made at this moment.
     pub(super) fn close(&self, uid: &Uid) {
+        guard(&self.first).retain(|(pod, _), _| pod != uid);
         let door = guard(&self.open).remove(uid);
         if let Some(door) = door {
             *guard(&door.is_open) = false;

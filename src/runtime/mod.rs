@@ -54,7 +54,7 @@ impl Recorded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Image {
     Present {
-        image: ResolvedImage,
+        image: Box<ResolvedImage>,
         /// It was pulled for this start: in Kubernetes' words.
         pulled: Option<String>,
     },

@@ -27,7 +27,7 @@ pub(super) struct Work {
 }
 
 /// Whose namespaces an attempt joins, by pids in the shim's pid namespace.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Joined {
     pub(super) infra_pid: i32,
     /// The first process of the container whose processes it sees.
