@@ -223,7 +223,18 @@ async fn docker_archives_are_imported() {
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].id, Digest::of(config.to_string().as_bytes()).to_string());
         let image = bench.resolve("ghcr.io/me/app").await;
-        assert_eq!(bench.resolve("app:1").await, image);
+        let other = bench.resolve("app:1").await;
+        // Each name is told with the digest in its own repository.
+        let repositories = [&image, &other].map(|image| image.repo_digest.clone().unwrap_or_default());
+        assert!(
+            repositories[0].starts_with("ghcr.io/me/app@sha256:"),
+            "{repositories:?}"
+        );
+        assert!(
+            repositories[1].starts_with("docker.io/library/app@sha256:"),
+            "{repositories:?}"
+        );
+        assert_eq!((&other.id, &other.layers), (&image.id, &image.layers));
         assert_eq!(image.config.entrypoint, ["/app/run"]);
         assert_eq!((&image.config.user[..], &image.config.working_dir[..]), ("web", "/app"));
         assert!(image.layers[0].join("app/run").is_file(), "topmost first");
