@@ -9,6 +9,7 @@
 mod registries;
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
@@ -21,6 +22,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use tracing::error;
@@ -30,6 +32,10 @@ use crate::image::{
 };
 use crate::model::ImageId;
 use crate::store::{ImageRow, StoreError};
+
+/// So much of an upload that has failed already is read to its end, in bytes, and for so long.
+const REST_MAX: u64 = 1 << 20;
+const REST_PATIENCE: Duration = Duration::from_millis(250);
 
 pub use registries::{Login, PULL, PUSH, REPAIR, Step};
 
@@ -203,9 +209,17 @@ async fn import(
     Query(ImportQuery { name }): Query<ImportQuery>,
     body: Body,
 ) -> Result<(StatusCode, Json<ImageList>), Status> {
-    let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    let rows = images.import(reader, name.as_deref()).await?;
-    Ok((StatusCode::CREATED, Json(rows.into())))
+    let mut reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    match images.import(&mut reader, name.as_deref()).await {
+        Ok(rows) => Ok((StatusCode::CREATED, Json(rows.into()))),
+        Err(error) => {
+            // A client that is cut off while it still writes never reads why. A short rest is heard out for its sake.
+            let (mut rest, mut nowhere) = (reader.take(REST_MAX), tokio::io::sink());
+            let heard = tokio::io::copy(&mut rest, &mut nowhere);
+            let _heard_out = tokio::time::timeout(REST_PATIENCE, heard).await;
+            Err(error.into())
+        }
+    }
 }
 
 async fn list(State(images): State<ImageStore>) -> Result<Json<ImageList>, Status> {
