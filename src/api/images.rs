@@ -34,8 +34,8 @@ use crate::model::ImageId;
 use crate::store::{ImageRow, StoreError};
 
 /// So much of an upload that has failed already is read to its end, in bytes, and for so long.
-const REST_MAX: u64 = 1 << 20;
-const REST_PATIENCE: Duration = Duration::from_millis(250);
+const REST_MAX: u64 = 256 << 20;
+const REST_PATIENCE: Duration = Duration::from_secs(1);
 
 pub use registries::{Login, PULL, PUSH, REPAIR, Step};
 
@@ -213,10 +213,13 @@ async fn import(
     match images.import(&mut reader, name.as_deref()).await {
         Ok(rows) => Ok((StatusCode::CREATED, Json(rows.into()))),
         Err(error) => {
-            // A client that is cut off while it still writes never reads why. A short rest is heard out for its sake.
-            let (mut rest, mut nowhere) = (reader.take(REST_MAX), tokio::io::sink());
-            let heard = tokio::io::copy(&mut rest, &mut nowhere);
-            let _heard_out = tokio::time::timeout(REST_PATIENCE, heard).await;
+            // A client that is cut off while it still writes never reads why. The rest is heard out for its sake.
+            // It has its answer meanwhile, and goes.
+            tokio::spawn(async move {
+                let (mut rest, mut nowhere) = (reader.take(REST_MAX), tokio::io::sink());
+                let heard = tokio::io::copy(&mut rest, &mut nowhere);
+                let _heard_out = tokio::time::timeout(REST_PATIENCE, heard).await;
+            });
             Err(error.into())
         }
     }
