@@ -520,8 +520,11 @@ def main():
         cpu, wrote = idle(podd, options.idle)
         remove(podd, names, 4)
         api = answers.measure(podd.socket, lambda: sum(map(pss, podd.processes()[0])) / 1024)
-        pulled = [] if options.only else pulls.measure(options.binary, max(1, options.rounds // 4))
-        report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled)
+        # What was measured by now is not lost if a pull fails; the run fails all the same.
+        report(options, peers, figures, throughput, sizes, cpu, wrote, api, [])
+        if not options.only:
+            pulled = pulls.measure(options.binary, max(1, options.rounds // 4))
+            report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled)
     finally:
         for peer in reversed(peers):
             peer.close()
