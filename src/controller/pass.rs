@@ -146,13 +146,7 @@ impl<R: Runtime> Pass<R> {
         telling.waits(previous.as_ref(), &told);
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
-            self.save(record).await?;
-            self.controller.probes.watch(desired, &record.observed);
-            return Ok(if self.report(version, told).await? {
-                Round::Wait(plan.wake_at)
-            } else {
-                Round::Again
-            });
+            return self.rest(desired, record, version, told, plan.wake_at).await;
         }
         for step in &plan.steps {
             telling.step(step, &record.observed);
@@ -160,13 +154,7 @@ impl<R: Runtime> Pass<R> {
         let (starts, waiting) = self.resolve(desired, &mut record.observed, &plan.steps).await;
         if waiting == plan.steps.len() {
             // Nothing is to be done before a pull ends, which hints at the pod.
-            self.save(record).await?;
-            self.controller.probes.watch(desired, &record.observed);
-            return Ok(if self.report(version, told).await? {
-                Round::Wait(plan.wake_at)
-            } else {
-                Round::Again
-            });
+            return self.rest(desired, record, version, told, plan.wake_at).await;
         }
         let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
         // What only prepares goes on while this is saved; what acts waits for it.
@@ -195,6 +183,24 @@ impl<R: Runtime> Pass<R> {
             Round::Forgotten => self.controller.probes.forget(&self.uid),
         }
         Ok(round)
+    }
+
+    /// There is nothing to do now: keep and tell what is known, and wait.
+    async fn rest(
+        &self,
+        desired: &PodSpec,
+        record: &mut Record,
+        version: u64,
+        told: serde_json::Value,
+        wake_at: Option<Timestamp>,
+    ) -> Result<Round, PassError> {
+        self.save(record).await?;
+        self.controller.probes.watch(desired, &record.observed);
+        Ok(if self.report(version, told).await? {
+            Round::Wait(wake_at)
+        } else {
+            Round::Again
+        })
     }
 
     /// Write the status over the version it was made from. False: somebody wrote meanwhile, perhaps a condition that

@@ -19,7 +19,8 @@
 //!
 //!                 begin                     act                             outcome
 //! CreateSandbox   address, begin_sandbox    create_sandbox                  sandbox_ready
-//! StartContainer  image, begin_attempt      start_container                 (record finds it)
+//! StartContainer  image, begin_attempt,     start_container                 (record finds it)
+//!                 started_from
 //! RunHook         begin_hook                the hook, beside all else       report, whenever it ends
 //! Resize                                    resize_container                resized
 //! BeginStop       begin_stop
@@ -35,7 +36,8 @@
 //! * `now` is read after the machine was observed. When observing fails nothing is planned: unknown is not absent.
 //! * Saves with nothing acted between them may be one: the controller saves an outcome, the look after it and the next
 //!   begin together. What a crash then finds stored is always something that the simulation, which saves at every arrow,
-//!   finds too. What only prepares (files, directories) may go on while the save does; what acts waits for it.
+//!   finds too. What only prepares (files, directories, a process that waits) may go on while the save does, or ahead of
+//!   it; what acts waits for it.
 //! * A hook is planned again until `report` has recorded its end: one that is under way is left alone, and a plan of
 //!   nothing but such hooks is no reason for another round. Probes run beside all this, as [`probes_due`] says; what they
 //!   come to is folded in by `report` and saved before anything is decided from it.

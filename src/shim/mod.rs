@@ -16,7 +16,7 @@
 //! the sandbox says so, by the command line of an OCI runtime: [`oci`].
 //!
 //! **Invariant:** one thread, no tokio, no `SQLite`; nothing here interprets what happens, and nothing here waits for
-//! anything but its own epoll.
+//! anything but its own epoll (and, rarely and briefly, for the end of what it made in vain).
 
 mod attach;
 pub mod client;

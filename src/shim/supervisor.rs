@@ -8,7 +8,8 @@
 //! `supervisor/requests.rs` is what agents ask for.
 //!
 //! **Invariant:** the loop waits in epoll only. What would wait elsewhere (a container's mounts, its exec, a cgroup that is
-//! busy, a full disk) is left to a child or to a later round.
+//! busy, a full disk) is left to a child or to a later round. One exception: a start that needs the very cgroup in which
+//! something made in vain still ends waits for that end, 100 ms at most.
 
 mod requests;
 
