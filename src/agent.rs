@@ -4,6 +4,8 @@
 //!
 //! **Invariant:** nothing is decided here. What is made first is removed last.
 
+mod objects;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -95,6 +97,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             volumes,
             cgroups,
             handlers: handlers(&store, &config),
+            objects: Arc::new(objects::StoredObjects::new(store.clone())),
             hint: hint.clone(),
             hints,
         },

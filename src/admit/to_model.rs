@@ -21,9 +21,9 @@ use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
 use crate::model::{
-    Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec, EmptyDirMedium, HostAlias,
-    HostPathType, Mount, PodRuntime, PodSecurity, PodSpec, PullPolicy, Resources, RestartPolicy, SeccompProfile,
-    Timestamp, Uid, Volume, VolumeSource,
+    About, AppArmorProfile, Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
+    EmptyDirMedium, HostAlias, HostPathType, HostPort, Isolation, Mount, PodRuntime, PodSecurity, PodSpec, Propagation,
+    Protocol, PullPolicy, Resources, RestartPolicy, SeccompProfile, Timestamp, Uid, Volume, VolumeSource,
 };
 
 /// A stored pod that this version of podd cannot understand.
@@ -78,10 +78,21 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
             .as_ref()
             .ok_or_else(|| missing("metadata.creationTimestamp"))?
             .0,
+        about: About {
+            labels: metadata.labels.clone().unwrap_or_default(),
+            annotations: metadata.annotations.clone().unwrap_or_default(),
+            service_account: spec.service_account_name.clone().unwrap_or_default(),
+        },
         restart_policy: restart_policy(spec.restart_policy.as_deref(), "spec.restartPolicy")?,
         termination_grace: seconds(grace).ok_or_else(|| not_understood("spec.terminationGracePeriodSeconds", grace))?,
         host_network: spec.host_network == Some(true),
         share_process_namespace: spec.share_process_namespace == Some(true),
+        isolation: Isolation {
+            host_pid: spec.host_pid == Some(true),
+            host_ipc: spec.host_ipc == Some(true),
+            user_namespace: spec.host_users == Some(false),
+            hostname_is_fqdn: spec.set_hostname_as_fqdn == Some(true),
+        },
         hostname: hostname_override
             .or(text(spec.hostname.as_ref()))
             .unwrap_or_else(|| short_name(&name))
@@ -104,6 +115,7 @@ pub fn to_model(pod: &Pod) -> Result<PodSpec, ModelError> {
             .collect(),
         dns: dns(spec)?,
         security: pod_security(spec.security_context.as_ref())?,
+        resources: resources(spec.resources.as_ref(), "spec.resources")?,
         volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_, _>>()?,
         active_deadline: spec
             .active_deadline_seconds
@@ -215,7 +227,20 @@ fn pod_security(context: Option<&wire::PodSecurityContext>) -> Result<PodSecurit
         .iter()
         .map(|group| id(*group, "spec.securityContext.supplementalGroups"))
         .collect::<Result<_, _>>()?;
-    Ok(PodSecurity { supplemental_groups })
+    let context = context.cloned().unwrap_or_default();
+    let sysctls = context.sysctls.into_iter().flatten();
+    Ok(PodSecurity {
+        supplemental_groups,
+        strict_groups: context.supplemental_groups_policy.as_deref() == Some("Strict"),
+        fs_group: context
+            .fs_group
+            .map(|group| id(group, "spec.securityContext.fsGroup"))
+            .transpose()?,
+        fs_group_on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
+        sysctls: sysctls
+            .map(|wire::Sysctl { name, value }| (name.replace('/', "."), value))
+            .collect(),
+    })
 }
 
 fn id(id: i64, field: &str) -> Result<u32, ModelError> {
@@ -353,6 +378,12 @@ fn container(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         termination_message_path: cleaned(message_path),
+        host_ports: container
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| host_port(port, &field("ports")).transpose())
+            .collect::<Result<_, _>>()?,
         life: life::life(container, target, expander, &field)?,
     })
 }
@@ -391,8 +422,38 @@ fn mount(mount: &wire::VolumeMount) -> Mount {
         volume: mount.name.clone(),
         path: cleaned(&mount.mount_path),
         sub_path: Some(sub_path).filter(|path| !path.as_os_str().is_empty()),
+        sub_path_expr: text(mount.sub_path_expr.as_ref()).map(str::to_owned),
         read_only: mount.read_only == Some(true),
+        recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::None,
+        },
     }
+}
+
+/// A port that leads from the machine to the container; `None`: it is only told of.
+fn host_port(port: &wire::ContainerPort, field: &str) -> Result<Option<HostPort>, ModelError> {
+    let number = |port: i32| u16::try_from(port).map_err(|_| not_understood(field, port));
+    let Some(outside) = port.host_port.filter(|port| *port != 0) else {
+        return Ok(None);
+    };
+    let host_ip = text(port.host_ip.as_ref())
+        .map(|ip| ip.parse::<IpAddr>().map_err(|_| not_understood(field, ip)))
+        .transpose()?;
+    let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        other => return Err(not_understood(field, other)),
+    };
+    Ok(Some(HostPort {
+        host_ip: host_ip.filter(|ip| !ip.is_unspecified()),
+        host_port: number(outside)?,
+        container_port: number(port.container_port)?,
+        protocol,
+    }))
 }
 
 /// Zero means "no limit" to Kubernetes' cgroups and "nothing said" to its `QoS` classes.
@@ -416,7 +477,25 @@ fn resources(resources: Option<&wire::ResourceRequirements>, field: &str) -> Res
         cpu_limit_milli: read(limits, "cpu", Quantity::millis)?,
         memory_request: read(requests, "memory", Quantity::units)?,
         memory_limit: read(limits, "memory", Quantity::units)?,
+        storage_request: read(requests, "ephemeral-storage", Quantity::units)?,
+        storage_limit: read(limits, "ephemeral-storage", Quantity::units)?,
+        hugepages: hugepages(limits.as_ref(), field)?,
     })
+}
+
+/// `hugepages-<size>`: by the size of a page.
+fn hugepages(
+    limits: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+    field: &str,
+) -> Result<BTreeMap<u64, u64>, ModelError> {
+    let named = limits.into_iter().flatten().filter_map(|(name, given)| {
+        let size = name.strip_prefix("hugepages-")?;
+        Some((size, &given.0))
+    });
+    named
+        .map(|(size, given)| Ok((amount(size, field)?.units(), amount(given, field)?.units())))
+        .filter(|pair| !matches!(pair, Ok((_, 0))))
+        .collect()
 }
 
 /// What a container says wins over what its pod says.
@@ -466,5 +545,7 @@ fn security(
         read_only_root: own.read_only_root_filesystem == Some(true),
         capabilities,
         seccomp,
+        app_armor: AppArmorProfile::Unset,
+        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }

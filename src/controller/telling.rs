@@ -159,12 +159,14 @@ impl Telling<'_> {
                     self.killing(&known.container);
                 }
             }
-            Step::GiveUp {
-                reason: GivenUpReason::DeadlineExceeded,
-                message,
-            } => {
+            Step::GiveUp { reason, message } => {
                 if observed.given_up.is_none() {
-                    self.of_pod(Severity::Normal, "DeadlineExceeded", message.clone());
+                    let severity = if *reason == GivenUpReason::DeadlineExceeded {
+                        Severity::Normal
+                    } else {
+                        Severity::Warning
+                    };
+                    self.of_pod(severity, reason.as_str(), message.clone());
                 }
             }
             Step::RunHook {

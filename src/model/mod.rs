@@ -10,6 +10,7 @@ mod observed;
 mod plan;
 mod pod;
 mod snapshot;
+mod sources;
 
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use observed::{
@@ -19,11 +20,14 @@ pub use observed::{
 };
 pub use plan::{Plan, Step};
 pub use pod::{
-    Action, Capabilities, Capacity, ContainerLife, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
-    EmptyDirMedium, HostAlias, HostPathType, Mount, PodRuntime, PodSecurity, PodSpec, Probe, PullPolicy, QosClass,
-    ResizePolicy, Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
+    About, Action, AppArmorProfile, Capabilities, Capacity, ContainerLife, ContainerSecurity, ContainerSpec, Deletion,
+    DnsPolicy, DnsSpec, DownwardFile, DownwardValue, EmptyDirMedium, EnvFrom, EnvValue, EnvVar, Field, HostAlias,
+    HostPathType, HostPort, Isolation, KeyToPath, Mount, ObjectKey, ObjectKind, PodRuntime, PodSecurity, PodSpec,
+    Probe, Projection, Propagation, Protocol, PullPolicy, QosClass, ResizePolicy, ResourceField, ResourceValue,
+    Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
+pub use sources::{Data, Sources, Token, TokenRequest};
 
 /// A point in time, always passed in, never read from a clock inside the core.
 pub type Timestamp = jiff::Timestamp;

@@ -186,14 +186,55 @@ pub struct GivenUp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUpReason {
     DeadlineExceeded,
+    /// It used more of the disk than it may.
+    Evicted,
+    /// The rest are rejections: the pod was never begun (Kubernetes `pkg/kubelet/lifecycle/predicate.go`).
+    OutOfCpu,
+    OutOfMemory,
+    OutOfEphemeralStorage,
+    OutOfPods,
+    OutOfHugepages,
+    NodePorts,
+    SysctlForbidden,
+    AppArmor,
+    UnexpectedAdmissionError,
 }
 
 impl GivenUpReason {
+    pub const ALL: [Self; 11] = [
+        Self::DeadlineExceeded,
+        Self::Evicted,
+        Self::OutOfCpu,
+        Self::OutOfMemory,
+        Self::OutOfEphemeralStorage,
+        Self::OutOfPods,
+        Self::OutOfHugepages,
+        Self::NodePorts,
+        Self::SysctlForbidden,
+        Self::AppArmor,
+        Self::UnexpectedAdmissionError,
+    ];
+
     /// As Kubernetes spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::Evicted => "Evicted",
+            Self::OutOfCpu => "OutOfcpu",
+            Self::OutOfMemory => "OutOfmemory",
+            Self::OutOfEphemeralStorage => "OutOfephemeral-storage",
+            Self::OutOfPods => "OutOfpods",
+            Self::OutOfHugepages => "OutOfhugepages",
+            Self::NodePorts => "NodePorts",
+            Self::SysctlForbidden => "SysctlForbidden",
+            Self::AppArmor => "AppArmor",
+            Self::UnexpectedAdmissionError => "UnexpectedAdmissionError",
         }
+    }
+
+    /// The pod was turned away before anything of it was begun: its status tells that and no more.
+    pub fn is_rejection(self) -> bool {
+        !matches!(self, Self::DeadlineExceeded | Self::Evicted)
     }
 }
 

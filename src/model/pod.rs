@@ -1,5 +1,6 @@
 //! Desired state: a pod as podd means it, made by `admit` from a wire object whose every field was checked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -47,11 +48,15 @@ pub struct PodSpec {
     /// `metadata.generation`: reported back as `status.observedGeneration`.
     pub generation: i64,
     pub created_at: Timestamp,
+    /// What its containers may be told of it.
+    pub about: About,
     pub restart_policy: RestartPolicy,
     /// `spec.terminationGracePeriodSeconds` (default 30 s).
     pub termination_grace: Duration,
     pub host_network: bool,
     pub share_process_namespace: bool,
+    /// Which other walls between it and the machine are moved.
+    pub isolation: Isolation,
     /// The short host name inside: `spec.hostname`, else the pod's name, cut at 63 characters.
     pub hostname: String,
     /// `spec.subdomain`, if any.
@@ -61,6 +66,8 @@ pub struct PodSpec {
     pub readiness_gates: Vec<String>,
     pub dns: DnsSpec,
     pub security: PodSecurity,
+    /// `spec.resources`: of the pod as a whole; empty when it says nothing.
+    pub resources: Resources,
     pub volumes: Vec<Volume>,
     /// `spec.activeDeadlineSeconds`: how long it may be active, counted from when it was first seen.
     pub active_deadline: Option<Duration>,
@@ -95,7 +102,21 @@ impl PodSpec {
             .iter()
             .chain(&self.containers)
             .map(|container| &container.resources);
-        if all.clone().all(Resources::is_empty) {
+        let says_nothing = |r: &Resources| {
+            let Resources {
+                cpu_request_milli,
+                cpu_limit_milli,
+                memory_request,
+                memory_limit,
+                storage_request: _,
+                storage_limit: _,
+                hugepages: _,
+            } = r;
+            [cpu_request_milli, cpu_limit_milli, memory_request, memory_limit]
+                .into_iter()
+                .all(Option::is_none)
+        };
+        if all.clone().all(says_nothing) {
             return QosClass::BestEffort;
         }
         let guaranteed = all.clone().all(|r| {
@@ -108,6 +129,29 @@ impl PodSpec {
             QosClass::Burstable
         }
     }
+}
+
+/// What the downward API tells of a pod beyond its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.serviceAccountName`; empty for a pod that was stored before it had one.
+    pub service_account: String,
+}
+
+/// The namespaces that a pod shares with the machine or has for itself, beyond the usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of Kubernetes' pod")]
+pub struct Isolation {
+    /// `hostPID`: its containers live in the machine's pid namespace.
+    pub host_pid: bool,
+    /// `hostIPC`: in the machine's IPC namespace.
+    pub host_ipc: bool,
+    /// `hostUsers: false`: a user namespace of its own, with ids that no other pod has.
+    pub user_namespace: bool,
+    /// `setHostnameAsFQDN`: the kernel's host name is the whole name with its domain.
+    pub hostname_is_fqdn: bool,
 }
 
 /// `spec.restartPolicy`.
@@ -170,6 +214,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Where the container may write its last words (default /dev/termination-log).
     pub termination_message_path: PathBuf,
+    /// Those of its `ports` that have a `hostPort`.
+    pub host_ports: Vec<HostPort>,
     pub life: ContainerLife,
 }
 
@@ -178,6 +224,111 @@ impl ContainerSpec {
     pub fn is_sidecar(&self) -> bool {
         self.life.restart_policy == Some(RestartPolicy::Always)
     }
+}
+
+/// A port of the machine that leads to one of the container (`ports[].hostPort`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// `hostIP`; `None`: every address of the machine ("" and 0.0.0.0).
+    pub host_ip: Option<IpAddr>,
+    pub host_port: u16,
+    pub container_port: u16,
+    pub protocol: Protocol,
+}
+
+/// `ports[].protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// One entry of a container's `env`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvVar {
+    pub name: String,
+    pub value: EnvValue,
+}
+
+/// Where the value of a variable comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// As written: `$(VAR)` in it means the variables before it.
+    Text(String),
+    ConfigMapKey(ObjectKey),
+    SecretKey(ObjectKey),
+    Field(Field),
+    Resource(ResourceValue),
+}
+
+/// One key of a ConfigMap or Secret of the pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectKey {
+    pub object: String,
+    pub key: String,
+    pub optional: bool,
+}
+
+/// One entry of a container's `envFrom`: every key of an object, each name after `prefix`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvFrom {
+    pub prefix: String,
+    pub kind: ObjectKind,
+    pub object: String,
+    pub optional: bool,
+}
+
+/// What data is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    ConfigMap,
+    Secret,
+}
+
+/// A `fieldRef` (Kubernetes `pkg/fieldpath`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    Name,
+    Namespace,
+    Uid,
+    /// `metadata.labels['key']`
+    Label(String),
+    /// `metadata.annotations['key']`
+    Annotation(String),
+    /// All of them, one `key="value"` a line. Volumes only.
+    Labels,
+    Annotations,
+    /// The rest is for variables only.
+    NodeName,
+    ServiceAccountName,
+    HostIp,
+    HostIps,
+    PodIp,
+    PodIps,
+}
+
+/// A `resourceFieldRef`: what a container may have, divided and rounded up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceValue {
+    /// `None`: the container that asks.
+    pub container: Option<String>,
+    pub resource: ResourceField,
+    /// What one unit of the answer is: thousandths of a core for cpu (default 1000), bytes else (default 1).
+    pub divisor: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResourceField {
+    LimitsCpu,
+    LimitsMemory,
+    LimitsEphemeralStorage,
+    RequestsCpu,
+    RequestsMemory,
+    RequestsEphemeralStorage,
+    /// Of pages of this size, in bytes.
+    LimitsHugepages(u64),
+    RequestsHugepages(u64),
 }
 
 /// What is to happen to a container over its time.
@@ -270,6 +421,11 @@ pub struct Resources {
     pub cpu_limit_milli: Option<u64>,
     pub memory_request: Option<u64>,
     pub memory_limit: Option<u64>,
+    /// `ephemeral-storage`, in bytes.
+    pub storage_request: Option<u64>,
+    pub storage_limit: Option<u64>,
+    /// `hugepages-<size>`: by the size of a page, both in bytes. Request and limit are always the same.
+    pub hugepages: BTreeMap<u64, u64>,
 }
 
 impl Resources {
@@ -294,7 +450,24 @@ pub struct Mount {
     pub path: PathBuf,
     /// Relative, without `..`: resolved beneath the volume, links never followed out of it.
     pub sub_path: Option<PathBuf>,
+    /// `subPathExpr`, as written: what `$(VAR)` makes of it takes the place of `sub_path`.
+    pub sub_path_expr: Option<String>,
     pub read_only: bool,
+    /// Everything mounted beneath it is read-only, too (`recursiveReadOnly`).
+    pub recursive_read_only: bool,
+    pub propagation: Propagation,
+}
+
+/// `mountPropagation` (Kubernetes `MountPropagationMode`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// rprivate
+    #[default]
+    None,
+    /// rslave: what the machine mounts there later is seen.
+    HostToContainer,
+    /// rshared: and what the container mounts there is seen by the machine.
+    Bidirectional,
 }
 
 /// One of the pod's volumes.
@@ -315,6 +488,57 @@ pub enum VolumeSource {
     HostPath { path: PathBuf, kind: HostPathType },
     /// The merged layers of an image, for reading.
     Image { reference: String, pull_policy: PullPolicy },
+    /// Files that podd writes, and writes anew when what they tell changes: `configMap`, `secret`, `downwardAPI` and
+    /// `projected` alike.
+    Projected {
+        sources: Vec<Projection>,
+        default_mode: u32,
+    },
+}
+
+/// One source of a projected volume. A later one's file takes the place of an earlier one's of the same path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Projection {
+    Object {
+        kind: ObjectKind,
+        name: String,
+        /// Empty: every key, each as a file of its name.
+        items: Vec<KeyToPath>,
+        optional: bool,
+    },
+    Downward {
+        items: Vec<DownwardFile>,
+    },
+    Token {
+        /// Empty: the API's own.
+        audience: String,
+        /// How long it is good for; it is renewed before.
+        expiration: Duration,
+        path: PathBuf,
+    },
+}
+
+/// `items[]` of a ConfigMap or Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyToPath {
+    pub key: String,
+    /// Relative, without `..`.
+    pub path: PathBuf,
+    pub mode: Option<u32>,
+}
+
+/// `downwardAPI.items[]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownwardFile {
+    pub path: PathBuf,
+    pub mode: Option<u32>,
+    pub value: DownwardValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DownwardValue {
+    Field(Field),
+    Resource(ResourceValue),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,6 +590,14 @@ pub struct DnsSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodSecurity {
     pub supplemental_groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: the image's /etc/group adds none.
+    pub strict_groups: bool,
+    /// `fsGroup`: a group of every process, and the owner of its volumes.
+    pub fs_group: Option<u32>,
+    /// `fsGroupChangePolicy: OnRootMismatch`: a volume whose root is right already is left alone.
+    pub fs_group_on_root_mismatch: bool,
+    /// Kernel parameters of the pod's namespaces, names with dots, in order.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// The effective security context of a container: pod-level values folded in, defaults filled in.
@@ -383,6 +615,9 @@ pub struct ContainerSecurity {
     pub read_only_root: bool,
     pub capabilities: Capabilities,
     pub seccomp: SeccompProfile,
+    pub app_armor: AppArmorProfile,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
 }
 
 /// `capabilities.add` and `.drop`: names without `CAP_`, upper case; `ALL` is allowed in both.
@@ -392,8 +627,21 @@ pub struct Capabilities {
     pub drop: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeccompProfile {
     RuntimeDefault,
     Unconfined,
+    /// A file beneath the agent's directory of profiles (`localhostProfile`).
+    Localhost(PathBuf),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AppArmorProfile {
+    /// Nothing was said: none.
+    #[default]
+    Unset,
+    RuntimeDefault,
+    Unconfined,
+    /// The name of a profile that the kernel has.
+    Localhost(String),
 }

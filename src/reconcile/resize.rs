@@ -34,6 +34,9 @@ pub(crate) fn infeasible(desired: &PodSpec, capacity: Option<Capacity>) -> Optio
         cpu_limit_milli,
         memory_request,
         memory_limit,
+        storage_request: _,
+        storage_limit: _,
+        hugepages: _,
     } in sidecars
         .chain(&desired.containers)
         .map(|container| &container.resources)

@@ -36,9 +36,9 @@ pub trait RuntimeClasses: fmt::Debug + Send + Sync {
     fn handler<'a>(&'a self, class: &'a str) -> BoxFuture<'a, Result<Option<String>, LookupError>>;
 }
 
-/// The classes cannot be read.
+/// What the API has cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the runtime classes")]
+#[error("cannot look up an object")]
 pub struct LookupError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// A configured runtime.

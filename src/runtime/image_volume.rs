@@ -72,7 +72,7 @@ fn mounted<'a>(pod: &'a PodSpec, container: &'a ContainerSpec) -> impl Iterator<
             let is_mounted = container.mounts.iter().any(|mount| mount.volume == volume.name);
             is_mounted.then_some((volume.name.as_str(), reference.as_str(), *pull_policy))
         }
-        VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } => None,
+        VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Projected { .. } => None,
     })
 }
 

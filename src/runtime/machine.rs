@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::handler::Handlers;
 use super::making::{Maker, Making};
+use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
 use super::shims::{ShimError, Shims};
 use super::spec;
@@ -28,7 +29,7 @@ use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
     ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, TerminationMessagePolicy, Uid,
+    Snapshot, Sources, TerminationMessagePolicy, Uid,
 };
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
@@ -51,6 +52,7 @@ pub struct Parts {
     pub volumes: Volumes,
     pub cgroups: Cgroups,
     pub handlers: Handlers,
+    pub objects: Arc<dyn Objects>,
     /// To wake pods with, the other end of `hints`.
     pub hint: mpsc::UnboundedSender<Uid>,
     pub hints: mpsc::UnboundedReceiver<Uid>,
@@ -84,6 +86,7 @@ pub struct Machine {
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
     handlers: Handlers,
+    objects: Arc<dyn Objects>,
     settings: Settings,
     maker: Maker,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
@@ -104,6 +107,7 @@ impl Machine {
             volumes,
             cgroups,
             handlers,
+            objects,
             hint,
             hints,
         } = parts;
@@ -118,6 +122,7 @@ impl Machine {
             volumes,
             cgroups,
             handlers,
+            objects,
             settings,
             hints: Mutex::new(Some(hints)),
         })
@@ -172,6 +177,12 @@ impl Machine {
             begun: true,
             unusable_secrets: self.pulling.begin(&pod.uid, container, name).await?,
         })
+    }
+
+    /// What the pod takes from other objects, as they are now.
+    async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
+        let gathered = objects::gather(&*self.objects, pod).await;
+        gathered.map(Arc::new).map_err(|error| step(reason, &error))
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -279,7 +290,7 @@ impl Machine {
     }
 
     /// While the network is made: what the pod begins with, if its images are there.
-    async fn make_first(&self, pod: &PodSpec, ip: Option<IpAddr>, infra_pid: i32) {
+    async fn make_first(&self, pod: &PodSpec, sources: &Arc<Sources>, ip: Option<IpAddr>, infra_pid: i32) {
         let first = pod
             .init_containers
             .first()
@@ -297,6 +308,7 @@ impl Machine {
                 container: container.clone(),
                 sandbox: 0,
                 image,
+                sources: Arc::clone(sources),
                 volume_layers,
                 ip,
                 joined: work::Joined {
@@ -423,11 +435,12 @@ impl Runtime for Machine {
     ) -> Result<(), StepError> {
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
+        let sources = self.sources(pod, FailureReason::FailedMount).await?;
         {
-            let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
+            let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
             let node_name = self.settings.node_name.clone();
             blocking("prepare volumes", move || {
-                prepare(&volumes, &pod, ip, &node_name).map(drop)
+                prepare(&volumes, &pod, ip, &node_name, &sources).map(drop)
             })
             .await?;
         }
@@ -469,7 +482,7 @@ impl Runtime for Machine {
             // Of a later sandbox nobody knows here which attempt comes next.
             self.maker.open(&pod.uid, attempt);
             if attempt == 0 {
-                self.make_first(pod, ip, infra).await;
+                self.make_first(pod, &sources, ip, infra).await;
             }
         };
         tokio::join!(attach, first).0
@@ -557,6 +570,7 @@ impl Runtime for Machine {
             container: container.clone(),
             sandbox,
             image: image.clone(),
+            sources: self.sources(pod, FailureReason::CreateContainerConfigError).await?,
             ip,
             volume_layers,
             joined: work::Joined { infra_pid, target },
@@ -693,10 +707,11 @@ pub(super) fn prepare(
     pod: &PodSpec,
     ip: Option<IpAddr>,
     node_name: &str,
+    sources: &Sources,
 ) -> Result<Prepared, StepError> {
     let context = EtcContext::of_node(ip, node_name.to_owned());
     volumes
-        .prepare(pod, &context)
+        .prepare(pod, &context, sources)
         .map_err(|error| step(FailureReason::FailedMount, &error))
 }
 

@@ -18,7 +18,7 @@ use super::machine::{Settings, blocking, prepare};
 use super::shims::Shims;
 use super::work::{Joined, Work};
 use super::{LogDirName, StepError};
-use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Uid};
+use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Sources, Uid};
 use crate::shim::protocol::{Ahead, RequestBody, StartContainer};
 use crate::volume::Volumes;
 
@@ -73,6 +73,8 @@ pub(super) struct Making {
     pub(super) container: ContainerSpec,
     pub(super) sandbox: u32,
     pub(super) image: ResolvedImage,
+    /// What it takes from other objects.
+    pub(super) sources: Arc<Sources>,
     /// Of the volumes that are images.
     pub(super) volume_layers: VolumeLayers,
     pub(super) ip: Option<IpAddr>,
@@ -131,6 +133,7 @@ impl Maker {
             container,
             sandbox,
             image,
+            sources,
             volume_layers,
             ip,
             joined,
@@ -150,13 +153,14 @@ impl Maker {
                 .join(&container.name)
                 .join(format!("{attempt}.log")),
         };
-        let mut prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name)?;
+        let mut prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name, sources)?;
         image_volume::mount(&self.volumes, pod, volume_layers, &mut prepared)?;
         work.prepare(
             pod,
             container,
             attempt,
             image,
+            sources,
             &prepared,
             joined,
             &self.settings,

@@ -11,6 +11,7 @@ mod journal;
 mod last_words;
 mod machine;
 mod making;
+mod objects;
 mod pulling;
 mod resize;
 mod session;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
+pub use objects::Objects;
 pub use shims::{ShimError, Shims};
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};

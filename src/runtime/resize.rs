@@ -229,6 +229,7 @@ mod tests {
                 cpu_limit_milli: cpu_milli,
                 memory_request: memory,
                 memory_limit: memory,
+                ..Resources::default()
             };
             let pod = PodResources {
                 cpu_shares: Some(512),
@@ -374,6 +375,7 @@ mod tests {
                     cpu_limit_milli: cpu,
                     memory_request: None,
                     memory_limit: memory,
+                    ..Resources::default()
                 },
                 pod: PodResources {
                     cpu_shares: Some(512),

@@ -13,7 +13,7 @@ use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use crate::image::user;
 use crate::linux::{host, path, privilege};
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources};
 use crate::shim::protocol::{Overlay, StartContainer};
 use crate::volume::Prepared;
 
@@ -49,6 +49,7 @@ impl Work {
         container: &ContainerSpec,
         attempt: u32,
         image: &ResolvedImage,
+        sources: &Sources,
         prepared: &Prepared,
         joined: &Joined,
         settings: &Settings,
@@ -105,6 +106,7 @@ impl Work {
             container,
             attempt,
             image,
+            sources,
             user: ResolvedUser {
                 uid: user.uid,
                 gid: user.gid,

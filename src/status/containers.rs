@@ -293,6 +293,9 @@ fn resources(resources: &Resources) -> Option<ResourceRequirements> {
         cpu_limit_milli,
         memory_request,
         memory_limit,
+        storage_request: _,
+        storage_limit: _,
+        hugepages: _,
     } = *resources;
     (!resources.is_empty()).then(|| ResourceRequirements {
         claims: None,

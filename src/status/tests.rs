@@ -528,6 +528,7 @@ fn resources_are_told_as_they_were_given() {
         cpu_limit_milli: Some(2000),
         memory_request: None,
         memory_limit: Some(64 << 20),
+        ..Resources::default()
     };
     let observed = begin_attempt(
         &ready(vec![]),

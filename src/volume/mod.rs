@@ -36,7 +36,7 @@ use std::path::{Component, Path, PathBuf};
 pub use self::etc::EtcContext;
 use crate::linux::mounts;
 use crate::linux::path::{self, Durability, PathError};
-use crate::model::{EmptyDirMedium, PodSpec, Uid, VolumeSource};
+use crate::model::{EmptyDirMedium, PodSpec, Sources, Uid, VolumeSource};
 
 /// The word by which our tmpfs mounts are known in the mount table.
 const TMPFS_SOURCE: &str = "podd-empty-dir";
@@ -117,7 +117,7 @@ impl Volumes {
     }
 
     /// Make what the pod mounts. Done already: nothing happens.
-    pub fn prepare(&self, pod: &PodSpec, context: &EtcContext) -> Result<Prepared, VolumeError> {
+    pub fn prepare(&self, pod: &PodSpec, context: &EtcContext, _sources: &Sources) -> Result<Prepared, VolumeError> {
         let directory = self.pods.join(plain(pod.uid.as_str())?);
         let volumes = directory.join("volumes");
         let etc = directory.join("etc");
@@ -145,7 +145,7 @@ impl Volumes {
                     path.clone()
                 }
                 // Mounted when a container that wants it is started: only then its image must be there.
-                VolumeSource::Image { .. } => continue,
+                VolumeSource::Image { .. } | VolumeSource::Projected { .. } => continue,
             };
             sources.insert(volume.name.clone(), source);
         }

@@ -21,10 +21,12 @@ pub(super) fn pod() -> PodSpec {
         name: "web".to_owned(),
         generation: 1,
         created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        about: crate::model::About::default(),
         restart_policy: RestartPolicy::Always,
         termination_grace: std::time::Duration::from_secs(30),
         host_network: false,
         share_process_namespace: false,
+        isolation: crate::model::Isolation::default(),
         hostname: "web".to_owned(),
         subdomain: None,
         host_aliases: Vec::new(),
@@ -36,6 +38,7 @@ pub(super) fn pod() -> PodSpec {
             options: Vec::new(),
         },
         security: PodSecurity::default(),
+        resources: Resources::default(),
         volumes: Vec::new(),
         active_deadline: None,
         init_containers: Vec::new(),
@@ -69,11 +72,14 @@ fn container(memory_limit: Option<u64>) -> ContainerSpec {
             read_only_root: false,
             capabilities: Capabilities::default(),
             seccomp: SeccompProfile::RuntimeDefault,
+            app_armor: crate::model::AppArmorProfile::Unset,
+            unmasked_proc: false,
         },
         stdin: false,
         stdin_once: false,
         tty: false,
         termination_message_path: "/dev/termination-log".into(),
+        host_ports: Vec::new(),
         life: ContainerLife::default(),
     }
 }
@@ -148,7 +154,7 @@ fn everything_is_made_once() {
         empty_dir("disk", EmptyDirMedium::Disk, None),
         empty_dir("memory", EmptyDirMedium::Memory, Some(1 << 20)),
     ]);
-    let prepared = root.volumes.prepare(&pod, &context()).unwrap();
+    let prepared = root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap();
     let (disk, memory) = (&prepared.sources["disk"], &prepared.sources["memory"]);
     assert_eq!(*disk, root.path().join("pods").join(UID).join("volumes/disk"));
     assert_eq!((mode(disk), mode(memory)), (0o777, 0o777));
@@ -165,7 +171,10 @@ fn everything_is_made_once() {
     fs::write(memory.join("f"), "kept too").unwrap();
     fs::set_permissions(disk, fs::Permissions::from_mode(0o750)).unwrap();
     let inode = fs::metadata(&prepared.hosts).unwrap().ino();
-    assert_eq!(root.volumes.prepare(&pod, &context()).unwrap(), prepared);
+    assert_eq!(
+        root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap(),
+        prepared
+    );
     assert_eq!(fs::read_to_string(disk.join("f")).unwrap(), "kept");
     assert_eq!(fs::read_to_string(memory.join("f")).unwrap(), "kept too");
     assert_eq!(mode(disk), 0o750, "what a container changed stays");
@@ -182,7 +191,7 @@ fn everything_is_made_once() {
         ip: Some("10.244.0.8".parse().unwrap()),
         ..context()
     };
-    root.volumes.prepare(&pod, &moved).unwrap();
+    root.volumes.prepare(&pod, &moved, &Sources::default()).unwrap();
     assert!(
         fs::read_to_string(&prepared.hosts)
             .unwrap()
@@ -202,7 +211,7 @@ fn everything_is_made_once() {
 fn the_kernel_keeps_the_size_of_a_memory_volume() {
     let root = Root::new();
     let pod = with(vec![empty_dir("m", EmptyDirMedium::Memory, Some(64 << 10))]);
-    let prepared = root.volumes.prepare(&pod, &context()).unwrap();
+    let prepared = root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap();
     let error = fs::write(prepared.sources["m"].join("f"), vec![1; 65 << 10]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     fs::write(prepared.sources["m"].join("f"), vec![1; 64 << 10]).unwrap();
@@ -278,7 +287,7 @@ fn host_paths_of_every_type() {
     for (path, fitting) in &fits {
         for kind in kinds {
             let pod = with(vec![host_path("v", path, kind)]);
-            match root.volumes.prepare(&pod, &context()) {
+            match root.volumes.prepare(&pod, &context(), &Sources::default()) {
                 Ok(prepared) => {
                     assert!(fitting.contains(&kind), "{kind:?} {path:?}");
                     assert_eq!(prepared.sources["v"], *path);
@@ -297,24 +306,36 @@ fn host_paths_of_every_type() {
     }
     for kind in [Directory, File, Socket, CharDevice, BlockDevice] {
         let pod = with(vec![host_path("v", &at("absent"), kind)]);
-        let error = root.volumes.prepare(&pod, &context()).unwrap_err();
+        let error = root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap_err();
         assert!(error.to_string().starts_with("hostPath type check failed: "), "{error}");
         assert!(!at("absent").exists());
     }
     for (number, kind) in [Unset, DirectoryOrCreate].into_iter().enumerate() {
         let path = at(&format!("made-{number}/inner"));
         root.volumes
-            .prepare(&with(vec![host_path("v", &path, kind)]), &context())
+            .prepare(
+                &with(vec![host_path("v", &path, kind)]),
+                &context(),
+                &Sources::default(),
+            )
             .unwrap();
         assert_eq!(mode(&path), 0o755);
     }
     root.volumes
-        .prepare(&with(vec![host_path("v", &at("made"), FileOrCreate)]), &context())
+        .prepare(
+            &with(vec![host_path("v", &at("made"), FileOrCreate)]),
+            &context(),
+            &Sources::default(),
+        )
         .unwrap();
     assert_eq!((mode(&at("made")), fs::metadata(at("made")).unwrap().len()), (0o644, 0));
     let error = root
         .volumes
-        .prepare(&with(vec![host_path("v", &at("no/file"), FileOrCreate)]), &context())
+        .prepare(
+            &with(vec![host_path("v", &at("no/file"), FileOrCreate)]),
+            &context(),
+            &Sources::default(),
+        )
         .unwrap_err();
     assert!(matches!(error, VolumeError::HostPath { .. }), "{error}");
 
@@ -332,7 +353,7 @@ fn removing_spares_what_is_foreign() {
         empty_dir("disk", EmptyDirMedium::Disk, None),
         empty_dir("m", EmptyDirMedium::Memory, None),
     ]);
-    let prepared = root.volumes.prepare(&pod, &context()).unwrap();
+    let prepared = root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap();
     let canary = root.path().join("canary");
     fs::create_dir(&canary).unwrap();
     fs::write(canary.join("bird"), "alive").unwrap();
@@ -366,7 +387,7 @@ fn removing_spares_what_is_foreign() {
 fn a_memory_volume_in_use_goes_all_the_same() {
     let root = Root::new();
     let pod = with(vec![empty_dir("m", EmptyDirMedium::Memory, None)]);
-    let prepared = root.volumes.prepare(&pod, &context()).unwrap();
+    let prepared = root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap();
     let _open = fs::File::create(prepared.sources["m"].join("f")).unwrap();
     root.volumes.remove(&pod.uid).unwrap();
     assert_eq!(root.mounts(), []);
@@ -377,7 +398,7 @@ fn a_memory_volume_in_use_goes_all_the_same() {
 fn only_what_podd_made_is_listed_and_no_name_leads_out() {
     let root = Root::new();
     assert_eq!(root.volumes.list().unwrap(), [], "before the first pod");
-    root.volumes.prepare(&pod(), &context()).unwrap();
+    root.volumes.prepare(&pod(), &context(), &Sources::default()).unwrap();
     for name in ["lost+found", "0B9A3C52-6F0E-4D57-9A53-0C7F3B1B2A10", ".0b9a3c52"] {
         fs::create_dir(root.path().join("pods").join(name)).unwrap();
     }
@@ -390,13 +411,16 @@ fn only_what_podd_made_is_listed_and_no_name_leads_out() {
         );
         let out = with(vec![empty_dir(name, EmptyDirMedium::Disk, None)]);
         assert!(
-            matches!(root.volumes.prepare(&out, &context()), Err(VolumeError::Name { .. })),
+            matches!(
+                root.volumes.prepare(&out, &context(), &Sources::default()),
+                Err(VolumeError::Name { .. })
+            ),
             "{name:?}"
         );
     }
     // Somebody put a link where a volume belongs: it is not followed.
     let pod = with(vec![empty_dir("v", EmptyDirMedium::Memory, None)]);
     symlink(root.path(), root.path().join("pods").join(UID).join("volumes/v")).unwrap();
-    root.volumes.prepare(&pod, &context()).unwrap_err();
+    root.volumes.prepare(&pod, &context(), &Sources::default()).unwrap_err();
     assert_eq!(root.mounts(), []);
 }

@@ -111,6 +111,7 @@ fn a_full_pod_as_podd_means_it() {
             cpu_limit_milli: Some(1500),
             memory_request: Some(128 << 20),
             memory_limit: Some(128 << 20),
+            ..Resources::default()
         }
     );
     assert_eq!(
@@ -127,6 +128,8 @@ fn a_full_pod_as_podd_means_it() {
                 drop: vec!["ALL".to_owned()],
             },
             seccomp: SeccompProfile::RuntimeDefault,
+            app_armor: crate::model::AppArmorProfile::Unset,
+            unmasked_proc: false,
         }
     );
     assert!(web.stdin && web.stdin_once && web.tty);

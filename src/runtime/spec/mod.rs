@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
-use crate::model::{ContainerSpec, PodSpec, ResolvedImage, SeccompProfile};
+use crate::model::{ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
 use crate::shim::protocol::SubPath;
 
 pub use process::environment;
@@ -57,6 +57,8 @@ pub struct SpecInput<'a> {
     pub container: &'a ContainerSpec,
     pub attempt: u32,
     pub image: &'a ResolvedImage,
+    /// What it takes from other objects.
+    pub sources: &'a Sources,
     pub user: ResolvedUser,
     /// Where that user is at home in the image: `HOME`, unless image or pod say otherwise.
     pub home: &'a str,
@@ -130,7 +132,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_sysctl(sysctls(input))
         .set_seccomp(match security.seccomp {
             SeccompProfile::RuntimeDefault if !security.privileged => Some(seccomp::runtime_default(&capabilities)),
-            SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined => None,
+            SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined | SeccompProfile::Localhost(_) => None,
         })
         .set_masked_paths(Some(if security.privileged {
             Vec::new()

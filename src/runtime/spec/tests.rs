@@ -20,10 +20,12 @@ fn pod() -> PodSpec {
         name: "web".to_owned(),
         generation: 1,
         created_at: Timestamp::UNIX_EPOCH,
+        about: crate::model::About::default(),
         restart_policy: RestartPolicy::Always,
         termination_grace: Duration::from_secs(30),
         host_network: false,
         share_process_namespace: false,
+        isolation: crate::model::Isolation::default(),
         hostname: "web".to_owned(),
         subdomain: None,
         host_aliases: Vec::new(),
@@ -35,6 +37,7 @@ fn pod() -> PodSpec {
             options: Vec::new(),
         },
         security: PodSecurity::default(),
+        resources: Resources::default(),
         volumes: Vec::new(),
         active_deadline: None,
         init_containers: Vec::new(),
@@ -65,11 +68,14 @@ fn container() -> ContainerSpec {
             read_only_root: false,
             capabilities: Capabilities::default(),
             seccomp: SeccompProfile::RuntimeDefault,
+            app_armor: crate::model::AppArmorProfile::Unset,
+            unmasked_proc: false,
         },
         stdin: false,
         stdin_once: false,
         tty: false,
         termination_message_path: PathBuf::from("/dev/termination-log"),
+        host_ports: Vec::new(),
         life: ContainerLife::default(),
     }
 }
@@ -94,6 +100,7 @@ fn image() -> ResolvedImage {
 struct Given {
     pod: PodSpec,
     image: ResolvedImage,
+    sources: Sources,
     user: ResolvedUser,
     volumes: BTreeMap<String, PathBuf>,
     cgroup_v2: bool,
@@ -105,6 +112,7 @@ impl Given {
         Self {
             pod: pod(),
             image: image(),
+            sources: Sources::default(),
             user: ResolvedUser {
                 uid: 0,
                 gid: 0,
@@ -138,6 +146,7 @@ impl Given {
             container: &self.pod.containers[0],
             attempt: 3,
             image: &self.image,
+            sources: &self.sources,
             user: self.user.clone(),
             home: "/root",
             infra_pid: 4242,
@@ -431,7 +440,10 @@ fn mount(volume: &str, path: &str, sub_path: Option<&str>, read_only: bool) -> M
         volume: volume.to_owned(),
         path: PathBuf::from(path),
         sub_path: sub_path.map(PathBuf::from),
+        sub_path_expr: None,
         read_only,
+        recursive_read_only: false,
+        propagation: crate::model::Propagation::None,
     }
 }
 
@@ -526,6 +538,7 @@ fn resources(cpu: [Option<u64>; 2], memory: [Option<u64>; 2]) -> Resources {
         cpu_limit_milli: cpu[1],
         memory_request: memory[0],
         memory_limit: memory[1],
+        ..Resources::default()
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** what an older podd wrote is read for ever: fields are only ever added, and each may be missing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::row::{from_duration, from_time, to_duration, to_time};
@@ -43,6 +45,12 @@ struct ResourcesRow {
     memory_request: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_request: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_limit: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    hugepages: BTreeMap<u64, u64>,
 }
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -153,12 +161,18 @@ fn resources_row(resources: &Resources) -> ResourcesRow {
         cpu_limit_milli,
         memory_request,
         memory_limit,
-    } = *resources;
+        storage_request,
+        storage_limit,
+        hugepages,
+    } = resources;
     ResourcesRow {
-        cpu_request: cpu_request_milli,
-        cpu_limit: cpu_limit_milli,
-        memory_request,
-        memory_limit,
+        cpu_request: *cpu_request_milli,
+        cpu_limit: *cpu_limit_milli,
+        memory_request: *memory_request,
+        memory_limit: *memory_limit,
+        storage_request: *storage_request,
+        storage_limit: *storage_limit,
+        hugepages: hugepages.clone(),
     }
 }
 
@@ -168,12 +182,18 @@ fn resources_of(row: &ResourcesRow) -> Resources {
         cpu_limit,
         memory_request,
         memory_limit,
-    } = *row;
+        storage_request,
+        storage_limit,
+        hugepages,
+    } = row;
     Resources {
-        cpu_request_milli: cpu_request,
-        cpu_limit_milli: cpu_limit,
-        memory_request,
-        memory_limit,
+        cpu_request_milli: *cpu_request,
+        cpu_limit_milli: *cpu_limit,
+        memory_request: *memory_request,
+        memory_limit: *memory_limit,
+        storage_request: *storage_request,
+        storage_limit: *storage_limit,
+        hugepages: hugepages.clone(),
     }
 }
 

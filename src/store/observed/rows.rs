@@ -411,9 +411,7 @@ fn end_word(end: SandboxEnd) -> &'static str {
 }
 
 fn given_up_reason_from(word: &str) -> Option<GivenUpReason> {
-    [GivenUpReason::DeadlineExceeded]
-        .into_iter()
-        .find(|reason| reason.as_str() == word)
+    GivenUpReason::ALL.into_iter().find(|reason| reason.as_str() == word)
 }
 
 fn end_from_word(word: &str) -> Option<SandboxEnd> {

@@ -142,6 +142,7 @@ fn life() -> impl Strategy<Value = AttemptLife> {
             cpu_limit_milli,
             memory_request,
             memory_limit,
+            ..Resources::default()
         },
     );
     let probe = || {

@@ -1,0 +1,82 @@
+//! The other objects that a pod takes something from: ConfigMaps, Secrets, tokens of its service account.
+//!
+//! Goes in: a pod. Comes out: [`Sources`], all that its containers and volumes name and that is there.
+//!
+//! **Invariant:** a pod that names nothing costs nothing. What is missing is no failure here: whoever needs it says so.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use super::LookupError;
+use crate::model::{Data, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest, VolumeSource};
+
+/// Where they are looked up.
+pub trait Objects: fmt::Debug + Send + Sync {
+    /// The data of this ConfigMap or Secret; `None`: there is none of this name.
+    fn data<'a>(
+        &'a self,
+        kind: ObjectKind,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Data>, LookupError>>;
+
+    /// A token, newly made unless one that was made for the same request is still fresh; `None`: there is no such service
+    /// account.
+    fn token<'a>(&'a self, request: TokenRequest) -> BoxFuture<'a, Result<Option<Token>, LookupError>>;
+}
+
+/// Read everything that the pod names.
+///
+/// # Errors
+/// Something could not be looked up, which is not the same as missing.
+pub(super) async fn gather(objects: &dyn Objects, pod: &PodSpec) -> Result<Sources, LookupError> {
+    let mut sources = Sources::default();
+    for (kind, name) in named(pod) {
+        if let Some(data) = objects.data(kind, &pod.namespace, name).await? {
+            sources.objects.insert((kind, name.to_owned()), data);
+        }
+    }
+    for (volume, projection) in projections(pod) {
+        let Projection::Token {
+            audience,
+            expiration,
+            path,
+        } = projection
+        else {
+            continue;
+        };
+        let request = TokenRequest {
+            namespace: pod.namespace.clone(),
+            service_account: pod.about.service_account.clone(),
+            pod: (pod.name.clone(), pod.uid.clone()),
+            audience: audience.clone(),
+            expiration: *expiration,
+        };
+        if let Some(token) = objects.token(request).await? {
+            sources.tokens.insert((volume.to_owned(), path.clone()), token);
+        }
+    }
+    Ok(sources)
+}
+
+/// Each ConfigMap and Secret once.
+fn named(pod: &PodSpec) -> BTreeSet<(ObjectKind, &str)> {
+    let of_volumes = projections(pod).filter_map(|(_, projection)| match projection {
+        Projection::Object { kind, name, .. } => Some((*kind, name.as_str())),
+        Projection::Downward { .. } | Projection::Token { .. } => None,
+    });
+    of_volumes.collect()
+}
+
+/// Each with the name of its volume.
+fn projections(pod: &PodSpec) -> impl Iterator<Item = (&str, &Projection)> {
+    pod.volumes.iter().flat_map(|volume| {
+        let sources = match &volume.source {
+            VolumeSource::Projected { sources, .. } => &sources[..],
+            VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
+        };
+        sources.iter().map(|source| (volume.name.as_str(), source))
+    })
+}
