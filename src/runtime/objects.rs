@@ -24,7 +24,7 @@ pub trait Objects: fmt::Debug + Send + Sync {
 
     /// A token, newly made unless one that was made for the same request is still fresh; `None`: there is no such service
     /// account.
-    fn token<'a>(&'a self, request: TokenRequest) -> BoxFuture<'a, Result<Option<Token>, LookupError>>;
+    fn token(&self, request: TokenRequest) -> BoxFuture<'_, Result<Option<Token>, LookupError>>;
 }
 
 /// Read everything that the pod names.

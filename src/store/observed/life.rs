@@ -49,7 +49,7 @@ struct ResourcesRow {
     storage_request: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     storage_limit: Option<u64>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     hugepages: BTreeMap<u64, u64>,
 }
 
