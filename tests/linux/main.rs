@@ -13,6 +13,8 @@ mod changes;
 mod confinement;
 mod deadline;
 mod deletion;
+mod endings;
+mod examples;
 mod hooks;
 mod images;
 mod init;
