@@ -130,6 +130,7 @@ impl Place<'_> {
             resources,
             restart_count: shown.map_or(0, |attempt| i32::try_from(attempt.attempt).unwrap_or(i32::MAX)),
             started: (kind != Kind::Ephemeral).then(|| runs.is_some_and(|runs| is_started(spec, runs))),
+            stop_signal: shown.and(spec.life.stop_signal.clone()),
             state: Some(state),
             ..ContainerStatus::default()
         }
