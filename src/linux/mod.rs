@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** nothing here knows what a pod is, and nothing decides.
 
+pub mod app_armor;
 mod capability;
 pub mod cgroup;
 mod child;

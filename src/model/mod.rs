@@ -11,6 +11,7 @@ mod plan;
 mod pod;
 mod snapshot;
 mod sources;
+mod sysctl;
 
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use observed::{
@@ -28,6 +29,10 @@ pub use pod::{
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
 pub use sources::{Data, Sources, Token, TokenRequest};
+pub use sysctl::{
+    AllowedSysctls, SYSCTL_MAX, SYSCTL_PATTERN, SysctlNamespace, SysctlPatternError, is_sysctl_name, normal_sysctl,
+    sysctl_namespace,
+};
 
 /// A point in time, always passed in, never read from a clock inside the core.
 pub type Timestamp = jiff::Timestamp;
