@@ -22,6 +22,7 @@ pub mod mounts;
 pub mod namespace;
 pub mod netlink;
 pub mod netns;
+pub mod ownership;
 pub mod path;
 mod plan;
 pub mod poll;

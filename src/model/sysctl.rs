@@ -53,6 +53,15 @@ pub fn normal_sysctl(name: &str) -> String {
     if !slashed {
         return name.to_owned();
     }
+    swapped(name)
+}
+
+/// A normal name as a path beneath /proc/sys.
+pub fn sysctl_path(name: &str) -> String {
+    swapped(name)
+}
+
+fn swapped(name: &str) -> String {
     let swap = |c| match c {
         '.' => '/',
         '/' => '.',
@@ -185,6 +194,7 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(normal_sysctl(name), normal, "{name}");
+            assert_eq!(normal_sysctl(&sysctl_path(&normal_sysctl(name))), normal, "{name}");
         }
     }
 

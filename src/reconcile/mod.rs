@@ -81,8 +81,8 @@ use std::time::Duration;
 pub(crate) use life::{is_done, is_running, policy};
 pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
-    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, gave_up, resized, sandbox_ready,
-    sandbox_stopped, started_from, succeeded, torn_down,
+    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, gave_up, known_user, resized,
+    sandbox_ready, sandbox_stopped, started_from, succeeded, torn_down,
 };
 pub use record::record;
 pub use rejection::rejection;
