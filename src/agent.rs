@@ -27,7 +27,7 @@ use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
-use crate::linux::{privilege, process};
+use crate::linux::{app_armor, privilege, process};
 use crate::model::{Capacity, Timestamp};
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
@@ -150,6 +150,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         limits: Limits {
             max_backoff: config.max_restart_backoff,
             capacity,
+            sysctls: config.sysctls.clone(),
+            app_armor: app_armor::is_enabled(Path::new("/")),
         },
         node: NodeFacts {
             name: config.node_name.clone(),

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::image::Reference;
 use crate::image::registry::RegistrySettings;
+use crate::model::{AllowedSysctls, SysctlPatternError};
 use crate::space::Policy;
 
 /// Everything `podd serve` can be told, as it was told: each may be absent.
@@ -85,6 +86,19 @@ pub struct Settings {
     /// The most bytes that an image may have, packed or unpacked, such as 20Gi [default: 64Gi]
     #[arg(long, env = "PODD_MAX_IMAGE_SIZE", value_name = "BYTES")]
     pub max_image_size: Option<String>,
+    /// Where pods find the seccomp profiles that they name [default: seccomp in the root]
+    #[arg(long, env = "PODD_SECCOMP_PROFILE_ROOT", value_name = "DIR")]
+    pub seccomp_profile_root: Option<PathBuf>,
+    /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings of names with * behind them
+    /// [default: none]
+    #[arg(
+        long,
+        env = "PODD_ALLOWED_UNSAFE_SYSCTLS",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub allowed_unsafe_sysctls: Vec<String>,
 }
 
 /// An OCI runtime's program.
@@ -124,6 +138,8 @@ impl Settings {
             default_registry,
             docker_config,
             max_image_size,
+            seccomp_profile_root,
+            allowed_unsafe_sysctls,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -147,6 +163,12 @@ impl Settings {
             default_registry: default_registry.or(below.default_registry),
             docker_config: docker_config.or(below.docker_config),
             max_image_size: max_image_size.or(below.max_image_size),
+            seccomp_profile_root: seccomp_profile_root.or(below.seccomp_profile_root),
+            allowed_unsafe_sysctls: if allowed_unsafe_sysctls.is_empty() {
+                below.allowed_unsafe_sysctls
+            } else {
+                allowed_unsafe_sysctls
+            },
         }
     }
 
@@ -186,6 +208,9 @@ pub struct Config {
     pub registries: RegistrySettings,
     /// Bytes.
     pub max_image_size: u64,
+    pub seccomp_profile_root: PathBuf,
+    /// The kernel parameters that pods may set.
+    pub sysctls: AllowedSysctls,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -223,6 +248,8 @@ impl Config {
             default_registry,
             docker_config,
             max_image_size,
+            seccomp_profile_root,
+            allowed_unsafe_sysctls,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -328,6 +355,12 @@ impl Config {
                 .ok_or_else(|| invalid("max-image-size", &text, "bytes such as 20Gi, 500M or 1000000"))?,
         };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
+        let seccomp_profile_root = absolute(
+            "seccomp-profile-root",
+            seccomp_profile_root.unwrap_or_else(|| root.join("seccomp")),
+        )?;
+        let sysctls = AllowedSysctls::with_unsafe(allowed_unsafe_sysctls.iter().map(String::as_str))
+            .map_err(ConfigError::AllowedUnsafeSysctls)?;
         Ok(Self {
             root,
             run_dir,
@@ -345,6 +378,8 @@ impl Config {
             image_gc,
             registries,
             max_image_size,
+            seccomp_profile_root,
+            sysctls,
         })
     }
 }
@@ -474,6 +509,8 @@ fn is_dns_subdomain(name: &str) -> bool {
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("allowed-unsafe-sysctls")]
+    AllowedUnsafeSysctls(#[source] SysctlPatternError),
     #[error("cannot read the configuration file {}", path.display())]
     Read {
         path: PathBuf,

@@ -24,6 +24,7 @@ use crate::model::{
     About, AppArmorProfile, Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
     EmptyDirMedium, HostAlias, HostPathType, HostPort, Isolation, Mount, PodRuntime, PodSecurity, PodSpec, Propagation,
     Protocol, PullPolicy, Resources, RestartPolicy, SeccompProfile, Timestamp, Uid, Volume, VolumeSource,
+    normal_sysctl,
 };
 
 /// A stored pod that this version of podd cannot understand.
@@ -238,7 +239,7 @@ fn pod_security(context: Option<&wire::PodSecurityContext>) -> Result<PodSecurit
             .transpose()?,
         fs_group_on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
         sysctls: sysctls
-            .map(|wire::Sysctl { name, value }| (name.replace('/', "."), value))
+            .map(|wire::Sysctl { name, value }| (normal_sysctl(&name), value))
             .collect(),
     })
 }

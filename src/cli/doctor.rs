@@ -565,14 +565,24 @@ mod tests {
             default_registry,
             docker_config,
             max_image_size,
+            seccomp_profile_root,
             // Lists, which are empty by default.
+            allowed_unsafe_sysctls: _,
             runtime: _,
             runtimes: _,
         } = toml::from_str(&set).unwrap()
         else {
             panic!("a setting without a default has a value")
         };
-        let paths = [root, run_dir, log_dir, socket, registry_config, docker_config];
+        let paths = [
+            root,
+            run_dir,
+            log_dir,
+            socket,
+            registry_config,
+            docker_config,
+            seccomp_profile_root,
+        ];
         assert!(paths.iter().all(Option::is_some));
         let words = [
             listen,

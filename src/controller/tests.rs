@@ -14,7 +14,7 @@ use crate::event::{EVENT, Recorder};
 use crate::model::{
     Action, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord, ImageConfig,
     ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy, SandboxSnapshot,
-    Snapshot, StopReason, Timestamp, Uid,
+    Snapshot, StopReason, Timestamp, Uid, User,
 };
 use crate::probe::testing::{Programs, shell};
 use crate::probe::{Parts, Probes};
@@ -134,6 +134,10 @@ impl Runtime for Machine {
         })
     }
 
+    async fn user(&self, _: &PodSpec, _: &ContainerSpec, _: &ResolvedImage) -> Result<User, StepError> {
+        Ok(User::default())
+    }
+
     async fn start_container(
         &self,
         _: &PodSpec,
@@ -141,6 +145,7 @@ impl Runtime for Machine {
         attempt: u32,
         _: u32,
         _: &ResolvedImage,
+        _: &User,
         _: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {

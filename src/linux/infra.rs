@@ -10,6 +10,7 @@
     reason = "clone3 in a process with one thread, whose child only makes system calls"
 )]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -25,11 +26,45 @@ use super::{fd, sys};
 pub struct InfraConfig<'a> {
     /// Keep the host's network and uts namespaces.
     pub host_network: bool,
+    /// Keep the host's pid namespace.
+    pub host_pid: bool,
+    /// Keep the host's IPC namespace.
+    pub host_ipc: bool,
+    /// Kernel parameters of its namespaces.
+    pub sysctls: Vec<Sysctl>,
     pub hostname: &'a str,
     pub oom_score_adj: i32,
     pub cgroup: Entry,
     /// From [`super::namespace::empty_mount_namespace`].
     pub mounts: BorrowedFd<'a>,
+}
+
+/// A kernel parameter to be set.
+#[derive(Debug)]
+pub struct Sysctl {
+    name: String,
+    /// Beneath the host's /proc/sys.
+    path: CString,
+    value: CString,
+}
+
+impl Sysctl {
+    /// `name` with slashes between its parts.
+    ///
+    /// # Errors
+    /// [`InfraError::SysctlName`]: it leads elsewhere, or name or value holds a NUL byte.
+    pub fn new(name: &str, value: &str) -> Result<Self, InfraError> {
+        let bad = || InfraError::SysctlName { name: name.to_owned() };
+        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        if !name.split('/').all(plain) {
+            return Err(bad());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            path: CString::new(format!("/proc/sys/{name}")).map_err(|_| bad())?,
+            value: CString::new(value).map_err(|_| bad())?,
+        })
+    }
 }
 
 /// A running infra process.
@@ -46,15 +81,18 @@ pub enum InfraStep {
     Cgroup,
     #[error("set up")]
     SetUp,
+    #[error("set sysctl")]
+    Sysctl,
     #[error("set hostname")]
     Hostname,
     #[error("enter the empty mount namespace")]
     Mounts,
 }
 
-const STEPS: [InfraStep; 4] = [
+const STEPS: [InfraStep; 5] = [
     InfraStep::Cgroup,
     InfraStep::SetUp,
+    InfraStep::Sysctl,
     InfraStep::Hostname,
     InfraStep::Mounts,
 ];
@@ -66,6 +104,10 @@ pub enum InfraError {
     Clone(io::Error),
     #[error("infra process: {step}: {source}")]
     Child { step: InfraStep, source: io::Error },
+    #[error("infra process: set sysctl {name}: {source}")]
+    Sysctl { name: String, source: io::Error },
+    #[error("sysctl {name:?} is not a plain name")]
+    SysctlName { name: String },
     #[error("infra process ended while it was made")]
     Died,
 }
@@ -76,13 +118,14 @@ pub enum InfraError {
 /// See [`InfraError`]. The process, if there was one, ends by itself and is to be waited for.
 pub fn start(config: &InfraConfig<'_>) -> Result<Infra, InfraError> {
     let (channel, childs_end) = fd::message_pair().map_err(InfraError::Clone)?;
-    let own = libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+    let pid = if config.host_pid { 0 } else { libc::CLONE_NEWPID };
+    let ipc = if config.host_ipc { 0 } else { libc::CLONE_NEWIPC };
     let network = if config.host_network {
         0
     } else {
         libc::CLONE_NEWNET | libc::CLONE_NEWUTS
     };
-    let flags = u64::from((own | network).cast_unsigned());
+    let flags = u64::from((pid | ipc | network).cast_unsigned());
     let score = config.oom_score_adj.to_string();
     let directory = config.cgroup.directory.as_ref().map(AsFd::as_fd);
     // SAFETY: the child calls `run` at once, which only makes system calls and never returns.
@@ -93,17 +136,24 @@ pub fn start(config: &InfraConfig<'_>) -> Result<Infra, InfraError> {
             drop(childs_end);
             let mut word = [0; 8];
             let (length, _) = fd::receive_with_fd(channel.as_fd(), &mut word, true).map_err(InfraError::Clone)?;
-            let [step, _, _, _, a, b, c, d] = word;
+            let [step, index, _, _, a, b, c, d] = word;
             match (length, i32::from_le_bytes([a, b, c, d])) {
                 // It is told before it closes what it has open, this channel too: the end of that is waited for.
                 (8, 0) => match fd::receive_with_fd(channel.as_fd(), &mut word, true).map_err(InfraError::Clone)? {
                     (0, _) => Ok(Infra { pid, pidfd }),
                     _ => Err(InfraError::Died),
                 },
-                (8, errno) => Err(InfraError::Child {
-                    step: STEPS.get(usize::from(step)).copied().unwrap_or(InfraStep::SetUp),
-                    source: io::Error::from_raw_os_error(errno),
-                }),
+                (8, errno) => {
+                    let source = io::Error::from_raw_os_error(errno);
+                    let step = STEPS.get(usize::from(step)).copied().unwrap_or(InfraStep::SetUp);
+                    Err(match (step, config.sysctls.get(usize::from(index))) {
+                        (InfraStep::Sysctl, Some(sysctl)) => InfraError::Sysctl {
+                            name: sysctl.name.clone(),
+                            source,
+                        },
+                        (step, _) => InfraError::Child { step, source },
+                    })
+                }
                 _ => Err(InfraError::Died),
             }
         }
@@ -111,12 +161,12 @@ pub fn start(config: &InfraConfig<'_>) -> Result<Infra, InfraError> {
 }
 
 fn run(config: &InfraConfig<'_>, score: &[u8], channel: BorrowedFd<'_>) -> ! {
-    let (step, errno) = match set_up(config, score) {
-        Ok(()) => (0, 0),
-        Err((step, errno)) => (step as u8, errno as i32),
+    let (step, index, errno) = match set_up(config, score) {
+        Ok(()) => (0, 0, 0),
+        Err((step, index, errno)) => (step as u8, index, errno as i32),
     };
     let [a, b, c, d] = errno.to_le_bytes();
-    let told = sys::send(channel, &[step, 0, 0, 0, a, b, c, d], None);
+    let told = sys::send(channel, &[step, index, 0, 0, a, b, c, d], None);
     if errno != 0 || told.is_err() || sys::close_from(0, 0).is_err() {
         sys::exit(1);
     }
@@ -127,9 +177,10 @@ fn run(config: &InfraConfig<'_>, score: &[u8], channel: BorrowedFd<'_>) -> ! {
     }
 }
 
-fn set_up(config: &InfraConfig<'_>, score: &[u8]) -> Result<(), (InfraStep, Errno)> {
+fn set_up(config: &InfraConfig<'_>, score: &[u8]) -> Result<(), (InfraStep, u8, Errno)> {
+    let at = |step| move |errno| (step, 0, errno);
     for tasks in &config.cgroup.tasks {
-        sys::write(tasks.as_fd(), b"0").map_err(|errno| (InfraStep::Cgroup, errno))?;
+        sys::write(tasks.as_fd(), b"0").map_err(at(InfraStep::Cgroup))?;
     }
     let rest = || {
         sys::prctl(
@@ -142,13 +193,19 @@ fn set_up(config: &InfraConfig<'_>, score: &[u8]) -> Result<(), (InfraStep, Errn
         sys::new_session()?;
         sys::sleep_actions()
     };
-    rest().map_err(|errno| (InfraStep::SetUp, errno))?;
+    rest().map_err(at(InfraStep::SetUp))?;
+    // The host's /proc shows the namespaces of whoever opens it.
+    for (index, sysctl) in (0..=u8::MAX).zip(&config.sysctls) {
+        sys::open(&sysctl.path, libc::O_WRONLY)
+            .and_then(|file| sys::write(file.as_fd(), sysctl.value.to_bytes()))
+            .map_err(|errno| (InfraStep::Sysctl, index, errno))?;
+    }
     if !config.host_network {
-        sys::sethostname(config.hostname.as_bytes()).map_err(|errno| (InfraStep::Hostname, errno))?;
+        sys::sethostname(config.hostname.as_bytes()).map_err(at(InfraStep::Hostname))?;
     }
     // Lowering it needs CAP_SYS_RESOURCE, which not every machine gives.
     if let Ok(file) = sys::open(c"/proc/self/oom_score_adj", libc::O_WRONLY) {
         let _lowered = sys::write(file.as_fd(), score);
     }
-    sys::setns(config.mounts, libc::CLONE_NEWNS).map_err(|errno| (InfraStep::Mounts, errno))
+    sys::setns(config.mounts, libc::CLONE_NEWNS).map_err(at(InfraStep::Mounts))
 }

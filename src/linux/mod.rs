@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** nothing here knows what a pod is, and nothing decides.
 
+pub mod app_armor;
 mod capability;
 pub mod cgroup;
 mod child;
@@ -21,6 +22,7 @@ pub mod mounts;
 pub mod namespace;
 pub mod netlink;
 pub mod netns;
+pub mod ownership;
 pub mod path;
 mod plan;
 pub mod poll;

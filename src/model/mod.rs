@@ -6,17 +6,20 @@
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
 mod image;
+mod names;
 mod observed;
 mod plan;
 mod pod;
 mod snapshot;
 mod sources;
+mod sysctl;
 
 pub use image::{ImageConfig, ImageId, ResolvedImage};
+pub use names::{CLUSTER_DOMAIN, NameTooLong};
 pub use observed::{
     Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,
     GivenUpReason, Hook, HookRecord, Observed, ProbeKind, ProbeRecord, Report, Reported, Sandbox, SandboxEnd,
-    SandboxState, Stop, StopReason,
+    SandboxState, Stop, StopReason, User,
 };
 pub use plan::{Plan, Step};
 pub use pod::{
@@ -28,6 +31,10 @@ pub use pod::{
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
 pub use sources::{Data, Sources, Token, TokenRequest};
+pub use sysctl::{
+    AllowedSysctls, SYSCTL_MAX, SYSCTL_PATTERN, SysctlNamespace, SysctlPatternError, is_sysctl_name, normal_sysctl,
+    sysctl_namespace, sysctl_path,
+};
 
 /// A point in time, always passed in, never read from a clock inside the core.
 pub type Timestamp = jiff::Timestamp;

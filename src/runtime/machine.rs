@@ -20,6 +20,7 @@ use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
 use super::shims::{ShimError, Shims};
 use super::spec;
+use super::users::Users;
 use super::work::{self, stop_signal};
 use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
 use super::{last_words, resize};
@@ -29,7 +30,7 @@ use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
     ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, Sources, TerminationMessagePolicy, Uid,
+    Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
 };
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
@@ -89,6 +90,7 @@ pub struct Machine {
     objects: Arc<dyn Objects>,
     settings: Settings,
     maker: Maker,
+    users: Users,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
 }
 
@@ -124,6 +126,7 @@ impl Machine {
             handlers,
             objects,
             settings,
+            users: Users::default(),
             hints: Mutex::new(Some(hints)),
         })
     }
@@ -303,11 +306,15 @@ impl Machine {
             let Ok(volume_layers) = self.volume_layers(pod, container).await else {
                 continue;
             };
+            let Ok(user) = self.users.of(pod, container, &image).await else {
+                continue;
+            };
             let making = Making {
                 pod: pod.clone(),
                 container: container.clone(),
                 sandbox: 0,
                 image,
+                user,
                 sources: Arc::clone(sources),
                 volume_layers,
                 ip,
@@ -359,7 +366,7 @@ impl Machine {
             .life
             .target
             .as_deref()
-            .filter(|_| !pod.share_process_namespace)
+            .filter(|_| !pod.share_process_namespace && !pod.isolation.host_pid)
         else {
             return Ok(None);
         };
@@ -433,6 +440,8 @@ impl Runtime for Machine {
         ip: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
+        let hostname = pod.kernel_name();
+        let hostname = hostname.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let sources = self.sources(pod, FailureReason::FailedMount).await?;
@@ -440,19 +449,28 @@ impl Runtime for Machine {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
             let node_name = self.settings.node_name.clone();
             blocking("prepare volumes", move || {
-                prepare(&volumes, &pod, ip, &node_name, &sources).map(drop)
+                prepare(&volumes, &pod, ip, &node_name, &sources)?;
+                // Once, and not again when a container is restarted.
+                let given = volumes.give_to_group(&pod);
+                given.map_err(|error| step(FailureReason::FailedMount, &error))
             })
             .await?;
         }
         if !recorded.wait().await {
             return Err(not_recorded(FailureReason::CreatePodSandboxError));
         }
+        let sysctls = pod.security.sysctls.iter();
         let config = SandboxConfig {
+            host_pid: pod.isolation.host_pid,
+            host_ipc: pod.isolation.host_ipc,
+            sysctls: sysctls
+                .map(|(name, value)| (sysctl_path(name), value.clone()))
+                .collect(),
             protocol: PROTOCOL,
             uid: pod.uid.0.clone(),
             attempt,
             boot_id: self.shims.boot_id().to_owned(),
-            hostname: pod.hostname.clone(),
+            hostname,
             host_network: pod.host_network,
             share_pid: pod.share_process_namespace,
             cgroup: spec::pod_cgroup(&self.settings.cgroup_root, pod),
@@ -549,6 +567,10 @@ impl Runtime for Machine {
             .await
     }
 
+    async fn user(&self, pod: &PodSpec, container: &ContainerSpec, image: &ResolvedImage) -> Result<User, StepError> {
+        self.users.of(pod, container, image).await
+    }
+
     async fn start_container(
         &self,
         pod: &PodSpec,
@@ -556,6 +578,7 @@ impl Runtime for Machine {
         attempt: u32,
         sandbox: u32,
         image: &ResolvedImage,
+        user: &User,
         ip: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
@@ -570,6 +593,7 @@ impl Runtime for Machine {
             container: container.clone(),
             sandbox,
             image: image.clone(),
+            user: user.clone(),
             sources: self.sources(pod, FailureReason::CreateContainerConfigError).await?,
             ip,
             volume_layers,

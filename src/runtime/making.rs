@@ -18,7 +18,7 @@ use super::machine::{Settings, blocking, prepare};
 use super::shims::Shims;
 use super::work::{Joined, Work};
 use super::{LogDirName, StepError};
-use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Sources, Uid};
+use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Sources, Uid, User};
 use crate::shim::protocol::{Ahead, RequestBody, StartContainer};
 use crate::volume::Volumes;
 
@@ -73,6 +73,7 @@ pub(super) struct Making {
     pub(super) container: ContainerSpec,
     pub(super) sandbox: u32,
     pub(super) image: ResolvedImage,
+    pub(super) user: User,
     /// What it takes from other objects.
     pub(super) sources: Arc<Sources>,
     /// Of the volumes that are images.
@@ -133,6 +134,7 @@ impl Maker {
             container,
             sandbox,
             image,
+            user,
             sources,
             volume_layers,
             ip,
@@ -160,6 +162,7 @@ impl Maker {
             container,
             attempt,
             image,
+            user,
             sources,
             &prepared,
             joined,
@@ -172,7 +175,8 @@ impl Maker {
     /// attempt is started.
     pub(super) async fn make_ahead(&self, making: &Making, attempt: u32) {
         // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot.
-        if making.pod.share_process_namespace || making.pod.runtime.class.is_some() {
+        let shares = making.pod.share_process_namespace || making.pod.isolation.host_pid;
+        if shares || making.pod.runtime.class.is_some() {
             return;
         }
         let (uid, sandbox) = (making.pod.uid.clone(), making.sandbox);

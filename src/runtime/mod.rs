@@ -18,6 +18,7 @@ mod session;
 mod shims;
 pub mod spec;
 pub mod stream;
+mod users;
 mod work;
 
 use std::future::Future;
@@ -30,7 +31,7 @@ pub use machine::{Machine, Parts, Settings};
 pub use objects::Objects;
 pub use shims::{ShimError, Shims};
 
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid, User};
 
 /// The word that a step is recorded. What only prepares may come before it; nothing that runs may.
 #[derive(Debug, Clone)]
@@ -99,6 +100,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// `RegistryUnavailable`, `ErrImageNeverPull`, `InvalidImageName`.
     fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> impl Future<Output = Result<Image, StepError>> + Send;
 
+    /// Whom the container runs as, by what its pod and this image say. Asked once for each image that it is started from.
+    /// Reason: `CreateContainerConfigError`.
+    fn user(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        image: &ResolvedImage,
+    ) -> impl Future<Output = Result<User, StepError>> + Send;
+
     /// Start this attempt in this (ready) sandbox. Returns when it runs, or with `RunContainerError` when it could not
     /// be executed (the snapshot then says `StartFailed`). Done already: nothing happens.
     #[expect(clippy::too_many_arguments, reason = "everything that one container is made of")]
@@ -109,6 +119,7 @@ pub trait Runtime: Send + Sync + 'static {
         attempt: u32,
         sandbox: u32,
         image: &ResolvedImage,
+        user: &User,
         ip: Option<IpAddr>,
         recorded: Recorded,
     ) -> impl Future<Output = Result<(), StepError>> + Send;

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use super::StepError;
 use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
-use crate::image::user;
 use crate::linux::{host, path, privilege};
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources, User};
 use crate::shim::protocol::{Overlay, StartContainer};
 use crate::volume::Prepared;
 
@@ -49,6 +48,7 @@ impl Work {
         container: &ContainerSpec,
         attempt: u32,
         image: &ResolvedImage,
+        user: &User,
         sources: &Sources,
         prepared: &Prepared,
         joined: &Joined,
@@ -64,23 +64,6 @@ impl Work {
             message: error.to_string(),
         };
         let security = &container.security;
-        let user = user::resolve_user(
-            &image.layers,
-            &image.config.user,
-            security.run_as_user,
-            security.run_as_group,
-            &pod.security.supplemental_groups,
-        )
-        .and_then(|ids| {
-            if security.run_as_non_root {
-                user::check_non_root(&image.config.user, security.run_as_user, &ids)?;
-            }
-            Ok(ids)
-        })
-        .map_err(|error| config_error(error.to_string()))?;
-
-        let home = user::home_of(&image.layers, user.uid).map_err(|error| config_error(error.to_string()))?;
-
         let upper = self.state.join("upper");
         let work = self.state.join("work");
         let target = self.run.join("rootfs");
@@ -110,9 +93,9 @@ impl Work {
             user: ResolvedUser {
                 uid: user.uid,
                 gid: user.gid,
-                additional_gids: user.additional_gids,
+                additional_gids: user.groups.clone(),
             },
-            home: &home,
+            home: &user.home,
             infra_pid: joined.infra_pid,
             target_pid: joined.target,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),

@@ -57,6 +57,15 @@ pub struct SandboxConfig {
     pub host_network: bool,
     /// Containers join infra's pid namespace instead of having one each.
     pub share_pid: bool,
+    /// Infra and the containers stay in the host's pid namespace.
+    #[serde(default)]
+    pub host_pid: bool,
+    /// In the host's IPC namespace.
+    #[serde(default)]
+    pub host_ipc: bool,
+    /// Kernel parameters that infra sets in its namespaces, in this order: names with slashes (`net/ipv4/...`).
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
     /// The pod's cgroup, relative to each hierarchy's root: `podd/burstable/pod<uid>`. The shim makes it, with the
     /// limits below, and `infra` beneath it for the infra process.
     pub cgroup: String,

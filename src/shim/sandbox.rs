@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, L
 use super::protocol::{PodResources, SandboxConfig};
 use crate::linux::cgroup::{CgroupError, Cgroups};
 use crate::linux::container::Machine;
-use crate::linux::infra::{self, InfraConfig};
+use crate::linux::infra::{self, InfraConfig, Sysctl};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -31,8 +31,12 @@ pub(super) fn make_infra(config: &SandboxConfig, mounts: &OwnedFd) -> Result<(Ma
     let cgroup = infra_cgroup(config);
     cgroups.create(&cgroup)?;
     let entry = cgroups.entry(&cgroup)?;
+    let sysctls = config.sysctls.iter().map(|(name, value)| Sysctl::new(name, value));
     let infra = infra::start(&InfraConfig {
         host_network: config.host_network,
+        host_pid: config.host_pid,
+        host_ipc: config.host_ipc,
+        sysctls: sysctls.collect::<Result<_, _>>()?,
         hostname: &config.hostname,
         oom_score_adj: config.oom_score_adj,
         cgroup: entry,

@@ -126,13 +126,15 @@ pub(super) fn conditions(
             observed_generation: Some(desired.generation),
         }
     })
-    .chain(
-        before
-            .iter()
-            .filter(|known| !OWN_CONDITIONS.contains(&known.type_.as_str()))
-            .cloned(),
-    )
+    .chain(foreign(previous))
     .collect()
+}
+
+/// The conditions that others have told: they stay.
+pub(super) fn foreign(previous: Option<&PodStatus>) -> Vec<PodCondition> {
+    let told = previous.and_then(|status| status.conditions.as_deref());
+    let foreign = |known: &&PodCondition| !OWN_CONDITIONS.contains(&known.type_.as_str());
+    told.unwrap_or_default().iter().filter(foreign).cloned().collect()
 }
 
 /// Kubernetes `status/generate.go GeneratePodReadyCondition`: the containers are ready, and so say the conditions that

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ResourceRequirements,
+    ContainerUser, LinuxContainerUser, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{is_sandbox_ready, quantity, wire_time};
 use crate::model::{
     Attempt, AttemptState, ContainerSpec, Exit, ExitStatus, FailedStep, Failure, FailureReason, HookRecord, Observed,
-    PodSpec, Resources, StopReason, Timestamp,
+    PodSpec, Resources, StopReason, Timestamp, User,
 };
 use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, policy, restart_due};
 
@@ -131,6 +131,7 @@ impl Place<'_> {
             restart_count: shown.map_or(0, |attempt| i32::try_from(attempt.attempt).unwrap_or(i32::MAX)),
             started: (kind != Kind::Ephemeral).then(|| runs.is_some_and(|runs| is_started(spec, runs))),
             stop_signal: shown.and(spec.life.stop_signal.clone()),
+            user: shown.and_then(|attempt| attempt.life.user.as_ref()).map(user),
             state: Some(state),
             ..ContainerStatus::default()
         }
@@ -279,6 +280,23 @@ fn container_id(desired: &PodSpec, attempt: &Attempt) -> String {
         "podd://{}",
         desired.uid.container_id(&attempt.container, attempt.attempt)
     )
+}
+
+/// Whom the container runs or ran as (`kubelet_pods.go convertToAPIContainerStatuses`).
+fn user(user: &User) -> ContainerUser {
+    let User {
+        uid,
+        gid,
+        groups,
+        home: _,
+    } = user;
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: i64::from(*uid),
+            gid: i64::from(*gid),
+            supplemental_groups: Some(groups.iter().copied().map(i64::from).collect()),
+        }),
+    }
 }
 
 /// What the container got (`status.containerStatuses[].resources`); `None` when nothing was asked for.

@@ -24,6 +24,7 @@
 
 pub mod etc;
 mod host_path;
+pub mod ownership;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use std::path::{Component, Path, PathBuf};
 
 pub use self::etc::EtcContext;
 use crate::linux::mounts;
+use crate::linux::ownership::OwnershipError;
 use crate::linux::path::{self, Durability, PathError};
 use crate::model::{EmptyDirMedium, PodSpec, Sources, Uid, VolumeSource};
 
@@ -78,6 +80,8 @@ pub enum VolumeError {
     Name { name: String },
     #[error(transparent)]
     Path(#[from] PathError),
+    #[error(transparent)]
+    Ownership(#[from] OwnershipError),
     #[error("cannot make directory {}", path.display())]
     Directory {
         path: PathBuf,

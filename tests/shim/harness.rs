@@ -158,6 +158,9 @@ impl Sandbox {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let cgroup_root = format!("podd-test-{}-{number}", std::process::id());
         let mut config = SandboxConfig {
+            host_pid: false,
+            host_ipc: false,
+            sysctls: Vec::new(),
             protocol: PROTOCOL,
             uid: "uid".to_owned(),
             attempt: 0,

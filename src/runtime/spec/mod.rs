@@ -119,6 +119,8 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
     let capabilities = process::capabilities(security, input.capabilities)?;
     let (mounts, sub_paths) = mounts::mounts(input)?;
 
+    // `procMount: Unmasked` (kubelet `securitycontext/util.go ConvertToRuntimeMaskedPaths`).
+    let is_open = security.privileged || security.unmasked_proc;
     let mut linux = Linux::default();
     linux
         .set_resources(Some(resources::of_container(input)))
@@ -134,16 +136,8 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
             SeccompProfile::RuntimeDefault if !security.privileged => Some(seccomp::runtime_default(&capabilities)),
             SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined | SeccompProfile::Localhost(_) => None,
         })
-        .set_masked_paths(Some(if security.privileged {
-            Vec::new()
-        } else {
-            strings(&MASKED_PATHS)
-        }))
-        .set_readonly_paths(Some(if security.privileged {
-            Vec::new()
-        } else {
-            strings(&READONLY_PATHS)
-        }));
+        .set_masked_paths(Some(if is_open { Vec::new() } else { strings(&MASKED_PATHS) }))
+        .set_readonly_paths(Some(if is_open { Vec::new() } else { strings(&READONLY_PATHS) }));
 
     let mut root = Root::default();
     root.set_path(PathBuf::from("rootfs"))
@@ -191,13 +185,15 @@ pub(super) fn cgroups_path(pod_cgroup: &str, container: &str, attempt: u32) -> P
 
 /// Infra's namespaces, and a mount namespace of its own; a pid namespace of its own unless the pod shares one or another
 /// container's is joined (CRI `NamespaceMode`: POD before TARGET before CONTAINER); a cgroup
-/// namespace of its own unless it is privileged (Kubernetes KEP 2254: privileged containers see the host's).
+/// namespace of its own unless it is privileged (Kubernetes KEP 2254: privileged containers see the host's). One that is
+/// not named is the machine's.
 fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     let namespace = |kind: LinuxNamespaceType, path: Option<PathBuf>| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind).set_path(path);
         namespace
     };
+    let isolation = &input.pod.isolation;
     let infra = |name: &str| Some(PathBuf::from(format!("/proc/{}/ns/{name}", input.infra_pid)));
     let pid = if input.pod.share_process_namespace {
         infra("pid")
@@ -206,10 +202,13 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
             .target_pid
             .map(|target| PathBuf::from(format!("/proc/{target}/ns/pid")))
     };
-    let mut all = vec![
-        namespace(LinuxNamespaceType::Pid, pid),
-        namespace(LinuxNamespaceType::Ipc, infra("ipc")),
-    ];
+    let mut all = Vec::new();
+    if !isolation.host_pid {
+        all.push(namespace(LinuxNamespaceType::Pid, pid));
+    }
+    if !isolation.host_ipc {
+        all.push(namespace(LinuxNamespaceType::Ipc, infra("ipc")));
+    }
     if !input.pod.host_network {
         all.push(namespace(LinuxNamespaceType::Uts, infra("uts")));
         all.push(namespace(LinuxNamespaceType::Network, infra("net")));
@@ -242,8 +241,11 @@ fn sysctls(input: &SpecInput<'_>) -> Option<HashMap<String, String>> {
         ("net.ipv4.ip_unprivileged_port_start", "0"),
         ("net.ipv4.ping_group_range", "0 2147483647"),
     ];
+    // What the pod says itself was set when its sandbox was made.
+    let is_own = |name: &str| input.pod.security.sysctls.iter().any(|(own, _)| own == name);
+    let pairs = pairs.into_iter().filter(|(name, _)| !is_own(name));
     let owned = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    (!input.pod.host_network).then(|| HashMap::from(owned))
+    (!input.pod.host_network).then(|| owned.collect())
 }
 
 fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {

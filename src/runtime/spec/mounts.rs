@@ -59,6 +59,12 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<(Vec<Mount>, Vec<SubPath>)
     bound.sort_by_key(|mount| mount.destination().components().count());
 
     let mut all = defaults(input.container.security.privileged);
+    if input.pod.isolation.host_ipc {
+        // Shared memory is the machine's, too (containerd `sandboxDevShm`).
+        let shm = Path::new(SHM);
+        all.retain(|mount| mount.destination() != shm);
+        all.push(bind(shm, shm.to_owned(), false));
+    }
     let root = Path::new("/");
     all.retain(|mount| {
         !mount
@@ -69,6 +75,8 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<(Vec<Mount>, Vec<SubPath>)
     all.extend(bound);
     Ok((all, sub_paths))
 }
+
+const SHM: &str = "/dev/shm";
 
 /// OCI's and containerd's (`defaultMounts`), without `/run`, which the CRI plugin leaves to the image.
 fn defaults(privileged: bool) -> Vec<Mount> {
@@ -88,7 +96,7 @@ fn defaults(privileged: bool) -> Vec<Mount> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         new(
-            "/dev/shm",
+            SHM,
             "tmpfs",
             "shm",
             &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],

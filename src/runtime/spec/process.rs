@@ -89,12 +89,14 @@ pub fn environment(input: &SpecInput<'_>) -> Vec<String> {
     if input.container.tty {
         set("TERM", "xterm");
     }
+    // One that is too long for the kernel has no sandbox.
+    let own_name = input.pod.kernel_name();
     set(
         "HOSTNAME",
-        if input.pod.host_network {
-            input.node_name
-        } else {
-            &input.pod.hostname
+        match &own_name {
+            _ if input.pod.host_network => input.node_name,
+            Ok(name) => name,
+            Err(_) => &input.pod.hostname,
         },
     );
     set("HOME", input.home);
