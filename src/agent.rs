@@ -89,6 +89,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
 
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let allocatable = Capacity {
+        cpu_milli: facts.cpus.saturating_mul(1000),
+        memory: facts.memory,
+        storage: facts.disk,
+    };
     let machine = Machine::new(
         Parts {
             shims,
@@ -111,17 +117,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pids_limit: PIDS_LIMIT,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
+            host_ips: vec![IpAddr::V4(host_ip)],
+            api: None,
+            allocatable,
         },
     );
     let machine = Arc::new(machine.context("cannot make the places that containers mount on")?);
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
-    let capacity = Some(Capacity {
-        cpu_milli: facts.cpus.saturating_mul(1000),
-        memory: facts.memory,
-    });
+    let capacity = Some(allocatable);
     let node = NodeKeeper {
         store: store.clone(),
         recorder: recorder.clone(),

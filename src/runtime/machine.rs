@@ -6,7 +6,7 @@
 //! each looks first and does what is missing.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,8 +29,8 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
+    Capacity, ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage,
+    Resources, Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
 };
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
@@ -75,6 +75,12 @@ pub struct Settings {
     pub pids_limit: i64,
     /// All that this agent can hand on.
     pub capabilities: Vec<Capability>,
+    /// The machine's addresses, as `status.hostIPs` tells them.
+    pub host_ips: Vec<IpAddr>,
+    /// Where pods reach the API; `None`: they are not told.
+    pub api: Option<SocketAddr>,
+    /// What the machine has for pods.
+    pub allocatable: Capacity,
 }
 
 /// See the module's doc.
@@ -182,9 +188,14 @@ impl Machine {
         })
     }
 
-    /// What the pod takes from other objects, as they are now.
-    async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
-        let gathered = objects::gather(&*self.objects, pod).await;
+    /// What the pod's volumes and this container take from other objects, as they are now.
+    async fn sources(
+        &self,
+        pod: &PodSpec,
+        container: Option<&ContainerSpec>,
+        reason: FailureReason,
+    ) -> Result<Arc<Sources>, StepError> {
+        let gathered = objects::gather(&*self.objects, pod, container).await;
         gathered.map(Arc::new).map_err(|error| step(reason, &error))
     }
 
@@ -309,13 +320,22 @@ impl Machine {
             let Ok(user) = self.users.of(pod, container, &image).await else {
                 continue;
             };
+            let sources = if objects::names_objects(container) {
+                let reason = FailureReason::CreateContainerConfigError;
+                let Ok(all) = self.sources(pod, Some(container), reason).await else {
+                    continue;
+                };
+                all
+            } else {
+                Arc::clone(sources)
+            };
             let making = Making {
                 pod: pod.clone(),
                 container: container.clone(),
                 sandbox: 0,
                 image,
                 user,
-                sources: Arc::clone(sources),
+                sources,
                 volume_layers,
                 ip,
                 joined: work::Joined {
@@ -444,7 +464,7 @@ impl Runtime for Machine {
         let hostname = hostname.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
-        let sources = self.sources(pod, FailureReason::FailedMount).await?;
+        let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
             let node_name = self.settings.node_name.clone();
@@ -594,7 +614,9 @@ impl Runtime for Machine {
             sandbox,
             image: image.clone(),
             user: user.clone(),
-            sources: self.sources(pod, FailureReason::CreateContainerConfigError).await?,
+            sources: self
+                .sources(pod, Some(container), FailureReason::CreateContainerConfigError)
+                .await?,
             ip,
             volume_layers,
             joined: work::Joined { infra_pid, target },
