@@ -89,6 +89,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
     let volumes = Volumes::new(config.root.join("pods"));
 
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let capacity = Some(Capacity {
+        cpu_milli: facts.cpus.saturating_mul(1000),
+        memory: facts.memory,
+    });
+
     let machine = Machine::new(
         Parts {
             shims,
@@ -109,6 +115,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             node_name: config.node_name.clone(),
             memory: host::memory_total().context("cannot read how much memory this machine has")?,
             pids_limit: PIDS_LIMIT,
+            allocatable: capacity,
+            pod_pids_limit: config.pod_pids_limit,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
         },
@@ -117,11 +125,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
-    let capacity = Some(Capacity {
-        cpu_milli: facts.cpus.saturating_mul(1000),
-        memory: facts.memory,
-    });
     let node = NodeKeeper {
         store: store.clone(),
         recorder: recorder.clone(),

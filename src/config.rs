@@ -85,6 +85,15 @@ pub struct Settings {
     /// The most bytes that an image may have, packed or unpacked, such as 20Gi [default: 64Gi]
     #[arg(long, env = "PODD_MAX_IMAGE_SIZE", value_name = "BYTES")]
     pub max_image_size: Option<String>,
+    /// Processes and threads that all containers of one pod may have together; -1: each container has its own limit alone
+    /// [default: -1]
+    #[arg(
+        long,
+        env = "PODD_POD_PIDS_LIMIT",
+        value_name = "COUNT",
+        allow_negative_numbers = true
+    )]
+    pub pod_pids_limit: Option<i64>,
 }
 
 /// An OCI runtime's program.
@@ -124,6 +133,7 @@ impl Settings {
             default_registry,
             docker_config,
             max_image_size,
+            pod_pids_limit,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -147,6 +157,7 @@ impl Settings {
             default_registry: default_registry.or(below.default_registry),
             docker_config: docker_config.or(below.docker_config),
             max_image_size: max_image_size.or(below.max_image_size),
+            pod_pids_limit: pod_pids_limit.or(below.pod_pids_limit),
         }
     }
 
@@ -186,6 +197,8 @@ pub struct Config {
     pub registries: RegistrySettings,
     /// Bytes.
     pub max_image_size: u64,
+    /// `None`: only each container is limited.
+    pub pod_pids_limit: Option<i64>,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -223,6 +236,7 @@ impl Config {
             default_registry,
             docker_config,
             max_image_size,
+            pod_pids_limit,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -327,6 +341,14 @@ impl Config {
                 .filter(|bytes| *bytes > 0)
                 .ok_or_else(|| invalid("max-image-size", &text, "bytes such as 20Gi, 500M or 1000000"))?,
         };
+        let pod_pids_limit = match pod_pids_limit.unwrap_or(-1) {
+            -1 => None,
+            limit if limit > 0 => Some(limit),
+            other => {
+                let expected = "-1 or a number of processes and threads";
+                return Err(invalid("pod-pids-limit", &other.to_string(), expected));
+            }
+        };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         Ok(Self {
             root,
@@ -345,6 +367,7 @@ impl Config {
             image_gc,
             registries,
             max_image_size,
+            pod_pids_limit,
         })
     }
 }
@@ -555,7 +578,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 10] = [
+        let wrong: [(Settings, &str); 11] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
@@ -625,6 +648,13 @@ mod tests {
                     ..Settings::default()
                 },
                 "streaming-idle-timeout",
+            ),
+            (
+                Settings {
+                    pod_pids_limit: Some(0),
+                    ..Settings::default()
+                },
+                "pod-pids-limit",
             ),
         ];
         for (settings, name) in wrong {

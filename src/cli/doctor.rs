@@ -565,6 +565,7 @@ mod tests {
             default_registry,
             docker_config,
             max_image_size,
+            pod_pids_limit: Some(-1),
             // Lists, which are empty by default.
             runtime: _,
             runtimes: _,

@@ -5,6 +5,7 @@
 //! **Invariant:** this room does no I/O, reads no clock, knows neither the wire (Kubernetes' JSON) nor the store (rows).
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
+mod amounts;
 mod image;
 mod observed;
 mod plan;
@@ -12,6 +13,7 @@ mod pod;
 mod snapshot;
 mod sources;
 
+pub use amounts::{bytes_text, cpu_text};
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use observed::{
     Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,

@@ -12,6 +12,7 @@ use super::StepError;
 use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use crate::image::user;
+use crate::linux::cgroup::Controls;
 use crate::linux::{host, path, privilege};
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources};
 use crate::shim::protocol::{Overlay, StartContainer};
@@ -53,7 +54,7 @@ impl Work {
         prepared: &Prepared,
         joined: &Joined,
         settings: &Settings,
-        cgroup_v2: bool,
+        controls: &Controls,
     ) -> Result<StartContainer, StepError> {
         let config_error = |message: String| StepError {
             reason: FailureReason::CreateContainerConfigError,
@@ -125,7 +126,7 @@ impl Work {
             },
             memory: settings.memory,
             pids_limit: settings.pids_limit,
-            cgroup_v2,
+            controls,
             node_name: &settings.node_name,
             capabilities: &settings.capabilities,
             host_devices: &devices,
