@@ -22,6 +22,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
 use crate::controller::Controller;
 use crate::event::Recorder;
+use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
@@ -139,6 +140,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         clock,
     };
     let streams: Arc<dyn Streams> = machine.clone();
+    let evictions = Evictions::new(eviction::Parts {
+        pods: config.root.join("pods"),
+        log_dir: config.log_dir.clone(),
+        hints: hint.clone(),
+        period: eviction::PERIOD,
+    });
     let probes = Probes::new(probe::Parts {
         streams: Arc::clone(&streams),
         hints: hint,
@@ -150,6 +157,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         runtime: Arc::clone(&machine),
         probes,
+        evictions,
         limits: Limits {
             max_backoff: config.max_restart_backoff,
             capacity,

@@ -32,3 +32,4 @@ pub mod seccomp;
 mod sys;
 pub mod terminal;
 pub mod unix;
+pub mod usage;
