@@ -22,6 +22,7 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
 use crate::controller::Controller;
 use crate::event::Recorder;
+use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
@@ -115,6 +116,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             node_name: config.node_name.clone(),
             memory: host::memory_total().context("cannot read how much memory this machine has")?,
             pids_limit: PIDS_LIMIT,
+            pod_pids_limit: config.pod_pids_limit,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
             host_ips: vec![IpAddr::V4(host_ip)],
@@ -141,6 +143,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         clock,
     };
     let streams: Arc<dyn Streams> = machine.clone();
+    let evictions = Evictions::new(eviction::Parts {
+        pods: config.root.join("pods"),
+        log_dir: config.log_dir.clone(),
+        hints: hint.clone(),
+        period: eviction::PERIOD,
+    });
     let probes = Probes::new(probe::Parts {
         streams: Arc::clone(&streams),
         hints: hint,
@@ -152,6 +160,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         runtime: Arc::clone(&machine),
         probes,
+        evictions,
         limits: Limits {
             max_backoff: config.max_restart_backoff,
             capacity,

@@ -99,6 +99,15 @@ pub struct Settings {
     )]
     #[serde(default)]
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Processes and threads that all containers of one pod may have together; -1: each container has its own limit alone
+    /// [default: -1]
+    #[arg(
+        long,
+        env = "PODD_POD_PIDS_LIMIT",
+        value_name = "COUNT",
+        allow_negative_numbers = true
+    )]
+    pub pod_pids_limit: Option<i64>,
 }
 
 /// An OCI runtime's program.
@@ -140,6 +149,7 @@ impl Settings {
             max_image_size,
             seccomp_profile_root,
             allowed_unsafe_sysctls,
+            pod_pids_limit,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -169,6 +179,7 @@ impl Settings {
             } else {
                 allowed_unsafe_sysctls
             },
+            pod_pids_limit: pod_pids_limit.or(below.pod_pids_limit),
         }
     }
 
@@ -211,6 +222,8 @@ pub struct Config {
     pub seccomp_profile_root: PathBuf,
     /// The kernel parameters that pods may set.
     pub sysctls: AllowedSysctls,
+    /// `None`: only each container is limited.
+    pub pod_pids_limit: Option<i64>,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -250,6 +263,7 @@ impl Config {
             max_image_size,
             seccomp_profile_root,
             allowed_unsafe_sysctls,
+            pod_pids_limit,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -354,6 +368,14 @@ impl Config {
                 .filter(|bytes| *bytes > 0)
                 .ok_or_else(|| invalid("max-image-size", &text, "bytes such as 20Gi, 500M or 1000000"))?,
         };
+        let pod_pids_limit = match pod_pids_limit.unwrap_or(-1) {
+            -1 => None,
+            limit if limit > 0 => Some(limit),
+            other => {
+                let expected = "-1 or a number of processes and threads";
+                return Err(invalid("pod-pids-limit", &other.to_string(), expected));
+            }
+        };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         let seccomp_profile_root = absolute(
             "seccomp-profile-root",
@@ -380,6 +402,7 @@ impl Config {
             max_image_size,
             seccomp_profile_root,
             sysctls,
+            pod_pids_limit,
         })
     }
 }
@@ -592,7 +615,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 10] = [
+        let wrong: [(Settings, &str); 11] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
@@ -662,6 +685,13 @@ mod tests {
                     ..Settings::default()
                 },
                 "streaming-idle-timeout",
+            ),
+            (
+                Settings {
+                    pod_pids_limit: Some(0),
+                    ..Settings::default()
+                },
+                "pod-pids-limit",
             ),
         ];
         for (settings, name) in wrong {

@@ -74,7 +74,9 @@ pub fn status(
     } = containers;
     let host_ips: Vec<String> = node.host_ips.iter().map(ToString::to_string).collect();
     let pod_ips = pod_ips(desired, observed, &host_ips, previous);
+    let resources = containers::resources(&desired.resources);
     PodStatus {
+        allocated_resources: resources.as_ref().and_then(|resources| resources.requests.clone()),
         conditions: Some(conditions),
         container_statuses: Some(regular),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
@@ -88,6 +90,7 @@ pub fn status(
         pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
         qos_class: Some(qos_class(desired.qos_class()).to_owned()),
         reason,
+        resources,
         start_time: observed.started_at.map(wire_time),
         ..PodStatus::default()
     }

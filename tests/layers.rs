@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Drivers, and what they tell.
     ("event", &["model", "store"]),
     ("probe", &["model", "reconcile", "runtime", "event"]),
+    ("eviction", &["model", "linux", "runtime"]),
     (
         "controller",
         &[
@@ -39,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "runtime",
             "event",
             "probe",
+            "eviction",
         ],
     ),
     ("garbage", &["model", "admit", "store"]),
@@ -78,6 +80,7 @@ const EVERYTHING: &[&str] = &[
     "runtime",
     "event",
     "probe",
+    "eviction",
     "controller",
     "garbage",
     "statics",

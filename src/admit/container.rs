@@ -1,15 +1,13 @@
 //! The rules of one container (`validation.go`: `validateContainerCommon` and what it calls).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Component, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, ResourceRequirements, VolumeMount};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+use k8s_openapi::api::core::v1::{Container, ContainerPort, VolumeMount};
 
 use super::fault::{Findings, Path};
-use super::quantity::Quantity;
 use super::spec::one_of;
-use super::{env, fields, life, names, schema, security};
+use super::{env, fields, life, names, resources, schema, security};
 use crate::model::expansion::{self, Expander, TooLong};
 
 /// Linux' `PATH_MAX`, its NUL left out.
@@ -118,7 +116,7 @@ pub(super) fn check(
         findings,
     );
     if let Some(resources) = &container.resources {
-        check_resources(resources, &at.child("resources"), findings);
+        resources::check(resources, &at.child("resources"), findings);
     }
     if let Some(path) = container.termination_message_path.as_deref() {
         let at = at.child("terminationMessagePath");
@@ -305,63 +303,4 @@ fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, fin
             );
         }
     }
-}
-
-fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
-    fields::resources(resources, at, findings);
-    let limits = check_amounts(resources.limits.iter().flatten(), &at.child("limits"), findings);
-    let requests_at = at.child("requests");
-    // A request that was filled in from its limit, or says the same, has been looked at there.
-    let limit_of = |name: &String| resources.limits.as_ref().and_then(|limits| limits.get(name));
-    let own = resources
-        .requests
-        .iter()
-        .flatten()
-        .filter(|(name, request)| limit_of(name) != Some(*request));
-    let requests = check_amounts(own, &requests_at, findings);
-    for (name, (text, request)) in &requests {
-        if let Some((limit_text, limit)) = limits.get(name)
-            && request > limit
-        {
-            findings.invalid(
-                &requests_at,
-                text,
-                &format!("must be less than or equal to {name} limit of {limit_text}"),
-            );
-        }
-    }
-}
-
-type Amounts<'a> = BTreeMap<&'a str, (&'a str, Quantity)>;
-
-fn check_amounts<'a>(
-    amounts: impl Iterator<Item = (&'a String, &'a WireQuantity)>,
-    at: &Path,
-    findings: &mut Findings,
-) -> Amounts<'a> {
-    let mut read = Amounts::new();
-    for (name, WireQuantity(text)) in amounts {
-        let at = at.key(name);
-        match name.as_str() {
-            "cpu" | "memory" => {}
-            "ephemeral-storage" => findings.warn(&at, "podd does not limit the disk space of a container yet"),
-            name if name.starts_with("hugepages-") => findings.unsupported(&at, "huge pages"),
-            name if name.contains('/') => findings.unsupported(&at, "extended resources"),
-            name => findings.invalid(&at, name, "must be a standard resource for containers"),
-        }
-        match Quantity::parse(text) {
-            Err(error) => findings.invalid(&at, text, &error.to_string()),
-            Ok(amount) if amount.is_negative() => findings.invalid(&at, text, "must be greater than or equal to 0"),
-            Ok(amount) => {
-                if name == "memory" && !amount.is_whole() {
-                    findings.warn(
-                        &at,
-                        &format!("fractional byte value {text:?} is invalid, must be an integer"),
-                    );
-                }
-                read.insert(name, (text, amount));
-            }
-        }
-    }
-    read
 }

@@ -3,11 +3,9 @@
 //! Go cannot tell an empty text from none, so an empty one is filled in as well. Applied twice it does nothing the
 //! second time.
 
-use k8s_openapi::api::core::v1::{
-    Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, ResourceRequirements, Volume,
-};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, Volume};
 
-use super::ephemeral;
+use super::{ephemeral, resources};
 
 /// `terminationGracePeriodSeconds` where it is not given.
 pub(super) const GRACE_SECONDS: i64 = 30;
@@ -35,6 +33,8 @@ pub(super) fn apply(spec: &mut PodSpec) {
         container(&mut common, host_network);
         *entry = ephemeral::whole(common, target);
     }
+    // What its containers ask for is filled in by now.
+    resources::fill_pod(spec);
     for entry in spec.volumes.iter_mut().flatten() {
         volume(entry);
     }
@@ -57,7 +57,7 @@ fn container(container: &mut Container, host_network: bool) {
             port.host_port = Some(port.container_port);
         }
     }
-    requests_from_limits(container.resources.get_or_insert_default());
+    resources::fill(container.resources.get_or_insert_default());
     let probes = [
         &mut container.liveness_probe,
         &mut container.readiness_probe,
@@ -105,18 +105,6 @@ fn hook(handler: &mut LifecycleHandler) {
 fn http_get(get: &mut HTTPGetAction) {
     fill(&mut get.path, "/");
     fill(&mut get.scheme, "HTTP");
-}
-
-fn requests_from_limits(resources: &mut ResourceRequirements) {
-    let Some(limits) = resources.limits.as_ref().filter(|limits| !limits.is_empty()) else {
-        return;
-    };
-    let requests = resources.requests.get_or_insert_default();
-    for (name, limit) in limits {
-        if !requests.contains_key(name) {
-            requests.insert(name.clone(), limit.clone());
-        }
-    }
 }
 
 fn volume(volume: &mut Volume) {

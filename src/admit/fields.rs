@@ -148,11 +148,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 filled(resource_claims.as_ref()),
                 Refused("resource claims"),
             ),
-            (
-                "resources",
-                given(resources.as_ref()),
-                Refused("resources of a whole pod"),
-            ),
+            ("resources", resources.is_some(), Honoured),
             ("restartPolicy", restart_policy.is_some(), Honoured),
             ("runtimeClassName", runtime_class_name.is_some(), Honoured),
             ("schedulerName", scheduler_name.is_some(), Honoured),
@@ -411,7 +407,8 @@ pub(super) fn volume_mount(mount: &VolumeMount, at: &Path, findings: &mut Findin
     );
 }
 
-pub(super) fn resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
+/// `of_pod`: of the pod as a whole, which can have no claims at all.
+pub(super) fn resources(resources: &ResourceRequirements, of_pod: bool, at: &Path, findings: &mut Findings) {
     let ResourceRequirements {
         claims,
         limits,
@@ -419,7 +416,7 @@ pub(super) fn resources(resources: &ResourceRequirements, at: &Path, findings: &
     } = resources;
     apply(
         &[
-            ("claims", filled(claims.as_ref()), Refused("resource claims")),
+            ("claims", !of_pod && filled(claims.as_ref()), Refused("resource claims")),
             ("limits", limits.is_some(), Honoured),
             ("requests", requests.is_some(), Honoured),
         ],

@@ -30,6 +30,7 @@ pub mod patch;
 mod placement;
 mod protobuf;
 mod quantity;
+mod resources;
 mod runtime_class;
 mod schema;
 mod security;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
 
 use super::container::{Role, Surroundings};
 use super::fault::{Findings, Path};
-use super::{container, ephemeral, fields, names, placement, security, volume};
+use super::{container, ephemeral, fields, names, placement, resources, security, volume};
 use crate::model::expansion::Expander;
 
 /// The longest grace podd takes, in seconds (68 years): with it no date leaves the calendar.
@@ -35,6 +35,7 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
         os: spec.os.as_ref().map(|os| os.name.as_str()),
     };
     check_containers(spec, &around, at, findings);
+    resources::check_pod(spec, &at.child("resources"), findings);
 
     one_of(
         spec.restart_policy.as_deref(),

@@ -447,11 +447,18 @@ fn resources(resources: Option<&wire::ResourceRequirements>, field: &str) -> Res
         let parsed = found.map(|text| amount(&text.0, field)).transpose()?;
         Ok::<_, ModelError>(parsed.map(unit).filter(|amount| *amount > 0))
     };
+    // A request of nothing beside a limit is no request that is left out: that would be the limit.
+    let request = |name: &str, limit: Option<u64>, unit| {
+        let asked = requests.as_ref().is_some_and(|requests| requests.contains_key(name));
+        Ok::<_, ModelError>(read(requests, name, unit)?.or(limit.filter(|_| asked).map(|_| 0)))
+    };
+    let cpu_limit_milli = read(limits, "cpu", Quantity::millis)?;
+    let memory_limit = read(limits, "memory", Quantity::units)?;
     Ok(Resources {
-        cpu_request_milli: read(requests, "cpu", Quantity::millis)?,
-        cpu_limit_milli: read(limits, "cpu", Quantity::millis)?,
-        memory_request: read(requests, "memory", Quantity::units)?,
-        memory_limit: read(limits, "memory", Quantity::units)?,
+        cpu_request_milli: request("cpu", cpu_limit_milli, Quantity::millis)?,
+        cpu_limit_milli,
+        memory_request: request("memory", memory_limit, Quantity::units)?,
+        memory_limit,
         storage_request: read(requests, "ephemeral-storage", Quantity::units)?,
         storage_limit: read(limits, "ephemeral-storage", Quantity::units)?,
         hugepages: hugepages(limits.as_ref(), field)?,

@@ -566,6 +566,7 @@ mod tests {
             docker_config,
             max_image_size,
             seccomp_profile_root,
+            pod_pids_limit: Some(-1),
             // Lists, which are empty by default.
             allowed_unsafe_sysctls: _,
             runtime: _,

@@ -105,7 +105,7 @@ impl<R: Runtime> Pass<R> {
         };
         for round in 0..ROUNDS {
             let Some(found) = object? else {
-                self.controller.probes.forget(&self.uid);
+                self.look_away();
                 return self.remove_orphan().await;
             };
             let (pod, previous) = wire(&found)?;
@@ -180,8 +180,8 @@ impl<R: Runtime> Pass<R> {
         let round = self.settle(desired, acts.into_iter().chain(starts), record).await?;
         match round {
             // What was started is probed, whatever else there is to do.
-            Round::Again | Round::Wait(_) => self.controller.probes.watch(desired, &record.observed),
-            Round::Forgotten => self.controller.probes.forget(&self.uid),
+            Round::Again | Round::Wait(_) => self.look_after(desired, &record.observed),
+            Round::Forgotten => self.look_away(),
         }
         Ok(round)
     }
@@ -196,7 +196,7 @@ impl<R: Runtime> Pass<R> {
         wake_at: Option<Timestamp>,
     ) -> Result<Round, PassError> {
         self.save(record).await?;
-        self.controller.probes.watch(desired, &record.observed);
+        self.look_after(desired, &record.observed);
         Ok(if self.report(version, told).await? {
             Round::Wait(wake_at)
         } else {
@@ -223,7 +223,7 @@ impl<R: Runtime> Pass<R> {
         Ok(None)
     }
 
-    fn telling<'a>(&'a self, pod: &'a PodSpec) -> Telling<'a> {
+    pub(super) fn telling<'a>(&'a self, pod: &'a PodSpec) -> Telling<'a> {
         Telling {
             recorder: &self.controller.recorder,
             pod,
@@ -598,6 +598,9 @@ impl<R: Runtime> Pass<R> {
         }
         self.controller.probes.settle(&self.uid, record.heard);
         record.heard = 0;
+        if record.observed.given_up.is_some() {
+            self.controller.evictions.settle(&self.uid);
+        }
         Ok(())
     }
 

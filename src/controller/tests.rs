@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::pass::{Pass, Record, Round};
 use super::{Controller, POD};
 use crate::event::{EVENT, Recorder};
+use crate::eviction::{self, Evictions};
 use crate::model::{
     Action, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord, ImageConfig,
     ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy, SandboxSnapshot,
@@ -238,6 +239,12 @@ impl World {
         let programs = Arc::<Programs>::default();
         let (hint, hints) = mpsc::unbounded_channel();
         let recorder = Recorder::hasty(store.clone(), now);
+        let evictions = Evictions::new(eviction::Parts {
+            pods: dir.path().join("pods"),
+            log_dir: dir.path().join("log"),
+            hints: hint.clone(),
+            period: std::time::Duration::from_millis(1),
+        });
         let probes = Probes::new(Parts {
             streams: programs.clone(),
             hints: hint,
@@ -249,6 +256,7 @@ impl World {
             store,
             runtime: Arc::new(machine),
             probes,
+            evictions,
             limits: Limits::default(),
             node: NodeFacts {
                 host_ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],

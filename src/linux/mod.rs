@@ -34,3 +34,4 @@ pub mod seccomp;
 mod sys;
 pub mod terminal;
 pub mod unix;
+pub mod usage;

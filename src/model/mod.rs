@@ -5,6 +5,7 @@
 //! **Invariant:** this room does no I/O, reads no clock, knows neither the wire (Kubernetes' JSON) nor the store (rows).
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
+mod amounts;
 pub mod downward;
 pub mod expansion;
 mod image;
@@ -16,6 +17,7 @@ mod snapshot;
 mod sources;
 mod sysctl;
 
+pub use amounts::{bytes_text, cpu_text};
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use names::{CLUSTER_DOMAIN, NameTooLong};
 pub use observed::{

@@ -93,42 +93,6 @@ impl PodSpec {
             .chain(&self.ephemeral_containers)
             .find(|container| container.name == name)
     }
-
-    /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container (init containers too) has cpu and
-    /// memory limits and its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable.
-    pub fn qos_class(&self) -> QosClass {
-        let all = self
-            .init_containers
-            .iter()
-            .chain(&self.containers)
-            .map(|container| &container.resources);
-        let says_nothing = |r: &Resources| {
-            let Resources {
-                cpu_request_milli,
-                cpu_limit_milli,
-                memory_request,
-                memory_limit,
-                storage_request: _,
-                storage_limit: _,
-                hugepages: _,
-            } = r;
-            [cpu_request_milli, cpu_limit_milli, memory_request, memory_limit]
-                .into_iter()
-                .all(Option::is_none)
-        };
-        if all.clone().all(says_nothing) {
-            return QosClass::BestEffort;
-        }
-        let guaranteed = all.clone().all(|r| {
-            r.cpu_limit_milli.is_some_and(|l| r.cpu_request_milli.unwrap_or(l) == l)
-                && r.memory_limit.is_some_and(|l| r.memory_request.unwrap_or(l) == l)
-        });
-        if guaranteed {
-            QosClass::Guaranteed
-        } else {
-            QosClass::Burstable
-        }
-    }
 }
 
 /// What the downward API tells of a pod beyond its name.

@@ -18,6 +18,7 @@ use super::handler::Handlers;
 use super::making::{Maker, Making};
 use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
+use super::quality::Quality;
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::users::Users;
@@ -25,7 +26,7 @@ use super::work::{self, stop_signal};
 use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
 use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
-use crate::linux::cgroup::Cgroups;
+use crate::linux::cgroup::{Cgroups, Controls};
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
@@ -33,7 +34,7 @@ use crate::model::{
     Resources, Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
 };
 use crate::network::Network;
-use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
+use crate::shim::protocol::{PROTOCOL, PodResources, RequestBody, SandboxConfig};
 use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
@@ -73,6 +74,8 @@ pub struct Settings {
     pub memory: u64,
     /// Processes a container may have.
     pub pids_limit: i64,
+    /// Processes and threads a pod may have; `None`: only each container is limited.
+    pub pod_pids_limit: Option<i64>,
     /// All that this agent can hand on.
     pub capabilities: Vec<Capability>,
     /// The machine's addresses, as `status.hostIPs` tells them.
@@ -92,6 +95,8 @@ pub struct Machine {
     network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
+    controls: Arc<Controls>,
+    quality: Quality,
     handlers: Handlers,
     objects: Arc<dyn Objects>,
     settings: Settings,
@@ -120,15 +125,27 @@ impl Machine {
             hints,
         } = parts;
         let (volumes, cgroups) = (Arc::new(volumes), Arc::new(cgroups));
-        let v2 = cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
+        let controls = Arc::new(Controls::of(&cgroups, Path::new("/")));
         Ok(Self {
-            maker: Maker::new(Arc::clone(&shims), Arc::clone(&volumes), settings.clone(), v2),
+            maker: Maker::new(
+                Arc::clone(&shims),
+                Arc::clone(&volumes),
+                settings.clone(),
+                Arc::clone(&controls),
+            ),
+            quality: Quality::new(
+                Arc::clone(&cgroups),
+                &settings.cgroup_root,
+                settings.allocatable,
+                settings.memory,
+            ),
             shims,
             pulling: Pulling::new(images.clone(), hint),
             images,
             network,
             volumes,
             cgroups,
+            controls,
             handlers,
             objects,
             settings,
@@ -288,9 +305,13 @@ impl Machine {
         }
     }
 
+    fn pod_resources(&self, pod: &PodSpec) -> PodResources {
+        spec::pod_resources(pod, &self.controls, self.settings.pod_pids_limit)
+    }
+
     /// A container that comes back with larger limits needs room in the pod's own.
     async fn fit_pod(&self, pod: &PodSpec) -> Result<(), StepError> {
-        let limits = spec::pod_resources(pod);
+        let limits = self.pod_resources(pod);
         if limits.cpu_quota.is_none() && limits.memory_limit.is_none() {
             return Ok(());
         }
@@ -494,7 +515,7 @@ impl Runtime for Machine {
             host_network: pod.host_network,
             share_pid: pod.share_process_namespace,
             cgroup: spec::pod_cgroup(&self.settings.cgroup_root, pod),
-            resources: spec::pod_resources(pod),
+            resources: self.pod_resources(pod),
             oom_score_adj: INFRA_OOM_SCORE_ADJ,
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
@@ -681,8 +702,9 @@ impl Runtime for Machine {
                 .into_owned(),
             pod_cgroup,
             container: container.to_owned(),
-            resources: resources.clone(),
-            pod: spec::pod_resources(pod),
+            resources: spec::effective(pod, resources),
+            controls: Arc::clone(&self.controls),
+            pod: self.pod_resources(pod),
         };
         blocking("resize a container", move || {
             resize::resize(&cgroups, &target).map_err(|error| step(FailureReason::RunContainerError, &error))
@@ -740,6 +762,14 @@ impl Runtime for Machine {
             logs.as_deref().map_or(Ok(()), remove_tree)
         })
         .await
+    }
+
+    fn weigh(&self, pod: &PodSpec, is_active: bool) {
+        self.quality.weigh(pod, is_active);
+    }
+
+    fn forget(&self, uid: &Uid) {
+        self.quality.forget(uid);
     }
 
     fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>> {

@@ -18,6 +18,7 @@ use super::machine::{Settings, blocking, prepare};
 use super::shims::Shims;
 use super::work::{Joined, Work};
 use super::{LogDirName, StepError};
+use crate::linux::cgroup::Controls;
 use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Sources, Uid, User};
 use crate::shim::protocol::{Ahead, RequestBody, StartContainer};
 use crate::volume::Volumes;
@@ -31,7 +32,7 @@ pub(super) struct Maker {
     shims: Arc<Shims>,
     volumes: Arc<Volumes>,
     settings: Arc<Settings>,
-    cgroup_v2: bool,
+    controls: Arc<Controls>,
     /// The sandboxes that are in use, one of each pod.
     open: Arc<Mutex<HashMap<Uid, Door>>>,
     /// What was made ahead for containers that are about to be started for the first time, by pod and container.
@@ -95,12 +96,12 @@ impl Making {
 }
 
 impl Maker {
-    pub(super) fn new(shims: Arc<Shims>, volumes: Arc<Volumes>, settings: Settings, cgroup_v2: bool) -> Self {
+    pub(super) fn new(shims: Arc<Shims>, volumes: Arc<Volumes>, settings: Settings, controls: Arc<Controls>) -> Self {
         Self {
             shims,
             volumes,
             settings: Arc::new(settings),
-            cgroup_v2,
+            controls,
             open: Arc::default(),
             first: Arc::default(),
             busy: Arc::default(),
@@ -168,7 +169,7 @@ impl Maker {
             joined,
             *ip,
             &self.settings,
-            self.cgroup_v2,
+            &self.controls,
         )
     }
 

@@ -13,6 +13,7 @@ mod machine;
 mod making;
 mod objects;
 mod pulling;
+mod quality;
 mod resize;
 mod session;
 mod shims;
@@ -174,6 +175,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// Remove everything that is left of the pod: volumes, directories, and (with `logs`) its logs. Only when all its
     /// sandboxes are removed. Nothing there: nothing happens.
     fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// What this pod asks for counts for the weight that its quality-of-service class has beside the others (`is_active`),
+    /// or does not any more. Nothing waits for it; said twice, nothing happens.
+    fn weigh(&self, _pod: &PodSpec, _is_active: bool) {}
+
+    /// The pod is no more.
+    fn forget(&self, _uid: &Uid) {}
 
     /// Uids of pods that something happened to. A hint may come late, twice, or for nothing. Taken once.
     fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>>;

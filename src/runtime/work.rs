@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::StepError;
 use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
+use crate::linux::cgroup::Controls;
 use crate::linux::{host, path, privilege};
 use crate::model::downward::Place;
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources, User};
@@ -56,7 +57,7 @@ impl Work {
         joined: &Joined,
         ip: Option<IpAddr>,
         settings: &Settings,
-        cgroup_v2: bool,
+        controls: &Controls,
     ) -> Result<StartContainer, StepError> {
         let config_error = |message: String| StepError {
             reason: FailureReason::CreateContainerConfigError,
@@ -111,7 +112,7 @@ impl Work {
             },
             memory: settings.memory,
             pids_limit: settings.pids_limit,
-            cgroup_v2,
+            controls,
             node_name: &settings.node_name,
             place: &Place {
                 node_name: settings.node_name.clone(),

@@ -10,6 +10,7 @@
 //! On the wire each message is a little-endian u32 length and that many bytes of JSON, over a unix stream socket.
 //! In the journal each [`Entry`] is one line of JSON, appended with a single write(2).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,9 @@ pub struct PodResources {
     /// Bytes.
     pub memory_limit: Option<i64>,
     pub pids_limit: Option<i64>,
+    /// Bytes of huge pages, by the size of a page as the kernel's files have it (`2MB`).
+    #[serde(default)]
+    pub hugepages: BTreeMap<String, i64>,
 }
 
 /// Agent to shim. Every request but `Hello` gets exactly one [`Reply`] with the same `id`.

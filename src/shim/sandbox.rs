@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
+use oci_spec::runtime::{
+    LinuxCpuBuilder, LinuxHugepageLimit, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+};
 
 use super::protocol::{PodResources, SandboxConfig};
 use crate::linux::cgroup::{CgroupError, Cgroups};
@@ -55,29 +57,38 @@ fn pod_resources(limits: &PodResources) -> LinuxResources {
         cpu_quota,
         memory_limit,
         pids_limit,
-    } = *limits;
+        hugepages,
+    } = limits;
     let mut resources = LinuxResourcesBuilder::default();
     if cpu_shares.is_some() || cpu_quota.is_some() {
         let mut cpu = LinuxCpuBuilder::default();
         if let Some(shares) = cpu_shares {
-            cpu = cpu.shares(shares);
+            cpu = cpu.shares(*shares);
         }
         if let Some(quota) = cpu_quota {
-            cpu = cpu.quota(quota).period(100_000_u64);
+            cpu = cpu.quota(*quota).period(100_000_u64);
         }
         resources = resources.cpu(cpu.build().expect("every field has a default"));
     }
     if let Some(limit) = memory_limit {
-        let memory = LinuxMemoryBuilder::default().limit(limit);
+        let memory = LinuxMemoryBuilder::default().limit(*limit);
         resources = resources.memory(memory.build().expect("every field has a default"));
     }
     if let Some(limit) = pids_limit {
         resources = resources.pids(
             LinuxPidsBuilder::default()
-                .limit(limit)
+                .limit(*limit)
                 .build()
                 .expect("the limit is given"),
         );
+    }
+    if !hugepages.is_empty() {
+        let limits = hugepages.iter().map(|(size, limit)| {
+            let mut page = LinuxHugepageLimit::default();
+            page.set_page_size(size.clone()).set_limit(*limit);
+            page
+        });
+        resources = resources.hugepage_limits(limits.collect::<Vec<_>>());
     }
     resources.build().expect("every field has a default")
 }

@@ -299,26 +299,36 @@ fn user(user: &User) -> ContainerUser {
     }
 }
 
-/// What the container got (`status.containerStatuses[].resources`); `None` when nothing was asked for.
-fn resources(resources: &Resources) -> Option<ResourceRequirements> {
-    let list = |cpu: Option<u64>, memory: Option<u64>| {
-        let cpu = cpu.map(|milli| ("cpu".to_owned(), Quantity(quantity::cpu(milli))));
-        let memory = memory.map(|bytes| ("memory".to_owned(), Quantity(quantity::bytes(bytes))));
-        let list: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).collect();
-        (!list.is_empty()).then_some(list)
-    };
+/// What a container, or a pod as a whole, got (`status.containerStatuses[].resources`, `status.resources`); `None` when
+/// nothing was asked for.
+pub(super) fn resources(resources: &Resources) -> Option<ResourceRequirements> {
     let Resources {
         cpu_request_milli,
         cpu_limit_milli,
         memory_request,
         memory_limit,
-        storage_request: _,
-        storage_limit: _,
-        hugepages: _,
-    } = *resources;
+        storage_request,
+        storage_limit,
+        hugepages,
+    } = resources;
+    let list = |cpu: Option<u64>, memory: Option<u64>, storage: Option<u64>| {
+        let bytes = |name: &str, bytes: u64| (name.to_owned(), Quantity(quantity::bytes(bytes)));
+        let cpu = cpu.map(|milli| ("cpu".to_owned(), Quantity(quantity::cpu(milli))));
+        let memory = memory.map(|amount| bytes("memory", amount));
+        let storage = storage.map(|amount| bytes("ephemeral-storage", amount));
+        let pages = hugepages
+            .iter()
+            .map(|(size, amount)| bytes(&format!("hugepages-{}", quantity::bytes(*size)), *amount));
+        let list: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).chain(storage).chain(pages).collect();
+        (!list.is_empty()).then_some(list)
+    };
     (!resources.is_empty()).then(|| ResourceRequirements {
         claims: None,
-        limits: list(cpu_limit_milli, memory_limit),
-        requests: list(cpu_request_milli.or(cpu_limit_milli), memory_request.or(memory_limit)),
+        limits: list(*cpu_limit_milli, *memory_limit, *storage_limit),
+        requests: list(
+            cpu_request_milli.or(*cpu_limit_milli),
+            memory_request.or(*memory_limit),
+            storage_request.or(*storage_limit),
+        ),
     })
 }

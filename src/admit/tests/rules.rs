@@ -463,10 +463,31 @@ fn resources() {
         ),
         (
             at,
-            json!({"requests": {"hugepages-2Mi": "2Mi"}}),
+            json!({"requests": {"cpu": "1", "hugepages-2Mi": "2Mi"}}),
             one(
-                "spec.containers[0].resources.requests[hugepages-2Mi]: Forbidden: podd does not support huge pages \
-                 yet",
+                "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable \
+                 resources",
+            ),
+        ),
+        (
+            at,
+            json!({"limits": {"hugepages-2Mi": "2Mi"}}),
+            one("spec.containers[0].resources: Forbidden: HugePages require cpu or memory"),
+        ),
+        (
+            at,
+            json!({"limits": {"cpu": "1", "hugepages-2Mi": "3Mi"}}),
+            one(
+                "spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive \
+                 integer multiple of hugepages-2Mi",
+            ),
+        ),
+        (
+            at,
+            json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}, "requests": {"hugepages-2Mi": "2Mi"}}),
+            one(
+                "spec.containers[0].resources.requests: Invalid value: \"2Mi\": must be equal to hugepages-2Mi limit \
+                 of 4Mi",
             ),
         ),
     ]);
@@ -474,8 +495,6 @@ fn resources() {
     assert_eq!(
         admit(with(small_pod(), at, fractional)).expect("admitted").warnings,
         [
-            "spec.containers[0].resources.requests[ephemeral-storage]: podd does not limit the disk space of a \
-             container yet",
             "spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an \
              integer",
         ]
@@ -739,12 +758,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             json!([{"name": "x"}]),
             "spec.resourceClaims",
             "resource claims",
-        ),
-        (
-            "/spec/resources",
-            json!({"limits": {"cpu": "1"}}),
-            "spec.resources",
-            "resources of a whole pod",
         ),
         (
             "/spec/setHostnameAsFQDN",

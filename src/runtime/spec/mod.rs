@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
+use crate::linux::cgroup::Controls;
 use crate::model::downward::Place;
 use crate::model::expansion::PathError;
 use crate::model::{Capacity, ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
@@ -27,7 +28,7 @@ use crate::shim::protocol::SubPath;
 
 pub use environment::Variables;
 pub use process::environment;
-pub(super) use resources::limits;
+pub(super) use resources::{effective, limits, shares};
 pub use resources::{oom_score_adj, pod_cgroup, pod_resources};
 
 /// The version of the OCI runtime spec that the result is written in.
@@ -80,8 +81,8 @@ pub struct SpecInput<'a> {
     pub memory: u64,
     /// Processes and threads the container may have.
     pub pids_limit: i64,
-    /// The machine has the v2 layout, where swap is limited too.
-    pub cgroup_v2: bool,
+    /// What can be limited on this machine.
+    pub controls: &'a Controls,
     /// What the machine is called: the host name of pods with the host's network.
     pub node_name: &'a str,
     /// Where the pod is, for what it asks of itself.

@@ -104,7 +104,7 @@ struct Given {
     sources: Sources,
     user: ResolvedUser,
     volumes: BTreeMap<String, PathBuf>,
-    cgroup_v2: bool,
+    controls: Controls,
     capabilities: Vec<Capability>,
     api: Option<std::net::SocketAddr>,
 }
@@ -121,7 +121,7 @@ impl Given {
                 additional_gids: vec![10],
             },
             volumes: BTreeMap::from([("data".to_owned(), PathBuf::from("/pods/uid/volumes/data"))]),
-            cgroup_v2: false,
+            controls: Controls::default(),
             capabilities: privilege::CAPABILITIES.to_vec(),
             api: None,
         }
@@ -164,7 +164,7 @@ impl Given {
             },
             memory: MEMORY,
             pids_limit: 4096,
-            cgroup_v2: self.cgroup_v2,
+            controls: &self.controls,
             node_name: "node",
             place: &Place {
                 node_name: "node".to_owned(),
@@ -303,7 +303,11 @@ fn a_burstable_container() {
 #[test]
 fn a_guaranteed_container_where_swap_can_be_limited() {
     let given = Given::with(|given| {
-        given.cgroup_v2 = true;
+        given.controls = Controls {
+            v2: true,
+            swap: true,
+            page_sizes: vec![2 << 20, 1 << 30],
+        };
         given.container().resources = Resources {
             cpu_limit_milli: Some(1500),
             memory_limit: Some(256 << 20),
@@ -574,7 +578,10 @@ fn pods_lie_where_a_kubelet_puts_them() {
                 ..container()
             })
             .collect();
-        (pod_cgroup("podd", &pod), pod_resources(&pod))
+        (
+            pod_cgroup("podd", &pod),
+            pod_resources(&pod, &Controls::default(), None),
+        )
     };
     let (none, some) = ([None, None], |value| [None, Some(value)]);
     let (path, limits) = placed(vec![Resources::default()]);
@@ -623,7 +630,7 @@ fn a_pod_has_room_for_what_runs_at_once() {
         let mut pod = pod();
         pod.containers = vec![init("app", 100, false), init("other", 50, false)];
         pod.init_containers = inits;
-        pod_resources(&pod)
+        pod_resources(&pod, &Controls::default(), None)
     };
     for (inits, at_once) in [
         (vec![], 150),
