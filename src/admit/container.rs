@@ -1,6 +1,7 @@
 //! The rules of one container (`validation.go`: `validateContainerCommon` and what it calls).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Component, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, ResourceRequirements, VolumeMount};
@@ -9,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use super::expansion::{Expander, TooLong};
 use super::fault::{Findings, Path};
 use super::quantity::Quantity;
-use super::spec::one_of;
+use super::spec::{BAD_IP, one_of};
 use super::{expansion, fields, life, names, schema, security};
 
 /// Linux' `PATH_MAX`, its NUL left out.
@@ -198,6 +199,11 @@ fn check_ports(ports: &[ContainerPort], at: &Path, host_network: bool, findings:
                 let detail = "must match `hostPort` when `hostNetwork` is true";
                 findings.invalid_value(&at.child("containerPort"), port.container_port, detail);
             }
+        }
+        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty())
+            && ip.parse::<IpAddr>().is_err()
+        {
+            findings.invalid(&at.child("hostIP"), ip, BAD_IP);
         }
         one_of(
             port.protocol.as_deref(),

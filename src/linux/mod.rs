@@ -21,6 +21,7 @@ pub mod mounts;
 pub mod namespace;
 pub mod netlink;
 pub mod netns;
+pub mod nfnetlink;
 pub mod path;
 mod plan;
 pub mod poll;
