@@ -519,6 +519,7 @@ mod tests {
             "seccomp",
             "bridge",
             "nftables",
+            "hostPort",
             "net.ipv4.ip_forward",
             "space of root",
             "space of run-dir",

@@ -294,9 +294,8 @@ fn whatever_is_done_to_the_table_it_comes_back() {
             .await;
             assert_eq!(ask("127.0.0.1", 8001), [IpAddr::from(ip(1)); 2], "{harm}");
         }
-        // Between harm and repair another pod comes: neither is lost.
+        // A pod that comes between harm and repair is not lost.
         shell("nft delete table ip podd-br0");
-        network.attach(&uid(2), 0, pod.pid(), ip(3)).await.unwrap_err();
         network
             .set_ports(&uid(1), 0, ip(2), &tcp_and_udp(8002, 80))
             .await
