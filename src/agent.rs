@@ -5,6 +5,7 @@
 //! **Invariant:** nothing is decided here. What is made first is removed last.
 
 mod objects;
+mod ports;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -76,12 +77,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     .await
     .context("cannot open the image store")?
     .with_registries(config.registries.clone());
-    let network = Network::open(NetworkConfig {
+    let network = NetworkConfig {
         bridge: config.bridge.clone(),
         cidr: config.pod_cidr.parse()?,
-    })
-    .await
-    .context("cannot set up the pods' network")?;
+    };
+    let network = Network::open(network, ports::of_last_agent(&store).await?)
+        .await
+        .context("cannot set up the pods' network")?;
     let pool = network.pool();
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();

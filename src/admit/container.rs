@@ -1,12 +1,13 @@
 //! The rules of one container (`validation.go`: `validateContainerCommon` and what it calls).
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Component, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, VolumeMount};
 
 use super::fault::{Findings, Path};
-use super::spec::one_of;
+use super::spec::{BAD_IP, one_of};
 use super::{env, fields, life, names, resources, schema, security};
 use crate::model::expansion::{self, Expander, TooLong};
 
@@ -201,6 +202,11 @@ fn check_ports(ports: &[ContainerPort], at: &Path, host_network: bool, findings:
                 let detail = "must match `hostPort` when `hostNetwork` is true";
                 findings.invalid_value(&at.child("containerPort"), port.container_port, detail);
             }
+        }
+        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty())
+            && ip.parse::<IpAddr>().is_err()
+        {
+            findings.invalid(&at.child("hostIP"), ip, BAD_IP);
         }
         one_of(
             port.protocol.as_deref(),

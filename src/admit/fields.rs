@@ -4,6 +4,8 @@
 //! brings breaks the build here until someone decides. The rules of the honoured fields stand in the neighbouring
 //! modules; what is refused, warned of or harmless is decided in this file alone.
 
+use std::net::Ipv6Addr;
+
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerPort, EnvVar, EnvVarSource, PodSecurityContext, PodSpec, ResourceRequirements,
     SecurityContext, Volume, VolumeMount,
@@ -359,12 +361,14 @@ pub(super) fn port(port: &ContainerPort, host_network: bool, at: &Path, findings
                 host_network && other_than(host_ip.as_ref(), &["0.0.0.0", "::"]),
                 Warned("with hostNetwork the process itself decides on which addresses it listens"),
             ),
-            // On the host's network the port is the host's by itself.
             (
-                "hostPort",
-                !host_network && host_port.is_some_and(|p| p != 0),
-                Refused("ports of the host"),
+                "hostIP",
+                // Pods have none, and no port leads from one family to the other.
+                !host_network && host_ip.as_deref().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+                Refused("IPv6 addresses of the host"),
             ),
+            // On the host's network the port is the host's by itself.
+            ("hostPort", host_port.is_some_and(|p| p != 0), Honoured),
             ("name", name.is_some(), Honoured),
             ("protocol", protocol.is_some(), Honoured),
         ],

@@ -18,7 +18,8 @@ const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_BYTES: usize = 2048;
 /// Linux' `__NEW_UTS_LEN`.
 const HOST_NAME_MAX: usize = 64;
-const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+/// Kubernetes' words.
+pub(super) const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// Checks a spec whose defaults are filled in.
 pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
@@ -87,18 +88,14 @@ fn check_containers(spec: &PodSpec, around: &Surroundings<'_>, at: &Path, findin
         container::check(entry, Role::Regular, &at, around, &mut expander, findings);
         check_unique(&entry.name, &mut taken, &at, findings);
     }
-    if around.host_network {
-        container::check_host_ports(&spec.containers, &at_regular, findings);
-    }
+    container::check_host_ports(&spec.containers, &at_regular, findings);
     let at_init = at.child("initContainers");
     for (i, entry) in spec.init_containers.iter().flatten().enumerate() {
         let at = at_init.index(i);
         container::check(entry, Role::of_init(entry), &at, around, &mut expander, findings);
         check_unique(&entry.name, &mut taken, &at, findings);
-        if around.host_network {
-            // They run one after the other, so each is looked at alone.
-            container::check_host_ports(std::slice::from_ref(entry), &at_init, findings);
-        }
+        // They run one after the other, so each is looked at alone.
+        container::check_host_ports(std::slice::from_ref(entry), &at_init, findings);
     }
     let targets = taken.clone();
     let at_ephemeral = at.child("ephemeralContainers");

@@ -21,7 +21,9 @@ use caps::{CapSet, Capability};
 use crate::config::Config;
 use crate::linux::cgroup::Cgroups;
 use crate::linux::probe::{self, Namespace};
-use crate::network::rules::{self, RulesError};
+use crate::model::Protocol;
+use crate::network::Cidr;
+use crate::network::rules::{self, Mapping, RulesError};
 
 /// `mount_setattr` and killing a whole cgroup at once.
 const OLDEST_KERNEL: (u32, u32) = (5, 14);
@@ -344,11 +346,12 @@ fn network(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
         ),
     }?;
     let outside = "pods reach each other and this machine, but not the outside";
-    let cidr = match config.pod_cidr.parse() {
+    let cidr: Cidr = match config.pod_cidr.parse() {
         Ok(cidr) => cidr,
         Err(error) => return report.line(Level::Fail, "pod-cidr", error, "podd serve refuses to start"),
     };
-    match probe::in_new_network(|| rules::apply(&config.bridge, cidr)) {
+    let plain = Mapping::new();
+    match probe::in_new_network(|| rules::apply(&config.bridge, cidr, None, &plain)) {
         Ok(Ok(())) => {
             let does = format!(
                 "pods reach the outside through a table of podd's own, {}",
@@ -359,6 +362,25 @@ fn network(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
         Ok(Err(RulesError::Absent)) => report.line(Level::Warn, "nftables", "there is no nft program", outside)?,
         Ok(Err(error)) => report.line(Level::Warn, "nftables", chain(&error), outside)?,
         Err(error) => report.line(Level::Warn, "nftables", error, outside)?,
+    }
+    let pending = "a pod with a hostPort stays Pending: it cannot be mapped";
+    let one = Mapping::from([(
+        rules::Port {
+            protocol: Protocol::Tcp,
+            ip: None,
+            number: 1,
+        },
+        (cidr.pool().0, 1),
+    )]);
+    match probe::in_new_network(|| rules::apply(&config.bridge, cidr, None, &one)) {
+        Ok(Ok(())) => report.line(
+            Level::Ok,
+            "hostPort",
+            "a port of the machine could be mapped",
+            "ports of pods are in the same table",
+        )?,
+        Ok(Err(error)) => report.line(Level::Warn, "hostPort", chain(&error), pending)?,
+        Err(error) => report.line(Level::Warn, "hostPort", error, pending)?,
     }
     match fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
         Ok(value) if value.trim() != "0" => {
@@ -497,6 +519,7 @@ mod tests {
             "seccomp",
             "bridge",
             "nftables",
+            "hostPort",
             "net.ipv4.ip_forward",
             "space of root",
             "space of run-dir",

@@ -23,6 +23,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod netns;
 pub mod ownership;
+pub mod nfnetlink;
 pub mod path;
 mod plan;
 pub mod poll;

@@ -92,7 +92,7 @@ pub struct Machine {
     pub(super) shims: Arc<Shims>,
     pub(super) images: ImageStore,
     pulling: Pulling,
-    network: Network,
+    pub(super) network: Network,
     volumes: Arc<Volumes>,
     cgroups: Arc<Cgroups>,
     controls: Arc<Controls>,
@@ -527,16 +527,6 @@ impl Runtime for Machine {
             .map_err(|e| sandbox_error(&e))?;
         let _busy = self.maker.busy();
         let infra = self.infra(&pod.uid, attempt).await?;
-        let attach = async {
-            match ip {
-                Some(IpAddr::V4(address)) => self
-                    .network
-                    .attach(&pod.uid, attempt, infra, address)
-                    .await
-                    .map_err(|error| step(FailureReason::CreatePodSandboxError, &error)),
-                Some(IpAddr::V6(_)) | None => Ok(()),
-            }
-        };
         let first = async {
             // Of a later sandbox nobody knows here which attempt comes next.
             self.maker.open(&pod.uid, attempt);
@@ -544,7 +534,7 @@ impl Runtime for Machine {
                 self.make_first(pod, &sources, ip, infra).await;
             }
         };
-        tokio::join!(attach, first).0
+        tokio::join!(self.connect(pod, attempt, infra, ip), first).0
     }
 
     async fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
@@ -749,6 +739,7 @@ impl Runtime for Machine {
 
     async fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> Result<(), StepError> {
         self.pulling.forget(uid);
+        self.disconnect(uid).await?;
         self.clear_cgroups(uid).await?;
         let volumes = Arc::clone(&self.volumes);
         let run = self.shims.pod_dir(uid);

@@ -20,6 +20,7 @@ mod shims;
 pub mod spec;
 pub mod stream;
 mod users;
+mod wiring;
 mod work;
 
 use std::future::Future;
@@ -31,6 +32,7 @@ pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
 pub use objects::Objects;
 pub use shims::{ShimError, Shims};
+pub use wiring::host_ports;
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid, User};
 

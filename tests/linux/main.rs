@@ -23,6 +23,7 @@ mod life;
 mod machine;
 mod network;
 mod placement;
+mod ports;
 mod probes;
 mod pull;
 mod resize;

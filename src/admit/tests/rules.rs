@@ -626,6 +626,49 @@ fn host_network() {
 }
 
 #[test]
+fn host_ports() {
+    let ports = |ports: Value| with(small_pod(), "/spec/containers/0/ports", ports);
+    let admitted = admit(ports(json!([
+        {"containerPort": 80, "hostPort": 8080},
+        {"containerPort": 80, "hostPort": 8080, "protocol": "UDP"},
+        {"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"},
+        {"containerPort": 80, "hostPort": 8080, "hostIP": "192.0.2.1", "protocol": "SCTP"},
+        {"containerPort": 81, "hostIP": "192.0.2.1"},
+    ])));
+    assert_eq!(admitted.expect("admitted").warnings, Vec::<String>::new());
+    let range = "must be between 1 and 65535, inclusive";
+    let at = "spec.containers[0].ports";
+    assert_eq!(
+        faults(ports(json!([
+            {"containerPort": 80, "hostPort": 65_536},
+            {"containerPort": 80, "hostPort": -1},
+            {"containerPort": 80, "hostPort": 80, "hostIP": "1.2.3"},
+            {"containerPort": 81, "hostPort": 8080},
+            {"containerPort": 82, "hostPort": 8080, "protocol": "TCP"},
+        ]))),
+        [
+            format!("{at}[0].hostPort: Invalid value: 65536: {range}"),
+            format!("{at}[1].hostPort: Invalid value: -1: {range}"),
+            format!(
+                "{at}[2].hostIP: Invalid value: \"1.2.3\": must be a valid IP address, (e.g. 10.9.8.7 or \
+                 2001:db8::ffff)"
+            ),
+            format!("{at}[4].hostPort: Duplicate value: \"TCP//8080\""),
+        ]
+    );
+    // Two containers of one pod cannot have one port, nor can one that comes before them have it twice.
+    let two = with(
+        ports(json!([{"containerPort": 80, "hostPort": 8080}])),
+        "/spec/containers/1",
+        json!({"name": "second", "image": "b", "ports": [{"containerPort": 90, "hostPort": 8080}]}),
+    );
+    assert_eq!(
+        faults(two),
+        ["spec.containers[1].ports[0].hostPort: Duplicate value: \"TCP//8080\""]
+    );
+}
+
+#[test]
 fn security_contexts() {
     let range = "must be between 0 and 4294967295, inclusive";
     let at = "/spec/containers/0/securityContext";
@@ -845,9 +888,9 @@ fn what_podd_cannot_do_is_refused_by_name() {
         ),
         (
             "/spec/containers/0/ports",
-            json!([{"containerPort": 80, "hostPort": 8080}]),
-            "spec.containers[0].ports[0].hostPort",
-            "ports of the host",
+            json!([{"containerPort": 80, "hostPort": 8080, "hostIP": "2001:db8::1"}]),
+            "spec.containers[0].ports[0].hostIP",
+            "IPv6 addresses of the host",
         ),
         (
             "/spec/containers/0/restartPolicyRules",
