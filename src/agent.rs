@@ -121,6 +121,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let capacity = Some(Capacity {
         cpu_milli: facts.cpus.saturating_mul(1000),
         memory: facts.memory,
+        storage: facts.disk,
     });
     let node = NodeKeeper {
         store: store.clone(),

@@ -5,6 +5,7 @@
 //! **Invariant:** this room does no I/O, reads no clock, knows neither the wire (Kubernetes' JSON) nor the store (rows).
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
+pub mod downward;
 mod image;
 mod observed;
 mod plan;

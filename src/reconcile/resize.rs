@@ -23,7 +23,11 @@ pub(super) fn restarts_when_resized(container: &ContainerSpec, running: &Attempt
 /// Why no resize of this pod can ever be done, in a kubelet's words: all its containers together ask for more than the
 /// machine has.
 pub(crate) fn infeasible(desired: &PodSpec, capacity: Option<Capacity>) -> Option<String> {
-    let Capacity { cpu_milli, memory } = capacity?;
+    let Capacity {
+        cpu_milli,
+        memory,
+        storage: _,
+    } = capacity?;
     let sidecars = desired
         .init_containers
         .iter()
