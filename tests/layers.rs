@@ -41,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "probe",
         ],
     ),
+    ("refresh", &["model", "admit", "store", "runtime"]),
     ("garbage", &["model", "admit", "store"]),
     (
         "statics",
@@ -79,6 +80,7 @@ const EVERYTHING: &[&str] = &[
     "event",
     "probe",
     "controller",
+    "refresh",
     "garbage",
     "statics",
     "space",

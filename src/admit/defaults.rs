@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::ephemeral;
+use super::volume::projected;
 
 /// `terminationGracePeriodSeconds` where it is not given.
 pub(super) const GRACE_SECONDS: i64 = 30;
@@ -122,6 +123,7 @@ fn volume(volume: &mut Volume) {
         let reference = image.reference.as_deref().unwrap_or_default();
         fill(&mut image.pull_policy, pull_policy(reference));
     }
+    projected::fill(volume);
 }
 
 fn pull_policy(image: &str) -> &'static str {

@@ -19,6 +19,7 @@ mod container;
 mod decode;
 mod defaults;
 pub mod deletion;
+mod downward;
 mod ephemeral;
 mod expansion;
 mod fault;

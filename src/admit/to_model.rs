@@ -20,6 +20,7 @@ use super::expansion::Expander;
 use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
+use super::volume::projected;
 use crate::model::{
     About, AppArmorProfile, Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
     EmptyDirMedium, HostAlias, HostPathType, HostPort, Isolation, Mount, PodRuntime, PodSecurity, PodSpec, Propagation,
@@ -287,7 +288,8 @@ fn volume(volume: &wire::Volume) -> Result<Volume, ModelError> {
             pull_policy: self::pull_policy(pull_policy.as_deref(), || format!("{}.image.pullPolicy", field()))?,
         }
     } else {
-        return Err(missing(&format!("a source that is known for {}", field())));
+        let source = projected::source(volume).map_err(|value| not_understood(field(), value))?;
+        source.ok_or_else(|| missing(&format!("a source that is known for {}", field())))?
     };
     Ok(Volume {
         name: volume.name.clone(),

@@ -94,6 +94,17 @@ impl PodSpec {
             .find(|container| container.name == name)
     }
 
+    /// What its volumes take from other objects and from itself, each with the name of its volume.
+    pub fn projections(&self) -> impl Iterator<Item = (&str, &Projection)> {
+        self.volumes.iter().flat_map(|volume| {
+            let sources = match &volume.source {
+                VolumeSource::Projected { sources, .. } => &sources[..],
+                VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
+            };
+            sources.iter().map(|source| (volume.name.as_str(), source))
+        })
+    }
+
     /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container (init containers too) has cpu and
     /// memory limits and its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable.
     pub fn qos_class(&self) -> QosClass {

@@ -18,6 +18,7 @@ use super::handler::Handlers;
 use super::making::{Maker, Making};
 use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
+use super::refresh::Refreshing;
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, stop_signal};
@@ -83,7 +84,8 @@ pub struct Machine {
     pub(super) images: ImageStore,
     pulling: Pulling,
     network: Network,
-    volumes: Arc<Volumes>,
+    pub(super) volumes: Arc<Volumes>,
+    pub(super) refreshing: Refreshing,
     cgroups: Arc<Cgroups>,
     handlers: Handlers,
     objects: Arc<dyn Objects>,
@@ -120,6 +122,7 @@ impl Machine {
             images,
             network,
             volumes,
+            refreshing: Refreshing::default(),
             cgroups,
             handlers,
             objects,
@@ -180,9 +183,11 @@ impl Machine {
     }
 
     /// What the pod takes from other objects, as they are now.
-    async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
+    pub(super) async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
         let gathered = objects::gather(&*self.objects, pod).await;
-        gathered.map(Arc::new).map_err(|error| step(reason, &error))
+        let sources = gathered.map_err(|error| step(reason, &error))?;
+        self.refreshing.note(&pod.uid, &sources);
+        Ok(Arc::new(sources))
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -435,6 +440,7 @@ impl Runtime for Machine {
     ) -> Result<(), StepError> {
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
+        let turn = self.refreshing.turn(pod).await;
         let sources = self.sources(pod, FailureReason::FailedMount).await?;
         {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
@@ -444,6 +450,7 @@ impl Runtime for Machine {
             })
             .await?;
         }
+        drop(turn);
         if !recorded.wait().await {
             return Err(not_recorded(FailureReason::CreatePodSandboxError));
         }

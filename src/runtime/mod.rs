@@ -13,6 +13,7 @@ mod machine;
 mod making;
 mod objects;
 mod pulling;
+mod refresh;
 mod resize;
 mod session;
 mod shims;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
 pub use objects::Objects;
+pub use refresh::Files;
 pub use shims::{ShimError, Shims};
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};

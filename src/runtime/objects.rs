@@ -10,7 +10,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use super::LookupError;
-use crate::model::{Data, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest, VolumeSource};
+use crate::model::{Data, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest};
 
 /// Where they are looked up.
 pub trait Objects: fmt::Debug + Send + Sync {
@@ -38,7 +38,7 @@ pub(super) async fn gather(objects: &dyn Objects, pod: &PodSpec) -> Result<Sourc
             sources.objects.insert((kind, name.to_owned()), data);
         }
     }
-    for (volume, projection) in projections(pod) {
+    for (volume, projection) in pod.projections() {
         let Projection::Token {
             audience,
             expiration,
@@ -63,20 +63,9 @@ pub(super) async fn gather(objects: &dyn Objects, pod: &PodSpec) -> Result<Sourc
 
 /// Each ConfigMap and Secret once.
 fn named(pod: &PodSpec) -> BTreeSet<(ObjectKind, &str)> {
-    let of_volumes = projections(pod).filter_map(|(_, projection)| match projection {
+    let of_volumes = pod.projections().filter_map(|(_, projection)| match projection {
         Projection::Object { kind, name, .. } => Some((*kind, name.as_str())),
         Projection::Downward { .. } | Projection::Token { .. } => None,
     });
     of_volumes.collect()
-}
-
-/// Each with the name of its volume.
-fn projections(pod: &PodSpec) -> impl Iterator<Item = (&str, &Projection)> {
-    pod.volumes.iter().flat_map(|volume| {
-        let sources = match &volume.source {
-            VolumeSource::Projected { sources, .. } => &sources[..],
-            VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
-        };
-        sources.iter().map(|source| (volume.name.as_str(), source))
-    })
 }
