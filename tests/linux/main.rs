@@ -22,6 +22,7 @@ mod machine;
 mod network;
 mod placement;
 mod probes;
+mod projected;
 mod pull;
 mod resize;
 mod restart;
