@@ -88,6 +88,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
+
     let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
     let allocatable = Capacity {
         cpu_milli: facts.cpus.saturating_mul(1000),
@@ -95,7 +96,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         storage: facts.disk,
     };
     let volumes = Volumes::new(config.root.join("pods"), config.run_dir.join("volumes"), allocatable);
-
     let machine = Machine::new(
         Parts {
             shims,
@@ -118,6 +118,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pids_limit: PIDS_LIMIT,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
+            host_ips: vec![IpAddr::V4(host_ip)],
+            api: None,
+            allocatable,
         },
     );
     let machine = Arc::new(machine.context("cannot make the places that containers mount on")?);

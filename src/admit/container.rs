@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, ResourceRequirements, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, ResourceRequirements, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
-use super::expansion::{Expander, TooLong};
 use super::fault::{Findings, Path};
 use super::quantity::Quantity;
 use super::spec::one_of;
-use super::{expansion, fields, life, names, schema, security};
+use super::{env, fields, life, names, schema, security};
+use crate::model::expansion::{self, Expander, TooLong};
 
 /// Linux' `PATH_MAX`, its NUL left out.
 const PATH_MAX: usize = 4095;
@@ -93,7 +93,12 @@ pub(super) fn check(
         around.host_network,
         findings,
     );
-    let known = check_env(
+    env::check_from(
+        container.env_from.as_deref().unwrap_or_default(),
+        &at.child("envFrom"),
+        findings,
+    );
+    let known = env::check(
         container.env.as_deref().unwrap_or_default(),
         &at.child("env"),
         expander,
@@ -227,34 +232,6 @@ pub(super) fn check_host_ports(containers: &[Container], at: &Path, findings: &m
     }
 }
 
-/// Checks the variables and gives back what command and args may refer to.
-fn check_env(env: &[EnvVar], at: &Path, expander: &mut Expander, findings: &mut Findings) -> BTreeMap<String, String> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut known = BTreeMap::new();
-    for (i, variable) in env.iter().enumerate() {
-        let at_entry = at.index(i);
-        let name_at = at_entry.child("name");
-        if variable.name.is_empty() {
-            findings.required(&name_at, "");
-        } else {
-            findings.invalid_each(&name_at, &variable.name, &names::env_name(&variable.name));
-            if let Some(earlier) = seen.insert(&variable.name, i) {
-                let text = format!("hides previous definition of {:?} at env[{earlier}]", variable.name);
-                findings.warn(&at_entry, &text);
-            }
-        }
-        let value = variable.value.as_deref().unwrap_or_default();
-        let value_at = at_entry.child("value");
-        check_text(value, &value_at, findings);
-        let value = expander.variable(&variable.name, value, &known);
-        if let Some(value) = check_length(value, &value_at, findings) {
-            known.insert(variable.name.clone(), value);
-        }
-        fields::env(variable, &at_entry, findings);
-    }
-    known
-}
-
 pub(super) fn check_length(expanded: Result<String, TooLong>, at: &Path, findings: &mut Findings) -> Option<String> {
     match expanded {
         Ok(text) => return Some(text),
@@ -301,6 +278,16 @@ fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, fin
                 findings.invalid(&at, sub_path, "must be a relative path");
             }
             check_path(sub_path, &at, findings);
+        }
+        if let Some(expression) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
+            let at = at.child("subPathExpr");
+            if mount.sub_path.as_deref().is_some_and(|path| !path.is_empty()) {
+                findings.invalid(&at, expression, "subPathExpr and subPath are mutually exclusive");
+            }
+            if expression.starts_with('/') {
+                findings.invalid(&at, expression, "must be a relative path");
+            }
+            check_path(expression, &at, findings);
         }
         let propagations = ["Bidirectional", "HostToContainer", "None"];
         let known = mount

@@ -44,6 +44,11 @@ pub(super) fn apply(spec: &mut PodSpec) {
 fn container(container: &mut Container, host_network: bool) {
     let image = container.image.as_deref().unwrap_or_default();
     fill(&mut container.image_pull_policy, pull_policy(image));
+    for variable in container.env.iter_mut().flatten() {
+        if let Some(field) = variable.value_from.as_mut().and_then(|from| from.field_ref.as_mut()) {
+            fill(&mut field.api_version, "v1");
+        }
+    }
     fill(&mut container.termination_message_path, TERMINATION_MESSAGE_PATH);
     fill(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {

@@ -5,8 +5,8 @@
 //! modules; what is refused, warned of or harmless is decided in this file alone.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, ContainerPort, EnvVar, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext,
-    Volume, VolumeMount, VolumeProjection,
+    Affinity, Container, ContainerPort, EnvVar, EnvVarSource, PodSecurityContext, PodSpec, ResourceRequirements,
+    SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 
 use super::fault::{Findings, Path};
@@ -264,7 +264,7 @@ pub(super) fn container(container: &Container, at: &Path, findings: &mut Finding
             ("args", args.is_some(), Honoured),
             ("command", command.is_some(), Honoured),
             ("env", env.is_some(), Honoured),
-            ("envFrom", filled(env_from.as_ref()), Refused("envFrom")),
+            ("envFrom", filled(env_from.as_ref()), Honoured),
             ("image", image.is_some(), Honoured),
             ("imagePullPolicy", image_pull_policy.is_some(), Honoured),
             ("lifecycle", lifecycle.is_some(), Honoured),
@@ -314,7 +314,32 @@ pub(super) fn env(variable: &EnvVar, at: &Path, findings: &mut Findings) {
         &[
             ("name", true, Honoured),
             ("value", value.is_some(), Honoured),
-            ("valueFrom", value_from.is_some(), Refused("valueFrom")),
+            ("valueFrom", value_from.is_some(), Honoured),
+        ],
+        at,
+        findings,
+    );
+}
+
+pub(super) fn env_source(source: &EnvVarSource, at: &Path, findings: &mut Findings) {
+    let EnvVarSource {
+        config_map_key_ref,
+        field_ref,
+        file_key_ref,
+        resource_field_ref,
+        secret_key_ref,
+    } = source;
+    apply(
+        &[
+            ("configMapKeyRef", config_map_key_ref.is_some(), Honoured),
+            ("fieldRef", field_ref.is_some(), Honoured),
+            (
+                "fileKeyRef",
+                file_key_ref.is_some(),
+                Refused("variables from files of volumes"),
+            ),
+            ("resourceFieldRef", resource_field_ref.is_some(), Honoured),
+            ("secretKeyRef", secret_key_ref.is_some(), Honoured),
         ],
         at,
         findings,
@@ -379,11 +404,7 @@ pub(super) fn volume_mount(mount: &VolumeMount, at: &Path, findings: &mut Findin
                 Refused("mounts that are read-only all the way down"),
             ),
             ("subPath", sub_path.is_some(), Honoured),
-            (
-                "subPathExpr",
-                other_than(sub_path_expr.as_ref(), &[]),
-                Refused("subPathExpr"),
-            ),
+            ("subPathExpr", sub_path_expr.is_some(), Honoured),
         ],
         at,
         findings,

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
 
 use super::container::{Role, Surroundings};
-use super::expansion::Expander;
 use super::fault::{Findings, Path};
 use super::{container, ephemeral, fields, names, placement, security, volume};
+use crate::model::expansion::Expander;
 
 /// The longest grace podd takes, in seconds (68 years): with it no date leaves the calendar.
 pub(super) const MAX_GRACE: i64 = i32::MAX as i64;

@@ -3,7 +3,9 @@
 //! Everything was checked when the pod was admitted, so nothing can fail here; a stored pod that says otherwise was
 //! written by another version, and the error names the field.
 
+mod env;
 mod life;
+mod projected;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,11 +18,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::container::cleaned;
 use super::defaults;
 use super::ephemeral;
-use super::expansion::Expander;
 use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
-use super::volume::projected;
+use crate::model::expansion::Expander;
 use crate::model::{
     About, AppArmorProfile, Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
     EmptyDirMedium, HostAlias, HostPathType, HostPort, Isolation, Mount, PodRuntime, PodSecurity, PodSpec, Propagation,
@@ -288,7 +289,7 @@ fn volume(volume: &wire::Volume) -> Result<Volume, ModelError> {
             pull_policy: self::pull_policy(pull_policy.as_deref(), || format!("{}.image.pullPolicy", field()))?,
         }
     } else {
-        let source = projected::source(volume).map_err(|value| not_understood(field(), value))?;
+        let source = projected::source(volume, &field())?;
         source.ok_or_else(|| missing(&format!("a source that is known for {}", field())))?
     };
     Ok(Volume {
@@ -351,27 +352,25 @@ fn container(
 ) -> Result<ContainerSpec, ModelError> {
     let field = |name: &str| format!("spec.{list}[{}].{name}", container.name);
     let pull_policy = pull_policy(container.image_pull_policy.as_deref(), || field("imagePullPolicy"))?;
-    let (env, known) = environment(container.env.as_deref().unwrap_or_default(), expander, &field("env"))?;
-    let mut words = |words: Option<&Vec<String>>, name: &str| {
-        words
-            .into_iter()
-            .flatten()
-            .map(|word| expander.word(word, &known))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| not_understood(field(name), TOO_LONG))
-    };
-    let (command, args) = (
-        words(container.command.as_ref(), "command")?,
-        words(container.args.as_ref(), "args")?,
-    );
     let message_path = text(container.termination_message_path.as_ref()).unwrap_or(defaults::TERMINATION_MESSAGE_PATH);
     Ok(ContainerSpec {
         name: container.name.clone(),
         image: container.image.clone().ok_or_else(|| missing(&field("image")))?,
         pull_policy,
-        command,
-        args,
-        env,
+        command: container.command.clone().unwrap_or_default(),
+        args: container.args.clone().unwrap_or_default(),
+        env: container
+            .env
+            .iter()
+            .flatten()
+            .map(|variable| env::variable(variable, &field("env")))
+            .collect::<Result<_, _>>()?,
+        env_from: container
+            .env_from
+            .iter()
+            .flatten()
+            .map(|source| env::from(source, &field("envFrom")))
+            .collect::<Result<_, _>>()?,
         working_dir: text(container.working_dir.as_ref()).map(PathBuf::from),
         mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
         resources: resources(container.resources.as_ref(), &field("resources"))?,
@@ -388,31 +387,6 @@ fn container(
             .collect::<Result<_, _>>()?,
         life: life::life(container, target, expander, &field)?,
     })
-}
-
-/// Names and values.
-type Variables = Vec<(String, String)>;
-
-/// The variables in order, each seeing the ones before it, and all of them by name for command and args.
-fn environment(
-    env: &[wire::EnvVar],
-    expander: &mut Expander,
-    field: &str,
-) -> Result<(Variables, BTreeMap<String, String>), ModelError> {
-    let mut list = Vec::with_capacity(env.len());
-    let mut known = BTreeMap::new();
-    for wire::EnvVar {
-        name,
-        value,
-        value_from: _,
-    } in env
-    {
-        let value = expander.variable(name, value.as_deref().unwrap_or_default(), &known);
-        let value = value.map_err(|_| not_understood(field, TOO_LONG))?;
-        known.insert(name.clone(), value.clone());
-        list.push((name.clone(), value));
-    }
-    Ok((list, known))
 }
 
 fn mount(mount: &wire::VolumeMount) -> Mount {

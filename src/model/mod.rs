@@ -6,6 +6,7 @@
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
 pub mod downward;
+pub mod expansion;
 mod image;
 mod observed;
 mod plan;

@@ -208,12 +208,14 @@ pub struct ContainerSpec {
     /// The image as the manifest names it.
     pub image: String,
     pub pull_policy: PullPolicy,
-    /// Replaces the image's Entrypoint when not empty. `$(VAR)` is expanded already.
+    /// Replaces the image's Entrypoint when not empty. As written: `$(VAR)` is expanded at every start.
     pub command: Vec<String>,
-    /// Replaces the image's Cmd when not empty. `$(VAR)` is expanded already.
+    /// Replaces the image's Cmd when not empty. As written, too.
     pub args: Vec<String>,
-    /// In order; a later one of the same name wins. `$(VAR)` is expanded already.
-    pub env: Vec<(String, String)>,
+    /// In order; a later one of the same name wins, and any of them over what `env_from` gives.
+    pub env: Vec<EnvVar>,
+    /// In order; a later one wins.
+    pub env_from: Vec<EnvFrom>,
     /// `None`: the image's `WorkingDir`, else `/`.
     pub working_dir: Option<PathBuf>,
     pub mounts: Vec<Mount>,
@@ -295,6 +297,24 @@ pub struct EnvFrom {
 pub enum ObjectKind {
     ConfigMap,
     Secret,
+}
+
+impl ObjectKind {
+    /// As messages about its keys name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+
+    /// As messages about its objects name it: `configmap "x" not found`.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+        }
+    }
 }
 
 /// A `fieldRef` (Kubernetes `pkg/fieldpath`).

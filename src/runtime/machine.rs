@@ -6,7 +6,7 @@
 //! each looks first and does what is missing.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,8 +29,8 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, Sources, TerminationMessagePolicy, Uid,
+    Capacity, ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage,
+    Resources, Snapshot, Sources, TerminationMessagePolicy, Uid,
 };
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
@@ -75,6 +75,12 @@ pub struct Settings {
     pub pids_limit: i64,
     /// All that this agent can hand on.
     pub capabilities: Vec<Capability>,
+    /// The machine's addresses, as `status.hostIPs` tells them.
+    pub host_ips: Vec<IpAddr>,
+    /// Where pods reach the API; `None`: they are not told.
+    pub api: Option<SocketAddr>,
+    /// What the machine has for pods.
+    pub allocatable: Capacity,
 }
 
 /// See the module's doc.
@@ -182,9 +188,14 @@ impl Machine {
         })
     }
 
-    /// What the pod takes from other objects, as they are now.
-    pub(super) async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
-        let gathered = objects::gather(&*self.objects, pod).await;
+    /// What the pod's volumes and this container take from other objects, as they are now.
+    pub(super) async fn sources(
+        &self,
+        pod: &PodSpec,
+        container: Option<&ContainerSpec>,
+        reason: FailureReason,
+    ) -> Result<Arc<Sources>, StepError> {
+        let gathered = objects::gather(&*self.objects, pod, container).await;
         let sources = gathered.map_err(|error| step(reason, &error))?;
         self.refreshing.note(&pod.uid, &sources);
         Ok(Arc::new(sources))
@@ -308,12 +319,21 @@ impl Machine {
             let Ok(volume_layers) = self.volume_layers(pod, container).await else {
                 continue;
             };
+            let sources = if objects::names_objects(container) {
+                let reason = FailureReason::CreateContainerConfigError;
+                let Ok(all) = self.sources(pod, Some(container), reason).await else {
+                    continue;
+                };
+                all
+            } else {
+                Arc::clone(sources)
+            };
             let making = Making {
                 pod: pod.clone(),
                 container: container.clone(),
                 sandbox: 0,
                 image,
-                sources: Arc::clone(sources),
+                sources,
                 volume_layers,
                 ip,
                 joined: work::Joined {
@@ -441,7 +461,7 @@ impl Runtime for Machine {
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let turn = self.refreshing.turn(pod).await;
-        let sources = self.sources(pod, FailureReason::FailedMount).await?;
+        let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
             let node_name = self.settings.node_name.clone();
@@ -577,7 +597,9 @@ impl Runtime for Machine {
             container: container.clone(),
             sandbox,
             image: image.clone(),
-            sources: self.sources(pod, FailureReason::CreateContainerConfigError).await?,
+            sources: self
+                .sources(pod, Some(container), FailureReason::CreateContainerConfigError)
+                .await?,
             ip,
             volume_layers,
             joined: work::Joined { infra_pid, target },

@@ -163,6 +163,7 @@ impl Maker {
             sources,
             &prepared,
             joined,
+            *ip,
             &self.settings,
             self.cgroup_v2,
         )

@@ -79,7 +79,7 @@ impl Files for Machine {
         if !self.volumes.has_files(&pod.uid) {
             return Ok(());
         }
-        let sources = self.sources(pod, FailureReason::FailedMount).await?;
+        let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
         blocking("refresh volumes", move || {
             let refreshed = volumes.refresh(&pod, &sources);

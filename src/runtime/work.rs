@@ -6,6 +6,7 @@
 //! **Invariant:** nothing here starts anything; made already, it is made again with the same content.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::StepError;
@@ -13,6 +14,7 @@ use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use crate::image::user;
 use crate::linux::{host, path, privilege};
+use crate::model::downward::Place;
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources};
 use crate::shim::protocol::{Overlay, StartContainer};
 use crate::volume::Prepared;
@@ -52,6 +54,7 @@ impl Work {
         sources: &Sources,
         prepared: &Prepared,
         joined: &Joined,
+        ip: Option<IpAddr>,
         settings: &Settings,
         cgroup_v2: bool,
     ) -> Result<StartContainer, StepError> {
@@ -127,6 +130,17 @@ impl Work {
             pids_limit: settings.pids_limit,
             cgroup_v2,
             node_name: &settings.node_name,
+            place: &Place {
+                node_name: settings.node_name.clone(),
+                host_ips: settings.host_ips.clone(),
+                pod_ips: if pod.host_network {
+                    settings.host_ips.clone()
+                } else {
+                    ip.into_iter().collect()
+                },
+            },
+            api: settings.api,
+            allocatable: &settings.allocatable,
             capabilities: &settings.capabilities,
             host_devices: &devices,
         };

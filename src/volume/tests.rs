@@ -57,6 +57,7 @@ fn container(memory_limit: Option<u64>) -> ContainerSpec {
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
         resources: Resources {

@@ -825,16 +825,10 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "huge pages",
         ),
         (
-            "/spec/containers/0/envFrom",
-            json!([{"prefix": "x"}]),
-            "spec.containers[0].envFrom",
-            "envFrom",
-        ),
-        (
             "/spec/containers/0/env",
-            json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
-            "spec.containers[0].env[0].valueFrom",
-            "valueFrom",
+            json!([{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "p", "key": "k"}}}]),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef",
+            "variables from files of volumes",
         ),
         (
             "/spec/containers/0/ports",
@@ -877,7 +871,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
     let pod = with(small_pod(), "/spec/volumes", json!([{"name": "v", "emptyDir": {}}]));
     for (field, value, what) in [
         ("mountPropagation", "HostToContainer", "mount propagation"),
-        ("subPathExpr", "$(A)", "subPathExpr"),
         (
             "recursiveReadOnly",
             "Enabled",

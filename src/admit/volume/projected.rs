@@ -1,10 +1,8 @@
-//! The rules of the volumes whose files podd writes, and what they mean (`validation.go`:
+//! The rules of the volumes whose files podd writes (`validation.go`:
 //! `validateConfigMapVolumeSource`, `validateSecretVolumeSource`, `validateDownwardAPIVolumeSource`,
 //! `validateProjectedVolumeSource`).
 
 use std::collections::BTreeSet;
-use std::path::{Component, PathBuf};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
@@ -13,20 +11,28 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::super::container::check_path;
-use super::super::downward;
+use super::super::env;
 use super::super::fault::{Findings, Path};
 use super::super::fields;
-use crate::model::{self, DownwardFile, DownwardValue, ObjectKind, Projection, VolumeSource};
 
 /// `defaultMode` where it is not given.
-const MODE: i32 = 0o644;
+pub(in super::super) const MODE: i32 = 0o644;
 /// `expirationSeconds` of a token where it is not given.
-const TOKEN_SECONDS: i64 = 3_600;
+pub(in super::super) const TOKEN_SECONDS: i64 = 3_600;
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
 const BAD_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const DUPLICATE: &str = "conflicting duplicate paths";
+
+/// What a file may tell (`validVolumeDownwardAPIFieldPathExpressions`).
+const FIELDS: [&str; 5] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 
 /// Fills in what Kubernetes does.
 pub(in super::super) fn fill(volume: &mut Volume) {
@@ -232,7 +238,7 @@ fn check_files(items: Option<&[DownwardAPIVolumeFile]>, at: &Path, findings: &mu
         check_file_path(path, &at.child("path"), findings);
         match (field_ref, resource_field_ref) {
             (Some(field), other) => {
-                downward::check_field(field, &downward::VOLUME_FIELDS, &at.child("fieldRef"), findings);
+                env::check_field(field, &FIELDS, &at.child("fieldRef"), findings);
                 if other.is_some() {
                     findings.invalid(
                         &at,
@@ -242,7 +248,7 @@ fn check_files(items: Option<&[DownwardAPIVolumeFile]>, at: &Path, findings: &mu
                 }
             }
             (None, Some(resource)) => {
-                downward::check_resource(resource, true, &at.child("resourceFieldRef"), findings);
+                env::check_resource(resource, true, &at.child("resourceFieldRef"), findings);
             }
             (None, None) => findings.required(&at, "one of fieldRef and resourceFieldRef is required"),
         }
@@ -267,109 +273,4 @@ fn check_file_path(path: &str, at: &Path, findings: &mut Findings) {
         // Kubernetes finds out when it writes.
         findings.invalid(at, path, "must name a file");
     }
-}
-
-/// What an admitted volume of one of the four kinds means; `None`: it is of none of them. The error names what this
-/// version of podd does not know.
-pub(in super::super) fn source(volume: &Volume) -> Result<Option<VolumeSource>, String> {
-    let projected = |sources, mode: Option<i32>| {
-        let default_mode = mode_of(mode.unwrap_or(MODE))?;
-        Ok(Some(VolumeSource::Projected { sources, default_mode }))
-    };
-    if let Some(source) = &volume.config_map {
-        let object = object(
-            ObjectKind::ConfigMap,
-            &source.name,
-            source.items.as_deref(),
-            source.optional,
-        )?;
-        return projected(vec![object], source.default_mode);
-    }
-    if let Some(source) = &volume.secret {
-        let name = source.secret_name.as_deref().unwrap_or_default();
-        let object = object(ObjectKind::Secret, name, source.items.as_deref(), source.optional)?;
-        return projected(vec![object], source.default_mode);
-    }
-    if let Some(source) = &volume.downward_api {
-        return projected(vec![files(source.items.as_deref())?], source.default_mode);
-    }
-    let Some(source) = &volume.projected else {
-        return Ok(None);
-    };
-    let mut sources = Vec::new();
-    for source in source.sources.iter().flatten() {
-        if let Some(SecretProjection { items, name, optional }) = &source.secret {
-            sources.push(object(ObjectKind::Secret, name, items.as_deref(), *optional)?);
-        }
-        if let Some(ConfigMapProjection { items, name, optional }) = &source.config_map {
-            sources.push(object(ObjectKind::ConfigMap, name, items.as_deref(), *optional)?);
-        }
-        if let Some(DownwardAPIProjection { items }) = &source.downward_api {
-            sources.push(files(items.as_deref())?);
-        }
-        if let Some(token) = &source.service_account_token {
-            let seconds = token.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-            sources.push(Projection::Token {
-                audience: token.audience.clone().unwrap_or_default(),
-                expiration: Duration::from_secs(u64::try_from(seconds).map_err(|_| seconds.to_string())?),
-                path: relative(&token.path),
-            });
-        }
-    }
-    projected(sources, source.default_mode)
-}
-
-fn object(
-    kind: ObjectKind,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    optional: Option<bool>,
-) -> Result<Projection, String> {
-    let items = items.into_iter().flatten().map(|KeyToPath { key, mode, path }| {
-        Ok(model::KeyToPath {
-            key: key.clone(),
-            path: relative(path),
-            mode: mode.map(mode_of).transpose()?,
-        })
-    });
-    Ok(Projection::Object {
-        kind,
-        name: name.to_owned(),
-        items: items.collect::<Result<_, String>>()?,
-        optional: optional == Some(true),
-    })
-}
-
-fn files(items: Option<&[DownwardAPIVolumeFile]>) -> Result<Projection, String> {
-    let items = items.into_iter().flatten().map(|file| {
-        let value = match (&file.field_ref, &file.resource_field_ref) {
-            (Some(field), _) => downward::field(&field.field_path)
-                .map(DownwardValue::Field)
-                .ok_or_else(|| field.field_path.clone()),
-            (None, Some(resource)) => downward::resource(resource)
-                .map(DownwardValue::Resource)
-                .ok_or_else(|| resource.resource.clone()),
-            (None, None) => Err(file.path.clone()),
-        };
-        Ok(DownwardFile {
-            path: relative(&file.path),
-            mode: file.mode.map(mode_of).transpose()?,
-            value: value?,
-        })
-    });
-    Ok(Projection::Downward {
-        items: items.collect::<Result<_, String>>()?,
-    })
-}
-
-fn mode_of(mode: i32) -> Result<u32, String> {
-    u32::try_from(mode).map_err(|_| mode.to_string())
-}
-
-/// Without dots and doubled slashes.
-fn relative(path: &str) -> PathBuf {
-    std::path::Path::new(path)
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .collect()
 }

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** a pure function. It reads no file, no clock and no environment; same input, same spec.
 
+mod environment;
 mod mounts;
 mod process;
 mod resources;
@@ -14,13 +15,17 @@ pub mod seccomp;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
-use crate::model::{ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
+use crate::model::downward::Place;
+use crate::model::expansion::PathError;
+use crate::model::{Capacity, ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
 use crate::shim::protocol::SubPath;
 
+pub use environment::Variables;
 pub use process::environment;
 pub(super) use resources::limits;
 pub use resources::{oom_score_adj, pod_cgroup, pod_resources};
@@ -79,6 +84,12 @@ pub struct SpecInput<'a> {
     pub cgroup_v2: bool,
     /// What the machine is called: the host name of pods with the host's network.
     pub node_name: &'a str,
+    /// Where the pod is, for what it asks of itself.
+    pub place: &'a Place,
+    /// Where the pod reaches the API; `None`: it is not told.
+    pub api: Option<SocketAddr>,
+    /// What the machine has for pods: the limits of containers that have none.
+    pub allocatable: &'a Capacity,
     /// All that can be handed on (`linux::privilege::capabilities`): no container gets more.
     pub capabilities: &'a [Capability],
     /// The machine's devices (`linux::privilege::devices`): used for privileged containers alone.
@@ -108,6 +119,36 @@ pub enum SpecError {
     UnknownVolume { name: String },
     #[error("{what} holds a NUL byte")]
     Nul { what: &'static str },
+    /// `kind`: `configmap`, `secret`.
+    #[error("{kind} {name:?} not found")]
+    ObjectNotFound { kind: &'static str, name: String },
+    /// `kind`: `ConfigMap`, `Secret`.
+    #[error("couldn't find key {key} in {kind} {namespace}/{object}")]
+    KeyNotFound {
+        kind: &'static str,
+        namespace: String,
+        object: String,
+        key: String,
+    },
+    /// No variable can hold it.
+    #[error("key {key} in {kind} {namespace}/{object} is no UTF-8 text")]
+    NoText {
+        kind: &'static str,
+        namespace: String,
+        object: String,
+        key: String,
+    },
+    /// A resource of another container was asked for.
+    #[error("container {name} not found")]
+    NoSuchContainer { name: String },
+    #[error("variables or arguments are too long once they are expanded")]
+    TooLong,
+    #[error(transparent)]
+    SubPath(#[from] PathError),
+    #[error("error SubPath `{path}` must not be an absolute path")]
+    AbsoluteSubPath { path: String },
+    #[error("unable to provision SubPath `{path}`: must not contain '..'")]
+    UpwardSubPath { path: String },
 }
 
 /// The spec of one attempt of a container.
@@ -117,7 +158,8 @@ pub enum SpecError {
 pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
     let security = &input.container.security;
     let capabilities = process::capabilities(security, input.capabilities)?;
-    let (mounts, sub_paths) = mounts::mounts(input)?;
+    let variables = Variables::of(input)?;
+    let (mounts, sub_paths) = mounts::mounts(input, &variables)?;
 
     let mut linux = Linux::default();
     linux
@@ -154,7 +196,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_hostname(None)
         .set_root(Some(root))
         .set_mounts(Some(mounts))
-        .set_process(Some(process::process(input, &capabilities)?))
+        .set_process(Some(process::process(input, &variables, &capabilities)?))
         .set_annotations(Some(annotations(input)))
         .set_linux(Some(linux));
     Ok(Built { spec, sub_paths })

@@ -5,14 +5,14 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::{SpecError, SpecInput};
+use super::{SpecError, SpecInput, Variables};
 use crate::model::{Volume, VolumeSource};
 use crate::shim::protocol::SubPath;
 
 /// In the order of mounting: the defaults, then everything of the machine's, so that what lies beneath another mount
 /// comes after it (containerd `WithMounts`: a stable sort by the number of names in the path). A default that the
 /// container mounts over, or whose parent it does, is left out.
-pub(super) fn mounts(input: &SpecInput<'_>) -> Result<(Vec<Mount>, Vec<SubPath>), SpecError> {
+pub(super) fn mounts(input: &SpecInput<'_>, variables: &Variables) -> Result<(Vec<Mount>, Vec<SubPath>), SpecError> {
     let mut bound = Vec::new();
     let mut sub_paths = Vec::new();
     for mount in &input.container.mounts {
@@ -23,10 +23,10 @@ pub(super) fn mounts(input: &SpecInput<'_>) -> Result<(Vec<Mount>, Vec<SubPath>)
                 name: mount.volume.clone(),
             })?;
         let destination = absolute(&mount.path);
-        if let Some(path) = &mount.sub_path {
+        if let Some(path) = variables.sub_path(mount)? {
             sub_paths.push(SubPath {
                 destination: destination.clone(),
-                path: path.clone(),
+                path,
             });
         }
         // Nobody writes into an image, nor into files that podd keeps, whatever the mount says (kubelet

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::*;
 use crate::linux::privilege;
 use crate::model::{
-    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, ImageConfig, ImageId, Mount, PodSecurity,
-    PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
+    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, EnvFrom, EnvValue, EnvVar, Field, ImageConfig,
+    ImageId, Mount, PodSecurity, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
 };
 
 const UID: &str = "6b0b1c1e-62b0-4b6c-9d5e-1c3e0a2f4b5d";
@@ -56,6 +56,7 @@ fn container() -> ContainerSpec {
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
         resources: Resources::default(),
@@ -105,6 +106,7 @@ struct Given {
     volumes: BTreeMap<String, PathBuf>,
     cgroup_v2: bool,
     capabilities: Vec<Capability>,
+    api: Option<std::net::SocketAddr>,
 }
 
 impl Given {
@@ -121,6 +123,7 @@ impl Given {
             volumes: BTreeMap::from([("data".to_owned(), PathBuf::from("/pods/uid/volumes/data"))]),
             cgroup_v2: false,
             capabilities: privilege::CAPABILITIES.to_vec(),
+            api: None,
         }
     }
 
@@ -163,6 +166,17 @@ impl Given {
             pids_limit: 4096,
             cgroup_v2: self.cgroup_v2,
             node_name: "node",
+            place: &Place {
+                node_name: "node".to_owned(),
+                host_ips: vec!["192.0.2.1".parse().unwrap()],
+                pod_ips: vec!["10.0.0.7".parse().unwrap()],
+            },
+            api: self.api,
+            allocatable: &Capacity {
+                cpu_milli: 2000,
+                memory: MEMORY,
+                storage: 1 << 40,
+            },
             capabilities: &self.capabilities,
             host_devices: &[fuse],
         })
@@ -322,22 +336,29 @@ fn command_and_args_against_entrypoint_and_cmd() {
     assert_eq!(given.build().unwrap_err().to_string(), "no command specified");
 }
 
+fn environment_of(given: &Given) -> Vec<String> {
+    given.check(|input| environment(input, &Variables::of(input).unwrap()))
+}
+
 #[test]
 fn the_environment_in_order() {
     let given = Given::with(|given| {
         given.image.config.env = ["A=1", "HOSTNAME=x", "B=2", "C=3", "PATH"].map(str::to_owned).to_vec();
         given.container().tty = true;
         given.container().env = [("B", "two"), ("D", "4"), ("D", "=5")]
-            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .map(|(name, value)| EnvVar {
+                name: name.to_owned(),
+                value: EnvValue::Text(value.to_owned()),
+            })
             .to_vec();
     });
     assert_eq!(
-        given.check(environment),
+        environment_of(&given),
         ["TERM=xterm", "HOSTNAME=x", "HOME=/root", "A=1", "B=two", "C=3", "D==5"]
     );
     let given = Given::with(|given| given.image.config.env.clear());
     assert_eq!(
-        given.check(environment)[0],
+        environment_of(&given)[0],
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     );
 }
