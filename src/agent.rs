@@ -35,6 +35,7 @@ use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Identity, NodeKeeper};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
+use crate::refresh::Refresher;
 use crate::runtime::stream::Streams;
 use crate::runtime::{Handlers, LookupError, Machine, Parts, Program, RuntimeClasses, Settings, Shims};
 use crate::space::{Disk, Space};
@@ -90,7 +91,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
-    let volumes = Volumes::new(config.root.join("pods"));
 
     let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
     let allocatable = Capacity {
@@ -98,6 +98,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         memory: facts.memory,
         storage: facts.disk,
     };
+    let volumes = Volumes::new(config.root.join("pods"), config.run_dir.join("volumes"), allocatable);
     let machine = Machine::new(
         Parts {
             shims,
@@ -158,6 +159,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_ip: IpAddr::V4(host_ip),
         clock,
     });
+    let refresher = Refresher {
+        store: store.clone(),
+        runtime: Arc::clone(&machine),
+        node_name: config.node_name.clone(),
+        clock,
+    };
     let controller = Controller {
         store: store.clone(),
         runtime: Arc::clone(&machine),
@@ -234,6 +241,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let router = api::router(state).merge(api::images::router(images));
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
+    let refresher = tokio::spawn(refresher.run(stopped.clone()));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
     let space = tokio::spawn(space.run(stopped.clone()));
     let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
@@ -270,6 +278,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
+    refresher.await.context("the keeper of volumes' files panicked")?;
     garbage.await.context("the garbage collection panicked")?;
     space.await.context("the keeper of the disk panicked")?;
     node.await.context("the keeper of the node panicked")?;

@@ -43,6 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "eviction",
         ],
     ),
+    ("refresh", &["model", "admit", "store", "runtime"]),
     ("garbage", &["model", "admit", "store"]),
     (
         "statics",
@@ -82,6 +83,7 @@ const EVERYTHING: &[&str] = &[
     "probe",
     "eviction",
     "controller",
+    "refresh",
     "garbage",
     "statics",
     "space",

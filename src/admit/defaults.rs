@@ -5,6 +5,7 @@
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, Volume};
 
+use super::volume::projected;
 use super::{ephemeral, resources};
 
 /// `terminationGracePeriodSeconds` where it is not given.
@@ -115,6 +116,7 @@ fn volume(volume: &mut Volume) {
         let reference = image.reference.as_deref().unwrap_or_default();
         fill(&mut image.pull_policy, pull_policy(reference));
     }
+    projected::fill(volume);
 }
 
 fn pull_policy(image: &str) -> &'static str {

@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerPort, EnvVar, EnvVarSource, PodSecurityContext, PodSpec, ResourceRequirements,
-    SecurityContext, Volume, VolumeMount,
+    SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 
 use super::fault::{Findings, Path};
@@ -576,9 +576,9 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
         ("azureFile", azure_file.is_some(), Refused("azureFile volumes")),
         ("cephfs", cephfs.is_some(), Refused("cephfs volumes")),
         ("cinder", cinder.is_some(), Refused("cinder volumes")),
-        ("configMap", config_map.is_some(), Refused("configMap volumes")),
+        ("configMap", config_map.is_some(), Honoured),
         ("csi", csi.is_some(), Refused("csi volumes")),
-        ("downwardAPI", downward_api.is_some(), Refused("downwardAPI volumes")),
+        ("downwardAPI", downward_api.is_some(), Honoured),
         ("emptyDir", empty_dir.is_some(), Honoured),
         ("ephemeral", ephemeral.is_some(), Refused("ephemeral volumes")),
         ("fc", fc.is_some(), Refused("fc volumes")),
@@ -610,11 +610,11 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
             portworx_volume.is_some(),
             Refused("portworxVolume volumes"),
         ),
-        ("projected", projected.is_some(), Refused("projected volumes")),
+        ("projected", projected.is_some(), Honoured),
         ("quobyte", quobyte.is_some(), Refused("quobyte volumes")),
         ("rbd", rbd.is_some(), Refused("rbd volumes")),
         ("scaleIO", scale_io.is_some(), Refused("scaleIO volumes")),
-        ("secret", secret.is_some(), Refused("secret volumes")),
+        ("secret", secret.is_some(), Honoured),
         ("storageos", storageos.is_some(), Refused("storageos volumes")),
         (
             "vsphereVolume",
@@ -622,4 +622,32 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
             Refused("vsphereVolume volumes"),
         ),
     ]
+}
+
+/// Every source of a projected volume.
+pub(super) fn volume_projection(source: &VolumeProjection, at: &Path, findings: &mut Findings) {
+    let VolumeProjection {
+        cluster_trust_bundle,
+        config_map,
+        downward_api,
+        pod_certificate,
+        secret,
+        service_account_token,
+    } = source;
+    apply(
+        &[
+            (
+                "clusterTrustBundle",
+                cluster_trust_bundle.is_some(),
+                Refused("cluster trust bundles"),
+            ),
+            ("configMap", config_map.is_some(), Honoured),
+            ("downwardAPI", downward_api.is_some(), Honoured),
+            ("podCertificate", pod_certificate.is_some(), Refused("pod certificates")),
+            ("secret", secret.is_some(), Honoured),
+            ("serviceAccountToken", service_account_token.is_some(), Honoured),
+        ],
+        at,
+        findings,
+    );
 }

@@ -5,6 +5,7 @@
 
 mod env;
 mod life;
+mod projected;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -289,7 +290,8 @@ fn volume(volume: &wire::Volume) -> Result<Volume, ModelError> {
             pull_policy: self::pull_policy(pull_policy.as_deref(), || format!("{}.image.pullPolicy", field()))?,
         }
     } else {
-        return Err(missing(&format!("a source that is known for {}", field())));
+        let source = projected::source(volume, &field())?;
+        source.ok_or_else(|| missing(&format!("a source that is known for {}", field())))?
     };
     Ok(Volume {
         name: volume.name.clone(),

@@ -27,6 +27,17 @@ pub struct MountPoint {
 
 /// Mount a new tmpfs. `source` is a word by which it is known again; `size` in bytes, `None`: half of the memory.
 pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) -> io::Result<()> {
+    let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+    mount_tmpfs_with(target, source, &format!("mode={mode:o}{size}"))
+}
+
+/// The same for secrets: nothing in it is ever swapped out, where the kernel can promise that (6.4).
+pub fn mount_secret_tmpfs(target: &Path, source: &str, mode: u32) -> io::Result<()> {
+    mount_tmpfs_with(target, source, &format!("mode={mode:o},noswap"))
+        .or_else(|_| mount_tmpfs_with(target, source, &format!("mode={mode:o}")))
+}
+
+fn mount_tmpfs_with(target: &Path, source: &str, options: &str) -> io::Result<()> {
     // Mounted through a descriptor: what was looked at is what is mounted on.
     let directory = openat(
         CWD,
@@ -34,8 +45,7 @@ pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) ->
         OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
-    let data = std::ffi::CString::new(format!("mode={mode:o}{size}"))?;
+    let data = std::ffi::CString::new(options)?;
     Ok(mount(
         source,
         through(directory.as_fd()),

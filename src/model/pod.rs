@@ -93,6 +93,17 @@ impl PodSpec {
             .chain(&self.ephemeral_containers)
             .find(|container| container.name == name)
     }
+
+    /// What its volumes take from other objects and from itself, each with the name of its volume.
+    pub fn projections(&self) -> impl Iterator<Item = (&str, &Projection)> {
+        self.volumes.iter().flat_map(|volume| {
+            let sources = match &volume.source {
+                VolumeSource::Projected { sources, .. } => &sources[..],
+                VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
+            };
+            sources.iter().map(|source| (volume.name.as_str(), source))
+        })
+    }
 }
 
 /// What the downward API tells of a pod beyond its name.

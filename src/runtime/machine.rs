@@ -19,6 +19,7 @@ use super::making::{Maker, Making};
 use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
 use super::quality::Quality;
+use super::refresh::Refreshing;
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::users::Users;
@@ -93,7 +94,8 @@ pub struct Machine {
     pub(super) images: ImageStore,
     pulling: Pulling,
     pub(super) network: Network,
-    volumes: Arc<Volumes>,
+    pub(super) volumes: Arc<Volumes>,
+    pub(super) refreshing: Refreshing,
     cgroups: Arc<Cgroups>,
     controls: Arc<Controls>,
     quality: Quality,
@@ -144,6 +146,7 @@ impl Machine {
             images,
             network,
             volumes,
+            refreshing: Refreshing::default(),
             cgroups,
             controls,
             handlers,
@@ -206,14 +209,16 @@ impl Machine {
     }
 
     /// What the pod's volumes and this container take from other objects, as they are now.
-    async fn sources(
+    pub(super) async fn sources(
         &self,
         pod: &PodSpec,
         container: Option<&ContainerSpec>,
         reason: FailureReason,
     ) -> Result<Arc<Sources>, StepError> {
         let gathered = objects::gather(&*self.objects, pod, container).await;
-        gathered.map(Arc::new).map_err(|error| step(reason, &error))
+        let sources = gathered.map_err(|error| step(reason, &error))?;
+        self.refreshing.note(&pod.uid, &sources);
+        Ok(Arc::new(sources))
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -485,6 +490,7 @@ impl Runtime for Machine {
         let hostname = hostname.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
+        let turn = self.refreshing.turn(pod).await;
         let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
@@ -497,6 +503,7 @@ impl Runtime for Machine {
             })
             .await?;
         }
+        drop(turn);
         if !recorded.wait().await {
             return Err(not_recorded(FailureReason::CreatePodSandboxError));
         }

@@ -14,6 +14,7 @@ mod making;
 mod objects;
 mod pulling;
 mod quality;
+mod refresh;
 mod resize;
 mod session;
 mod shims;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, watch};
 pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
 pub use objects::Objects;
+pub use refresh::Files;
 pub use shims::{ShimError, Shims};
 pub use wiring::host_ports;
 

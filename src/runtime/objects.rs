@@ -10,9 +10,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use super::LookupError;
-use crate::model::{
-    ContainerSpec, Data, EnvValue, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest, VolumeSource,
-};
+use crate::model::{ContainerSpec, Data, EnvValue, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest};
 
 /// Where they are looked up.
 pub trait Objects: fmt::Debug + Send + Sync {
@@ -44,7 +42,7 @@ pub(super) async fn gather(
             sources.objects.insert((kind, name.to_owned()), data);
         }
     }
-    for (volume, projection) in projections(pod) {
+    for (volume, projection) in pod.projections() {
         let Projection::Token {
             audience,
             expiration,
@@ -74,7 +72,7 @@ pub(super) fn names_objects(container: &ContainerSpec) -> bool {
 
 /// Each ConfigMap and Secret once.
 fn named<'a>(pod: &'a PodSpec, container: Option<&'a ContainerSpec>) -> BTreeSet<(ObjectKind, &'a str)> {
-    let of_volumes = projections(pod).filter_map(|(_, projection)| match projection {
+    let of_volumes = pod.projections().filter_map(|(_, projection)| match projection {
         Projection::Object { kind, name, .. } => Some((*kind, name.as_str())),
         Projection::Downward { .. } | Projection::Token { .. } => None,
     });
@@ -89,15 +87,4 @@ fn of_variables(container: &ContainerSpec) -> impl Iterator<Item = (ObjectKind, 
         EnvValue::Text(_) | EnvValue::Field(_) | EnvValue::Resource(_) => None,
     });
     whole.chain(keys)
-}
-
-/// Each with the name of its volume.
-fn projections(pod: &PodSpec) -> impl Iterator<Item = (&str, &Projection)> {
-    pod.volumes.iter().flat_map(|volume| {
-        let sources = match &volume.source {
-            VolumeSource::Projected { sources, .. } => &sources[..],
-            VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
-        };
-        sources.iter().map(|source| (volume.name.as_str(), source))
-    })
 }

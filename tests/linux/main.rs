@@ -25,6 +25,7 @@ mod network;
 mod placement;
 mod ports;
 mod probes;
+mod projected;
 mod pull;
 mod resize;
 mod restart;

@@ -225,7 +225,7 @@ fn what_another_version_wrote_is_named() {
     );
     let mut pod = admitted;
     pod.spec.as_mut().expect("a spec").volumes = Some(vec![
-        serde_json::from_value(json!({"name": "v", "secret": {}})).expect("a volume"),
+        serde_json::from_value(json!({"name": "v", "nfs": {}})).expect("a volume"),
     ]);
     assert_eq!(
         to_model(&pod).expect_err("not understood").to_string(),

@@ -29,10 +29,16 @@ pub(super) fn mounts(input: &SpecInput<'_>, variables: &Variables) -> Result<(Ve
                 path,
             });
         }
-        // Nobody writes into an image, whatever the mount says (kubelet `toKubeContainerImageVolumes`).
-        let is_image =
-            |volume: &Volume| volume.name == mount.volume && matches!(volume.source, VolumeSource::Image { .. });
-        let read_only = mount.read_only || input.pod.volumes.iter().any(is_image);
+        // Nobody writes into an image, nor into files that podd keeps, whatever the mount says (kubelet
+        // `toKubeContainerImageVolumes`, `mustMountRO`).
+        let is_ours = |volume: &Volume| {
+            volume.name == mount.volume
+                && matches!(
+                    volume.source,
+                    VolumeSource::Image { .. } | VolumeSource::Projected { .. }
+                )
+        };
+        let read_only = mount.read_only || input.pod.volumes.iter().any(is_ours);
         bound.push(bind(source, destination, read_only));
     }
     let taken: BTreeSet<PathBuf> = bound.iter().map(|mount: &Mount| mount.destination().clone()).collect();
