@@ -5,6 +5,7 @@
 //! **Invariant:** nothing is decided here. What is made first is removed last.
 
 mod objects;
+mod user_ids;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -98,6 +99,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             cgroups,
             handlers: handlers(&store, &config),
             objects: Arc::new(objects::StoredObjects::new(store.clone())),
+            user_ids: Arc::new(user_ids::StoredUserIds {
+                store: store.clone(),
+                range: config.user_ids,
+            }),
             hint: hint.clone(),
             hints,
         },

@@ -13,6 +13,7 @@ pub mod container;
 pub mod fd;
 mod guest;
 pub mod host;
+pub mod idmap;
 pub mod infra;
 pub mod inotify;
 pub mod lock;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::idmap;
+
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint {
@@ -46,14 +48,21 @@ pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) ->
 }
 
 /// Mount an overlay of directories, topmost first, of which nothing can be changed. `source` is a word by which it is known
-/// again. They must stay as they are for as long as it is mounted.
-pub fn mount_layers(target: &Path, source: &str, layers: &[PathBuf]) -> io::Result<()> {
+/// again. They must stay as they are for as long as it is mounted. `mapped_as`: their files belong to the same numbers in
+/// this process's user namespace as on the disk; kernels before 6.15 cannot do that.
+pub fn mount_layers(target: &Path, source: &str, layers: &[PathBuf], mapped_as: Option<i32>) -> io::Result<()> {
     let open = |path: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(CWD, path, flags, Mode::empty())
     };
     let directory = open(target)?;
-    let opened = layers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    let opened = layers
+        .iter()
+        .map(|path| match mapped_as {
+            Some(pid) => idmap::mapped(path, pid),
+            None => Ok(open(path)?),
+        })
+        .collect::<io::Result<Vec<_>>>()?;
     // Named by descriptors, many of them fit on the one page of options. Without an upper directory an overlay wants at
     // least two: the place itself is empty.
     let lower: Vec<_> = opened
@@ -192,13 +201,13 @@ mod tests {
         fs::write(dir.join("bottom/file"), "below").unwrap();
         fs::write(dir.join("bottom/only"), "").unwrap();
         let both = dir.join("both");
-        mount_layers(&both, "here", &[dir.join("top"), dir.join("bottom")]).unwrap();
+        mount_layers(&both, "here", &[dir.join("top"), dir.join("bottom")], None).unwrap();
         assert_eq!(fs::read_to_string(both.join("file")).unwrap(), "above");
         assert!(both.join("only").exists());
         let refused = fs::write(both.join("file"), "").unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
         let one = dir.join("one");
-        mount_layers(&one, "here", &[dir.join("top")]).unwrap();
+        mount_layers(&one, "here", &[dir.join("top")], None).unwrap();
         assert_eq!(fs::read_dir(&one).unwrap().count(), 1);
         for place in [both, one] {
             unmount_now_or_later(&place).unwrap();

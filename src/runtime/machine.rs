@@ -21,18 +21,18 @@ use super::pulling::{Known, Pulled, Pulling};
 use super::shims::{ShimError, Shims};
 use super::spec;
 use super::work::{self, stop_signal};
-use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
+use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError, UserIds};
 use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, Sources, TerminationMessagePolicy, Uid,
+    ContainerPhase, ContainerSpec, FailureReason, IDS_PER_POD, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage,
+    Resources, Snapshot, Sources, TerminationMessagePolicy, Uid,
 };
 use crate::network::Network;
-use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
+use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig, Users};
 use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
@@ -53,6 +53,7 @@ pub struct Parts {
     pub cgroups: Cgroups,
     pub handlers: Handlers,
     pub objects: Arc<dyn Objects>,
+    pub user_ids: Arc<dyn UserIds>,
     /// To wake pods with, the other end of `hints`.
     pub hint: mpsc::UnboundedSender<Uid>,
     pub hints: mpsc::UnboundedReceiver<Uid>,
@@ -87,6 +88,7 @@ pub struct Machine {
     cgroups: Arc<Cgroups>,
     handlers: Handlers,
     objects: Arc<dyn Objects>,
+    user_ids: Arc<dyn UserIds>,
     settings: Settings,
     maker: Maker,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
@@ -108,6 +110,7 @@ impl Machine {
             cgroups,
             handlers,
             objects,
+            user_ids,
             hint,
             hints,
         } = parts;
@@ -123,6 +126,7 @@ impl Machine {
             cgroups,
             handlers,
             objects,
+            user_ids,
             settings,
             hints: Mutex::new(Some(hints)),
         })
@@ -183,6 +187,26 @@ impl Machine {
     async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
         let gathered = objects::gather(&*self.objects, pod).await;
         gathered.map(Arc::new).map_err(|error| step(reason, &error))
+    }
+
+    /// What a sandbox needs to know of its user namespace.
+    async fn users(&self, pod: &PodSpec) -> Result<Option<Users>, StepError> {
+        let first = self.first_id(pod, FailureReason::CreatePodSandboxError).await?;
+        Ok(first.map(|first| Users {
+            first,
+            count: IDS_PER_POD,
+            // Roots, volumes and files of the pod lie in the first, the layers of its images in the second.
+            mapped: vec![self.settings.pods.clone(), self.settings.mount_points.clone()],
+        }))
+    }
+
+    /// The first id of the pod's user namespace, if it has one.
+    async fn first_id(&self, pod: &PodSpec, reason: FailureReason) -> Result<Option<u32>, StepError> {
+        if !pod.isolation.user_namespace {
+            return Ok(None);
+        }
+        let first = self.user_ids.first(&pod.uid).await;
+        first.map(Some).map_err(|error| step(reason, &error))
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -314,6 +338,7 @@ impl Machine {
                 joined: work::Joined {
                     infra_pid,
                     target: None,
+                    first_id: None,
                 },
             };
             self.maker.make_ahead(&making, 0).await;
@@ -461,6 +486,7 @@ impl Runtime for Machine {
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
             runtime,
+            users: self.users(pod).await?,
         };
         self.shims
             .spawn(&pod.uid, config)
@@ -573,7 +599,11 @@ impl Runtime for Machine {
             sources: self.sources(pod, FailureReason::CreateContainerConfigError).await?,
             ip,
             volume_layers,
-            joined: work::Joined { infra_pid, target },
+            joined: work::Joined {
+                infra_pid,
+                target,
+                first_id: self.first_id(pod, FailureReason::CreateContainerError).await?,
+            },
         };
         let _busy = self.maker.busy();
         if attempt > 0 {

@@ -154,7 +154,7 @@ impl Maker {
                 .join(format!("{attempt}.log")),
         };
         let mut prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name, sources)?;
-        image_volume::mount(&self.volumes, pod, volume_layers, &mut prepared)?;
+        image_volume::mount(&self.volumes, pod, volume_layers, joined, &mut prepared)?;
         work.prepare(
             pod,
             container,
@@ -171,8 +171,10 @@ impl Maker {
     /// Make this attempt ready, and have the shim make its process. What fails here fails again, and is told, when the
     /// attempt is started.
     pub(super) async fn make_ahead(&self, making: &Making, attempt: u32) {
-        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot.
-        if making.pod.share_process_namespace || making.pod.runtime.class.is_some() {
+        let pod = &making.pod;
+        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot. What
+        // waits in a user namespace would have to be made with its ids.
+        if pod.share_process_namespace || pod.runtime.class.is_some() || pod.isolation.user_namespace {
             return;
         }
         let (uid, sandbox) = (making.pod.uid.clone(), making.sandbox);

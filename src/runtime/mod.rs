@@ -18,6 +18,7 @@ mod session;
 mod shims;
 pub mod spec;
 pub mod stream;
+mod user_ids;
 mod work;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
 pub use objects::Objects;
 pub use shims::{ShimError, Shims};
+pub use user_ids::UserIds;
 
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};
 

@@ -32,6 +32,8 @@ pub(super) struct Joined {
     pub(super) infra_pid: i32,
     /// The first process of the container whose processes it sees.
     pub(super) target: Option<i32>,
+    /// Of infra's user namespace, if it has one of its own: the machine's id of its 0.
+    pub(super) first_id: Option<u32>,
 }
 
 /// The name, in an attempt's state directory, of the file that its last words are written to.
@@ -115,6 +117,7 @@ impl Work {
             home: &home,
             infra_pid: joined.infra_pid,
             target_pid: joined.target,
+            first_id: joined.first_id,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,
             etc: EtcFiles {

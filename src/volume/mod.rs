@@ -162,11 +162,17 @@ impl Volumes {
     }
 
     /// Mount an image's unpacked layers (topmost first) as a volume of the pod, and give the path. Done already: nothing
-    /// happens.
+    /// happens. `mapped_as`: the process in whose user namespace its files shall belong to whom they belong on the disk.
     ///
     /// # Errors
     /// It cannot be mounted.
-    pub fn mount_image(&self, uid: &Uid, volume: &str, layers: &[PathBuf]) -> Result<PathBuf, VolumeError> {
+    pub fn mount_image(
+        &self,
+        uid: &Uid,
+        volume: &str,
+        layers: &[PathBuf],
+        mapped_as: Option<i32>,
+    ) -> Result<PathBuf, VolumeError> {
         let path = self
             .pods
             .join(plain(uid.as_str())?)
@@ -178,7 +184,7 @@ impl Volumes {
             source,
         };
         if !mounts::is_mount_point(&path).map_err(mount_error)? {
-            mounts::mount_layers(&path, IMAGE_SOURCE, layers).map_err(mount_error)?;
+            mounts::mount_layers(&path, IMAGE_SOURCE, layers, mapped_as).map_err(mount_error)?;
         }
         Ok(path)
     }
