@@ -28,4 +28,5 @@ mod restart;
 mod runtime_class;
 mod sidecars;
 mod statics;
+mod userns;
 mod volumes;
