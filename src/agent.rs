@@ -27,11 +27,12 @@ use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
+use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{privilege, process};
 use crate::model::{Capacity, Timestamp};
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Identity, NodeKeeper};
+use crate::node::{Facts, Handler, Identity, NodeKeeper};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::runtime::stream::Streams;
@@ -135,6 +136,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             host_ips: vec![IpAddr::V4(host_ip)],
             pod_cidr: config.pod_cidr.clone(),
             version: api::git_version(),
+            handlers: known_handlers(&config),
         },
         facts,
         images: images.changes(),
@@ -290,6 +292,23 @@ fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {
         stored_as: kind.stored_as.to_owned(),
         namespaced: kind.namespaced,
     }
+}
+
+/// What the node tells of its runtimes. Of a program nothing is promised.
+fn known_handlers(config: &Config) -> Vec<Handler> {
+    let user_namespaces = idmap::try_mount(&config.root).is_ok();
+    let own = |name: &str| Handler {
+        name: name.to_owned(),
+        recursive_read_only: true,
+        user_namespaces,
+    };
+    let program = |name: &String| Handler {
+        name: name.clone(),
+        recursive_read_only: false,
+        user_namespaces: false,
+    };
+    let all = [own(""), own(OWN_HANDLER)].into_iter();
+    all.chain(config.runtimes.keys().map(program)).collect()
 }
 
 /// The OCI runtimes that this agent was given, and the classes that name them.

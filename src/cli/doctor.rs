@@ -20,6 +20,7 @@ use caps::{CapSet, Capability};
 
 use crate::config::Config;
 use crate::linux::cgroup::Cgroups;
+use crate::linux::idmap;
 use crate::linux::probe::{self, Namespace};
 use crate::network::rules::{self, RulesError};
 
@@ -89,6 +90,7 @@ pub fn run(out: &mut dyn Write, config: &Config) -> io::Result<bool> {
     namespaces(&mut report)?;
     calls(&mut report)?;
     overlay(&mut report, &config.root)?;
+    mapped_mounts(&mut report, &config.root)?;
     seccomp(&mut report)?;
     network(&mut report, config)?;
     for (what, path) in [
@@ -249,6 +251,26 @@ fn cgroups(report: &mut Report<'_>) -> io::Result<()> {
             "nothing is to be done",
         ),
         Err(error) => report.line(Level::Fail, "cgroup", chain(&error), "podd cannot hold pods without"),
+    }
+}
+
+/// What pods with `hostUsers: false` need of the file system of their volumes and roots.
+fn mapped_mounts(report: &mut Report<'_>, root: &Path) -> io::Result<()> {
+    let what = "id-mapped mounts";
+    let there = existing(root);
+    match idmap::try_mount(there) {
+        Ok(()) => report.line(
+            Level::Ok,
+            what,
+            format_args!("they work on {}", there.display()),
+            "pods can have user namespaces (hostUsers: false)",
+        ),
+        Err(error) => report.line(
+            Level::Warn,
+            what,
+            format_args!("they do not work on {}: {error}", there.display()),
+            "a pod with hostUsers: false stays Pending",
+        ),
     }
 }
 

@@ -277,10 +277,10 @@ fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Faul
             let do_mount = || {
                 let path = rootfs::descriptor_path(target.as_fd())?;
                 sys::mount(source, path.as_c_str(), kind, *flags, data)?;
-                if kind.as_c_str() == c"devpts"
+                if (kind.as_c_str() == c"devpts" || kind.as_c_str() == c"mqueue")
                     && let Some(user) = &plan.user
                 {
-                    // The kernel makes its root ours, whoever we make files as.
+                    // The kernel makes their roots the machine's, whoever we make files as.
                     let mounted = rootfs::open_in_root(root, &mount.destination, libc::O_PATH)?;
                     sys::chown(mounted.as_fd(), user.first, user.first)?;
                 }

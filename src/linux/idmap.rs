@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** what a child uses between clone and exec allocates nothing. No file's owner on the disk is ever changed.
 
+#![expect(unsafe_code, reason = "clone3 for a child that only makes system calls")]
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +16,53 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::fd;
+use super::process::{self, Cloned};
 use super::sys::{self, MountAttr, OPEN_TREE_CLONE};
+
+/// Make a user namespace and mount this directory with its ids, nowhere. Nothing is left of either.
+///
+/// # Errors
+/// The kernel gives no user namespace, or the file system of the directory cannot be mounted so (`EINVAL`).
+pub fn try_mount(directory: &Path) -> io::Result<()> {
+    let (there, says) = fd::pipe()?;
+    let (waits, release) = fd::pipe()?;
+    // SAFETY: the child only makes system calls: no allocation, no locks.
+    match unsafe { process::clone3(0, None) }? {
+        Cloned::Child => {
+            let errno = match sys::unshare(libc::CLONE_NEWUSER) {
+                Ok(()) => 0,
+                Err(errno) => errno as i32,
+            };
+            drop(release);
+            let told = sys::write(says.as_fd(), &errno.to_le_bytes());
+            drop(says);
+            if told.is_ok() {
+                // Until the other end is closed.
+                let _ended = nix::unistd::read(waits.as_fd(), &mut [0]);
+            }
+            sys::exit(0)
+        }
+        Cloned::Parent { pid, pidfd: _ } => {
+            drop((says, waits));
+            let mut errno = [0; 4];
+            let tried = fd::read_some(there.as_fd(), &mut errno).and_then(|length| match length {
+                Some(4) if errno == [0; 4] => {
+                    give_ids(pid, IDS, IDS)?;
+                    mapped(directory, pid).map(drop)
+                }
+                Some(4) => Err(io::Error::from_raw_os_error(i32::from_le_bytes(errno))),
+                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            });
+            drop(release);
+            process::reap(pid)?;
+            tried
+        }
+    }
+}
+
+/// Some ids to try it with: any will do but the machine's own.
+const IDS: u32 = 65_536;
 
 /// What a container's first process needs of its pod's user namespace.
 pub(super) struct UserNamespace {

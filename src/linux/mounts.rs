@@ -97,6 +97,43 @@ pub fn beneath(directory: &Path) -> io::Result<Vec<MountPoint>> {
     Ok(lines.filter(|mount| mount.path.starts_with(directory)).collect())
 }
 
+/// To whom a mount is propagated, or from whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    None,
+    /// It gets what is mounted elsewhere.
+    Slave,
+    /// What is mounted in it is seen elsewhere, and the other way round.
+    Shared,
+}
+
+/// The mount that a path lies on, and its peers.
+///
+/// # Errors
+/// The path is not there, or no mount is.
+pub fn peers_of(path: &Path) -> io::Result<(PathBuf, Peers)> {
+    let path = path.canonicalize()?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n').filter_map(parse_peers);
+    // The topmost of several at one place is the last of them.
+    let above = lines.filter(|(mount, _)| path.starts_with(mount));
+    let nearest = above.max_by_key(|(mount, _)| mount.components().count());
+    nearest.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Of one line of mountinfo: where it is mounted, and its optional fields.
+fn parse_peers(line: &[u8]) -> Option<(PathBuf, Peers)> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let path = unescape(words.nth(4)?);
+    let optional = words.skip(1).take_while(|word| *word != b"-");
+    let peers = optional.fold(Peers::None, |known, word| match known {
+        Peers::None | Peers::Slave if word.starts_with(b"shared:") => Peers::Shared,
+        Peers::None if word.starts_with(b"master:") => Peers::Slave,
+        other => other,
+    });
+    Some((path, peers))
+}
+
 /// The path of a descriptor for calls that take only paths.
 fn through(descriptor: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd as _;
@@ -158,6 +195,19 @@ mod tests {
         );
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
+    }
+
+    #[test]
+    fn the_peers_of_a_line() {
+        let of = |line: &[u8]| parse_peers(line).unwrap();
+        let here = |peers| (PathBuf::from("/mnt"), peers);
+        assert_eq!(of(b"36 35 98:0 / /mnt rw - tmpfs shared:1 rw"), here(Peers::None));
+        assert_eq!(of(b"36 35 98:0 / /mnt rw master:2 - tmpfs x rw"), here(Peers::Slave));
+        assert_eq!(
+            of(b"36 35 98:0 / /mnt rw shared:1 master:2 - tmpfs x rw"),
+            here(Peers::Shared)
+        );
+        assert_eq!(parse_peers(b""), None);
     }
 
     #[test]

@@ -460,6 +460,16 @@ impl Runtime for Machine {
     ) -> Result<(), StepError> {
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
+        if let (true, Some(runtime)) = (pod.isolation.user_namespace, &runtime) {
+            // kubelet `userns/userns_manager.go`.
+            return Err(StepError {
+                reason: FailureReason::CreatePodSandboxError,
+                message: format!(
+                    "RuntimeClass handler {:?} does not support user namespaces",
+                    runtime.handler
+                ),
+            });
+        }
         let sources = self.sources(pod, FailureReason::FailedMount).await?;
         {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));

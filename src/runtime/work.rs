@@ -8,9 +8,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::StepError;
 use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
+use super::{StepError, propagation};
 use crate::image::user;
 use crate::linux::{host, path, privilege};
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources};
@@ -103,6 +103,8 @@ impl Work {
             Ok(Vec::new())
         }
         .map_err(create_error)?;
+        let class = pod.runtime.class.as_deref();
+        propagation::check(container, &prepared.sources, class)?;
         let input = SpecInput {
             pod,
             container,

@@ -19,8 +19,11 @@
 //!   the ones they have mounted. The pod's address, the one thing in them that could matter to a running container,
 //!   stays the same over sandboxes.
 //!
+//! * A privileged container may mount things in an emptyDir that the machine sees (`Bidirectional`): a note of it is made
+//!   before, in `ROOT/pods/<uid>/propagated/`, and with the pod such mounts are taken away.
+//!
 //! **Invariant:** everything is done already or is done now; nothing outside `ROOT/pods/<uid>` is ever removed, and no
-//! mount but our own tmpfs and overlays is taken away.
+//! mount but our own tmpfs and overlays, and what was noted, is taken away.
 
 pub mod etc;
 mod host_path;
@@ -36,13 +39,16 @@ use std::path::{Component, Path, PathBuf};
 pub use self::etc::EtcContext;
 use crate::linux::mounts;
 use crate::linux::path::{self, Durability, PathError};
-use crate::model::{EmptyDirMedium, PodSpec, Sources, Uid, VolumeSource};
+use crate::model::{EmptyDirMedium, PodSpec, Propagation, Sources, Uid, Volume, VolumeSource};
 
 /// The word by which our tmpfs mounts are known in the mount table.
 const TMPFS_SOURCE: &str = "podd-empty-dir";
 
 /// The word by which our overlays are known in the mount table.
 const IMAGE_SOURCE: &str = "podd-image-volume";
+
+/// In a pod's directory: the names of the volumes in which containers may mount what the machine sees.
+const PROPAGATED: &str = "propagated";
 
 /// The volumes of every pod of one agent.
 #[derive(Debug, Clone)]
@@ -128,6 +134,7 @@ impl Volumes {
                 source,
             })?;
         }
+        note_propagated(pod, &directory.join(PROPAGATED))?;
         let mut sources = BTreeMap::new();
         for volume in &pod.volumes {
             let source = match &volume.source {
@@ -195,6 +202,7 @@ impl Volumes {
     pub fn remove(&self, uid: &Uid) -> Result<(), VolumeError> {
         let directory = self.pods.join(plain(uid.as_str())?);
         let volumes = directory.join("volumes");
+        unmount_propagated(&directory.join(PROPAGATED), &volumes)?;
         let mounted = match fs::read_dir(&volumes) {
             Ok(entries) => entries
                 .map_while(Result::ok)
@@ -280,6 +288,60 @@ fn memory_size(pod: &PodSpec, size_limit: Option<u64>) -> Option<u64> {
         .into_iter()
         .flatten()
         .min()
+}
+
+/// Before a container can mount anything: which of the pod's own volumes it can do that in.
+fn note_propagated(pod: &PodSpec, notes: &Path) -> Result<(), VolumeError> {
+    let lists = [&pod.init_containers, &pod.containers, &pod.ephemeral_containers];
+    let mounts = lists.into_iter().flatten().flat_map(|container| &container.mounts);
+    for mount in mounts.filter(|mount| mount.propagation == Propagation::Bidirectional) {
+        let is_own =
+            |volume: &&Volume| volume.name == mount.volume && matches!(volume.source, VolumeSource::EmptyDir { .. });
+        if pod.volumes.iter().any(|volume| is_own(&volume)) {
+            let note = notes.join(plain(&mount.volume)?);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&note);
+            made.map_err(|source| VolumeError::Directory {
+                path: note.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What containers mounted in volumes of the pod's own is taken away, and never followed. What they mounted in the
+/// machine's directories is the machine's (as with a kubelet).
+fn unmount_propagated(notes: &Path, volumes: &Path) -> Result<(), VolumeError> {
+    let noted = match fs::read_dir(notes) {
+        Ok(noted) => noted,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(VolumeError::Read {
+                path: notes.to_owned(),
+                source,
+            });
+        }
+    };
+    for note in noted.map_while(Result::ok) {
+        let volume = volumes.join(note.file_name());
+        let read_error = |source| VolumeError::Read {
+            path: volume.clone(),
+            source,
+        };
+        let volume = match volume.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(read_error)?,
+        };
+        for mount in mounts::beneath(&volume).map_err(read_error)?.iter().rev() {
+            if mount.path != volume {
+                mounts::unmount_now_or_later(&mount.path).map_err(|source| VolumeError::Unmount {
+                    path: mount.path.clone(),
+                    source,
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn mount_memory(path: &Path, size: Option<u64>) -> Result<(), VolumeError> {

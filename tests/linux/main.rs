@@ -19,6 +19,7 @@ mod init;
 mod last_words;
 mod life;
 mod machine;
+mod mounts;
 mod network;
 mod placement;
 mod probes;
