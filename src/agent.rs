@@ -6,6 +6,7 @@
 
 mod objects;
 mod ports;
+mod user_ids;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -28,11 +29,12 @@ use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
+use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{app_armor, privilege, process};
 use crate::model::{Capacity, Timestamp};
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Identity, NodeKeeper};
+use crate::node::{Facts, Handler, Identity, NodeKeeper};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::refresh::Refresher;
@@ -108,6 +110,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             cgroups,
             handlers: handlers(&store, &config),
             objects: Arc::new(objects::StoredObjects::new(store.clone())),
+            user_ids: Arc::new(user_ids::StoredUserIds {
+                store: store.clone(),
+                range: config.user_ids,
+            }),
             hint: hint.clone(),
             hints,
         },
@@ -140,6 +146,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             host_ips: vec![IpAddr::V4(host_ip)],
             pod_cidr: config.pod_cidr.clone(),
             version: api::git_version(),
+            handlers: known_handlers(&config),
         },
         facts,
         images: images.changes(),
@@ -312,6 +319,23 @@ fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {
         stored_as: kind.stored_as.to_owned(),
         namespaced: kind.namespaced,
     }
+}
+
+/// What the node tells of its runtimes. Of a program nothing is promised.
+fn known_handlers(config: &Config) -> Vec<Handler> {
+    let user_namespaces = idmap::try_mount(&config.root).is_ok();
+    let own = |name: &str| Handler {
+        name: name.to_owned(),
+        recursive_read_only: true,
+        user_namespaces,
+    };
+    let program = |name: &String| Handler {
+        name: name.clone(),
+        recursive_read_only: false,
+        user_namespaces: false,
+    };
+    let all = [own(""), own(OWN_HANDLER)].into_iter();
+    all.chain(config.runtimes.keys().map(program)).collect()
 }
 
 /// The OCI runtimes that this agent was given, and the classes that name them.

@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use crate::image::Reference;
 use crate::image::registry::RegistrySettings;
-use crate::model::{AllowedSysctls, SysctlPatternError};
+use crate::model::{AllowedSysctls, IDS_PER_POD, SysctlPatternError};
 use crate::space::Policy;
+use crate::store::UserRange;
 
 /// Everything `podd serve` can be told, as it was told: each may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -108,6 +109,10 @@ pub struct Settings {
         allow_negative_numbers = true
     )]
     pub pod_pids_limit: Option<i64>,
+    /// The ids of the machine that the user namespaces of pods have, 65536 each, as in /etc/subuid
+    /// [default: 1879048192:268435456]
+    #[arg(long, env = "PODD_USER_IDS", value_name = "FIRST:COUNT")]
+    pub user_ids: Option<String>,
 }
 
 /// An OCI runtime's program.
@@ -150,6 +155,7 @@ impl Settings {
             seccomp_profile_root,
             allowed_unsafe_sysctls,
             pod_pids_limit,
+            user_ids,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -180,6 +186,7 @@ impl Settings {
                 allowed_unsafe_sysctls
             },
             pod_pids_limit: pod_pids_limit.or(below.pod_pids_limit),
+            user_ids: user_ids.or(below.user_ids),
         }
     }
 
@@ -224,6 +231,7 @@ pub struct Config {
     pub sysctls: AllowedSysctls,
     /// `None`: only each container is limited.
     pub pod_pids_limit: Option<i64>,
+    pub user_ids: UserRange,
 }
 
 /// Where the agent's state lies when nothing else is said.
@@ -264,6 +272,7 @@ impl Config {
             seccomp_profile_root,
             allowed_unsafe_sysctls,
             pod_pids_limit,
+            user_ids,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -403,6 +412,7 @@ impl Config {
             seccomp_profile_root,
             sysctls,
             pod_pids_limit,
+            user_ids: user_range(user_ids)?,
         })
     }
 }
@@ -463,6 +473,35 @@ fn image_gc(high: Option<u8>, low: Option<u8>, minimum_age: Option<String>) -> R
             .ok_or_else(|| invalid("image-minimum-gc-age", &text, "a duration such as 2m, 90s or 24h"))?,
     };
     Ok(Policy { high, low, minimum_age })
+}
+
+/// Whole ranges of pods, none of them the machine's own first one. By default ids that `useradd` gives no subordinate
+/// ranges from and systemd leaves alone (systemd `docs/UIDS-GIDS.md`: 0x70000000 to 0x7fffffff are unused).
+fn user_range(text: Option<String>) -> Result<UserRange, ConfigError> {
+    let Some(text) = text else {
+        return Ok(UserRange {
+            first: 0x7000_0000,
+            pods: 4096,
+        });
+    };
+    let parsed = || {
+        let (first, count) = text.split_once(':')?;
+        let (first, count) = (first.parse::<u32>().ok()?, count.parse::<u32>().ok()?);
+        let whole = first % IDS_PER_POD == 0 && count % IDS_PER_POD == 0;
+        // (uid_t) -1 is no id: the last range stays free.
+        let fits = u64::from(first) + u64::from(count) <= u64::from(u32::MAX - (IDS_PER_POD - 1));
+        (whole && fits && first > 0 && count > 0).then_some(UserRange {
+            first,
+            pods: count / IDS_PER_POD,
+        })
+    };
+    parsed().ok_or_else(|| {
+        invalid(
+            "user-ids",
+            &text,
+            "a first id and a number of ids, both multiples of 65536, such as 131072:6553600",
+        )
+    })
 }
 
 fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {

@@ -114,6 +114,10 @@ pub(super) fn check(
         container.volume_mounts.as_deref().unwrap_or_default(),
         &at.child("volumeMounts"),
         &around.volumes,
+        container
+            .security_context
+            .as_ref()
+            .is_some_and(|context| context.privileged == Some(true)),
         findings,
     );
     if let Some(resources) = &container.resources {
@@ -251,7 +255,13 @@ pub(super) fn check_length(expanded: Result<String, TooLong>, at: &Path, finding
     None
 }
 
-fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, findings: &mut Findings) {
+fn check_mounts(
+    mounts: &[VolumeMount],
+    at: &Path,
+    volumes: &BTreeSet<&str>,
+    privileged: bool,
+    findings: &mut Findings,
+) {
     let mut seen = BTreeSet::new();
     for (i, mount) in mounts.iter().enumerate() {
         let at = at.index(i);
@@ -293,20 +303,37 @@ fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, fin
             }
             check_path(expression, &at, findings);
         }
-        let propagations = ["Bidirectional", "HostToContainer", "None"];
-        let known = mount
-            .mount_propagation
-            .as_deref()
-            .is_none_or(|p| p.is_empty() || propagations.contains(&p));
-        if known {
-            fields::volume_mount(mount, &at, findings);
-        } else {
-            one_of(
-                mount.mount_propagation.as_deref(),
-                &propagations,
-                &at.child("mountPropagation"),
-                findings,
-            );
-        }
+        fields::volume_mount(mount, &at, findings);
+        check_propagation(mount, privileged, &at.child("mountPropagation"), findings);
+        check_recursive_read_only(mount, &at.child("recursiveReadOnly"), findings);
+    }
+}
+
+/// `validateMountPropagation`.
+fn check_propagation(mount: &VolumeMount, privileged: bool, at: &Path, findings: &mut Findings) {
+    let propagation = mount.mount_propagation.as_deref();
+    one_of(propagation, &["Bidirectional", "HostToContainer", "None"], at, findings);
+    if propagation == Some("Bidirectional") && !privileged {
+        let detail = "Bidirectional mount propagation is available only to privileged containers";
+        findings.forbidden(at, detail);
+    }
+}
+
+/// `validateMountRecursiveReadOnly`.
+fn check_recursive_read_only(mount: &VolumeMount, at: &Path, findings: &mut Findings) {
+    let mode = mount.recursive_read_only.as_deref();
+    one_of(mode, &["Disabled", "Enabled", "IfPossible"], at, findings);
+    if !matches!(mode, Some("Enabled" | "IfPossible")) {
+        return;
+    }
+    if mount.read_only != Some(true) {
+        findings.forbidden(at, "may only be specified when readOnly is true");
+    }
+    let propagation = mount.mount_propagation.as_deref();
+    if propagation.is_some_and(|propagation| !matches!(propagation, "" | "None")) {
+        findings.forbidden(
+            at,
+            "may only be specified when mountPropagation is None or not specified",
+        );
     }
 }

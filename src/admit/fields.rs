@@ -128,7 +128,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 *host_pid == Some(true),
                 Refused("the host's process namespace"),
             ),
-            ("hostUsers", *host_users == Some(false), Refused("user namespaces")),
+            ("hostUsers", *host_users == Some(false), Honoured),
             ("hostname", hostname.is_some(), Honoured),
             ("hostnameOverride", hostname_override.is_some(), Honoured),
             ("imagePullSecrets", filled(image_pull_secrets.as_ref()), Honoured),
@@ -393,16 +393,11 @@ pub(super) fn volume_mount(mount: &VolumeMount, at: &Path, findings: &mut Findin
             (
                 "mountPropagation",
                 other_than(mount_propagation.as_ref(), &["None"]),
-                Refused("mount propagation"),
+                Honoured,
             ),
             ("name", true, Honoured),
             ("readOnly", read_only.is_some(), Honoured),
-            // "IfPossible" may always mean no.
-            (
-                "recursiveReadOnly",
-                other_than(recursive_read_only.as_ref(), &["Disabled", "IfPossible"]),
-                Refused("mounts that are read-only all the way down"),
-            ),
+            ("recursiveReadOnly", recursive_read_only.is_some(), Honoured),
             ("subPath", sub_path.is_some(), Honoured),
             ("subPathExpr", sub_path_expr.is_some(), Honoured),
         ],

@@ -58,6 +58,7 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     }
     check_dns(spec, at, findings);
     check_host_name(spec, host_network, at, findings);
+    check_host_users(spec, at, findings);
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
         check_host_alias(alias, &at.child("hostAliases").index(i), findings);
     }
@@ -210,6 +211,22 @@ fn check_host_name(spec: &PodSpec, host_network: bool, at: &Path, findings: &mut
         }
         if !names::is_subdomain(name) {
             findings.invalid_each(&at, name, &names::dns_subdomain(name));
+        }
+    }
+}
+
+/// `validateHostUsers`, which spells two of the fields as Go does.
+fn check_host_users(spec: &PodSpec, at: &Path, findings: &mut Findings) {
+    if spec.host_users != Some(false) {
+        return;
+    }
+    for (field, shared) in [
+        ("hostNetwork", spec.host_network),
+        ("HostPID", spec.host_pid),
+        ("HostIPC", spec.host_ipc),
+    ] {
+        if shared == Some(true) {
+            findings.forbidden(&at.child(field), "when `hostUsers` is false");
         }
     }
 }

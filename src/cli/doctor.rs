@@ -20,6 +20,7 @@ use caps::{CapSet, Capability};
 
 use crate::config::Config;
 use crate::linux::cgroup::Cgroups;
+use crate::linux::idmap;
 use crate::linux::probe::{self, Namespace};
 use crate::model::Protocol;
 use crate::network::Cidr;
@@ -91,6 +92,7 @@ pub fn run(out: &mut dyn Write, config: &Config) -> io::Result<bool> {
     namespaces(&mut report)?;
     calls(&mut report)?;
     overlay(&mut report, &config.root)?;
+    mapped_mounts(&mut report, &config.root)?;
     seccomp(&mut report)?;
     network(&mut report, config)?;
     for (what, path) in [
@@ -251,6 +253,26 @@ fn cgroups(report: &mut Report<'_>) -> io::Result<()> {
             "nothing is to be done",
         ),
         Err(error) => report.line(Level::Fail, "cgroup", chain(&error), "podd cannot hold pods without"),
+    }
+}
+
+/// What pods with `hostUsers: false` need of the file system of their volumes and roots.
+fn mapped_mounts(report: &mut Report<'_>, root: &Path) -> io::Result<()> {
+    let what = "id-mapped mounts";
+    let there = existing(root);
+    match idmap::try_mount(there) {
+        Ok(()) => report.line(
+            Level::Ok,
+            what,
+            format_args!("they work on {}", there.display()),
+            "pods can have user namespaces (hostUsers: false)",
+        ),
+        Err(error) => report.line(
+            Level::Warn,
+            what,
+            format_args!("they do not work on {}: {error}", there.display()),
+            "a pod with hostUsers: false stays Pending",
+        ),
     }
 }
 
@@ -590,6 +612,7 @@ mod tests {
             max_image_size,
             seccomp_profile_root,
             pod_pids_limit: Some(-1),
+            user_ids,
             // Lists, which are empty by default.
             allowed_unsafe_sysctls: _,
             runtime: _,
@@ -619,6 +642,7 @@ mod tests {
             image_minimum_gc_age,
             default_registry,
             max_image_size,
+            user_ids,
         ];
         assert!(
             [image_gc_high_threshold, image_gc_low_threshold]

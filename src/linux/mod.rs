@@ -14,6 +14,7 @@ pub mod container;
 pub mod fd;
 mod guest;
 pub mod host;
+pub mod idmap;
 pub mod infra;
 pub mod inotify;
 pub mod lock;

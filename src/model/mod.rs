@@ -29,9 +29,9 @@ pub use plan::{Plan, Step};
 pub use pod::{
     About, Action, AppArmorProfile, Capabilities, Capacity, ContainerLife, ContainerSecurity, ContainerSpec, Deletion,
     DnsPolicy, DnsSpec, DownwardFile, DownwardValue, EmptyDirMedium, EnvFrom, EnvValue, EnvVar, Field, HostAlias,
-    HostPathType, HostPort, Isolation, KeyToPath, Mount, ObjectKey, ObjectKind, PodRuntime, PodSecurity, PodSpec,
-    Probe, Projection, Propagation, Protocol, PullPolicy, QosClass, ResizePolicy, ResourceField, ResourceValue,
-    Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
+    HostPathType, HostPort, IDS_PER_POD, Isolation, KeyToPath, Mount, ObjectKey, ObjectKind, PodRuntime, PodSecurity,
+    PodSpec, Probe, Projection, Propagation, Protocol, PullPolicy, QosClass, ResizePolicy, ResourceField,
+    ResourceValue, Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
 pub use sources::{Data, Sources, Token, TokenRequest};

@@ -129,6 +129,9 @@ pub struct Isolation {
     pub hostname_is_fqdn: bool,
 }
 
+/// How many ids a pod's user namespace has (a kubelet's `idsPerPod`, which must be a multiple of this).
+pub const IDS_PER_POD: u32 = 65_536;
+
 /// `spec.restartPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartPolicy {

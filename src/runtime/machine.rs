@@ -24,18 +24,18 @@ use super::shims::{ShimError, Shims};
 use super::spec;
 use super::users::Users;
 use super::work::{self, stop_signal};
-use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
+use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError, UserIds};
 use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::{Cgroups, Controls};
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    Capacity, ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage,
-    Resources, Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
+    Capacity, ContainerPhase, ContainerSpec, FailureReason, IDS_PER_POD, InfraSnapshot, PodSpec, PullPolicy,
+    ResolvedImage, Resources, Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
 };
 use crate::network::Network;
-use crate::shim::protocol::{PROTOCOL, PodResources, RequestBody, SandboxConfig};
+use crate::shim::protocol::{PROTOCOL, PodResources, RequestBody, SandboxConfig, Users as UserNamespace};
 use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
@@ -56,6 +56,7 @@ pub struct Parts {
     pub cgroups: Cgroups,
     pub handlers: Handlers,
     pub objects: Arc<dyn Objects>,
+    pub user_ids: Arc<dyn UserIds>,
     /// To wake pods with, the other end of `hints`.
     pub hint: mpsc::UnboundedSender<Uid>,
     pub hints: mpsc::UnboundedReceiver<Uid>,
@@ -101,6 +102,7 @@ pub struct Machine {
     quality: Quality,
     handlers: Handlers,
     objects: Arc<dyn Objects>,
+    user_ids: Arc<dyn UserIds>,
     settings: Settings,
     maker: Maker,
     users: Users,
@@ -123,6 +125,7 @@ impl Machine {
             cgroups,
             handlers,
             objects,
+            user_ids,
             hint,
             hints,
         } = parts;
@@ -151,6 +154,7 @@ impl Machine {
             controls,
             handlers,
             objects,
+            user_ids,
             settings,
             users: Users::default(),
             hints: Mutex::new(Some(hints)),
@@ -219,6 +223,26 @@ impl Machine {
         let sources = gathered.map_err(|error| step(reason, &error))?;
         self.refreshing.note(&pod.uid, &sources);
         Ok(Arc::new(sources))
+    }
+
+    /// What a sandbox needs to know of its user namespace.
+    async fn user_namespace(&self, pod: &PodSpec) -> Result<Option<UserNamespace>, StepError> {
+        let first = self.first_id(pod, FailureReason::CreatePodSandboxError).await?;
+        Ok(first.map(|first| UserNamespace {
+            first,
+            count: IDS_PER_POD,
+            // Roots, volumes and files of the pod lie in the first, the layers of its images in the second.
+            mapped: vec![self.settings.pods.clone(), self.settings.mount_points.clone()],
+        }))
+    }
+
+    /// The first id of the pod's user namespace, if it has one.
+    async fn first_id(&self, pod: &PodSpec, reason: FailureReason) -> Result<Option<u32>, StepError> {
+        if !pod.isolation.user_namespace {
+            return Ok(None);
+        }
+        let first = self.user_ids.first(&pod.uid).await;
+        first.map(Some).map_err(|error| step(reason, &error))
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -367,6 +391,7 @@ impl Machine {
                 joined: work::Joined {
                     infra_pid,
                     target: None,
+                    first_id: None,
                 },
             };
             self.maker.make_ahead(&making, 0).await;
@@ -490,6 +515,16 @@ impl Runtime for Machine {
         let hostname = hostname.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
+        if let (true, Some(runtime)) = (pod.isolation.user_namespace, &runtime) {
+            // kubelet `userns/userns_manager.go`.
+            return Err(StepError {
+                reason: FailureReason::CreatePodSandboxError,
+                message: format!(
+                    "RuntimeClass handler {:?} does not support user namespaces",
+                    runtime.handler
+                ),
+            });
+        }
         let turn = self.refreshing.turn(pod).await;
         let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         {
@@ -527,6 +562,7 @@ impl Runtime for Machine {
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
             runtime,
+            users: self.user_namespace(pod).await?,
         };
         self.shims
             .spawn(&pod.uid, config)
@@ -637,7 +673,11 @@ impl Runtime for Machine {
                 .await?,
             ip,
             volume_layers,
-            joined: work::Joined { infra_pid, target },
+            joined: work::Joined {
+                infra_pid,
+                target,
+                first_id: self.first_id(pod, FailureReason::CreateContainerError).await?,
+            },
         };
         let _busy = self.maker.busy();
         if attempt > 0 {

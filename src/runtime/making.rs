@@ -157,7 +157,7 @@ impl Maker {
                 .join(format!("{attempt}.log")),
         };
         let mut prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name, sources)?;
-        image_volume::mount(&self.volumes, pod, volume_layers, &mut prepared)?;
+        image_volume::mount(&self.volumes, pod, volume_layers, joined, &mut prepared)?;
         work.prepare(
             pod,
             container,
@@ -176,9 +176,11 @@ impl Maker {
     /// Make this attempt ready, and have the shim make its process. What fails here fails again, and is told, when the
     /// attempt is started.
     pub(super) async fn make_ahead(&self, making: &Making, attempt: u32) {
-        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot.
-        let shares = making.pod.share_process_namespace || making.pod.isolation.host_pid;
-        if shares || making.pod.runtime.class.is_some() {
+        let pod = &making.pod;
+        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot. What
+        // waits in a user namespace would have to be made with its ids.
+        let shares = pod.share_process_namespace || pod.isolation.host_pid;
+        if shares || pod.runtime.class.is_some() || pod.isolation.user_namespace {
             return;
         }
         let (uid, sandbox) = (making.pod.uid.clone(), making.sandbox);

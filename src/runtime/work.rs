@@ -9,9 +9,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::StepError;
 use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
+use super::{StepError, propagation};
 use crate::linux::cgroup::Controls;
 use crate::linux::{host, path, privilege};
 use crate::model::downward::Place;
@@ -34,6 +34,8 @@ pub(super) struct Joined {
     pub(super) infra_pid: i32,
     /// The first process of the container whose processes it sees.
     pub(super) target: Option<i32>,
+    /// Of infra's user namespace, if it has one of its own: the machine's id of its 0.
+    pub(super) first_id: Option<u32>,
 }
 
 /// The name, in an attempt's state directory, of the file that its last words are written to.
@@ -88,6 +90,8 @@ impl Work {
             Ok(Vec::new())
         }
         .map_err(create_error)?;
+        let class = pod.runtime.class.as_deref();
+        propagation::check(container, &prepared.sources, class)?;
         let input = SpecInput {
             pod,
             container,
@@ -102,6 +106,7 @@ impl Work {
             home: &user.home,
             infra_pid: joined.infra_pid,
             target_pid: joined.target,
+            first_id: joined.first_id,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,
             etc: EtcFiles {

@@ -79,6 +79,19 @@ pub struct SandboxConfig {
     /// Who makes the containers of this sandbox; `None`: the shim itself.
     #[serde(default)]
     pub runtime: Option<OciRuntime>,
+    /// The sandbox has a user namespace of its own, to which its other namespaces belong.
+    #[serde(default)]
+    pub users: Option<Users>,
+}
+
+/// The ids of a sandbox's user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// The machine's ids from here on are the namespace's from 0 on, users and groups alike.
+    pub first: u32,
+    pub count: u32,
+    /// Directories whose file systems must be able to show their files as the namespace counts; else there is no sandbox.
+    pub mapped: Vec<PathBuf>,
 }
 
 /// A program with the command line of an OCI runtime: `create`, `start`, `kill`, `delete`.

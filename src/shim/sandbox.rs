@@ -2,16 +2,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     LinuxCpuBuilder, LinuxHugepageLimit, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };
 
-use super::protocol::{PodResources, SandboxConfig};
+use super::protocol::{PodResources, SandboxConfig, Users};
 use crate::linux::cgroup::{CgroupError, Cgroups};
 use crate::linux::container::Machine;
-use crate::linux::infra::{self, InfraConfig, Sysctl};
+use crate::linux::idmap;
+use crate::linux::infra::{self, InfraConfig, Sysctl, UserIds};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -23,6 +24,12 @@ pub(super) enum InfraFailure {
     Machine(#[from] io::Error),
     #[error(transparent)]
     Infra(#[from] infra::InfraError),
+    #[error("user namespace: the file system of {} cannot be mounted with other ids", path.display())]
+    Unmapped {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The pod's cgroup with its limits, and infra in a cgroup beneath it.
@@ -39,11 +46,22 @@ pub(super) fn make_infra(config: &SandboxConfig, mounts: &OwnedFd) -> Result<(Ma
         host_pid: config.host_pid,
         host_ipc: config.host_ipc,
         sysctls: sysctls.collect::<Result<_, _>>()?,
+        users: config
+            .users
+            .as_ref()
+            .map(|&Users { first, count, .. }| UserIds { first, count }),
         hostname: &config.hostname,
         oom_score_adj: config.oom_score_adj,
         cgroup: entry,
         mounts: mounts.as_fd(),
     })?;
+    for path in config.users.iter().flat_map(|users| &users.mapped) {
+        let unmapped = |source| InfraFailure::Unmapped {
+            path: path.clone(),
+            source,
+        };
+        idmap::mapped(path, infra.pid).map(drop).map_err(unmapped)?;
+    }
     Ok((Machine::look(cgroups)?, infra))
 }
 

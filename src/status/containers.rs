@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, ResourceRequirements,
+    ContainerUser, LinuxContainerUser, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -126,6 +126,7 @@ impl Place<'_> {
                 .unwrap_or_default(),
             last_state: Some(last_state.unwrap_or_default()),
             name: spec.name.clone(),
+            volume_mounts: volume_mounts(spec),
             ready,
             resources,
             restart_count: shown.map_or(0, |attempt| i32::try_from(attempt.attempt).unwrap_or(i32::MAX)),
@@ -297,6 +298,26 @@ fn user(user: &User) -> ContainerUser {
             supplemental_groups: Some(groups.iter().copied().map(i64::from).collect()),
         }),
     }
+}
+
+/// What is mounted, as the spec has it (kubelet: `recursiveReadOnly` is told of read-only mounts alone, and never
+/// `IfPossible`).
+fn volume_mounts(spec: &ContainerSpec) -> Option<Vec<VolumeMountStatus>> {
+    let told = spec.mounts.iter().map(|mount| {
+        let mode = if mount.recursive_read_only {
+            "Enabled"
+        } else {
+            "Disabled"
+        };
+        VolumeMountStatus {
+            mount_path: mount.path.display().to_string(),
+            name: mount.volume.clone(),
+            read_only: mount.read_only.then_some(true),
+            recursive_read_only: mount.read_only.then(|| mode.to_owned()),
+            volume_status: None,
+        }
+    });
+    Some(told.collect::<Vec<_>>()).filter(|mounts| !mounts.is_empty())
 }
 
 /// What a container, or a pod as a whole, got (`status.containerStatuses[].resources`, `status.resources`); `None` when

@@ -22,8 +22,11 @@
 //! * Files that tell of other objects are written when they are missing ([`Volumes::prepare`]), and anew when those change
 //!   ([`Volumes::refresh`]): who prepares may know an older state of the objects than the one that is shown.
 //!
+//! * A privileged container may mount things in an emptyDir that the machine sees (`Bidirectional`): a note of it is made
+//!   before, in `ROOT/pods/<uid>/propagated/`, and with the pod such mounts are taken away.
+//!
 //! **Invariant:** everything is done already or is done now; nothing outside `ROOT/pods/<uid>` and `RUN_DIR/volumes` is ever
-//! removed, and no mount but our own tmpfs and overlays is taken away.
+//! removed, and no mount but our own tmpfs and overlays, and what was noted, is taken away.
 
 mod atomic;
 pub mod etc;
@@ -51,7 +54,7 @@ pub use self::payload::{Lack, Lacks};
 use crate::linux::mounts;
 use crate::linux::ownership::OwnershipError;
 use crate::linux::path::{self, Durability, PathError};
-use crate::model::{Capacity, EmptyDirMedium, PodSpec, Projection, Sources, Uid, VolumeSource};
+use crate::model::{Capacity, EmptyDirMedium, PodSpec, Projection, Propagation, Sources, Uid, Volume, VolumeSource};
 
 /// The word by which our tmpfs mounts are known in the mount table.
 const TMPFS_SOURCE: &str = "podd-empty-dir";
@@ -61,6 +64,9 @@ const FILES_MODE: u32 = 0o777;
 
 /// The word by which our overlays are known in the mount table.
 const IMAGE_SOURCE: &str = "podd-image-volume";
+
+/// In a pod's directory: the names of the volumes in which containers may mount what the machine sees.
+const PROPAGATED: &str = "propagated";
 
 /// The volumes of every pod of one agent.
 #[derive(Debug, Clone)]
@@ -179,6 +185,7 @@ impl Volumes {
                 source,
             })?;
         }
+        note_propagated(pod, &directory.join(PROPAGATED))?;
         let mut places = BTreeMap::new();
         for volume in &pod.volumes {
             let place = match &volume.source {
@@ -309,11 +316,17 @@ impl Volumes {
     }
 
     /// Mount an image's unpacked layers (topmost first) as a volume of the pod, and give the path. Done already: nothing
-    /// happens.
+    /// happens. `mapped_as`: the process in whose user namespace its files shall belong to whom they belong on the disk.
     ///
     /// # Errors
     /// It cannot be mounted.
-    pub fn mount_image(&self, uid: &Uid, volume: &str, layers: &[PathBuf]) -> Result<PathBuf, VolumeError> {
+    pub fn mount_image(
+        &self,
+        uid: &Uid,
+        volume: &str,
+        layers: &[PathBuf],
+        mapped_as: Option<i32>,
+    ) -> Result<PathBuf, VolumeError> {
         let path = self
             .pods
             .join(plain(uid.as_str())?)
@@ -325,7 +338,7 @@ impl Volumes {
             source,
         };
         if !mounts::is_mount_point(&path).map_err(mount_error)? {
-            mounts::mount_layers(&path, IMAGE_SOURCE, layers).map_err(mount_error)?;
+            mounts::mount_layers(&path, IMAGE_SOURCE, layers, mapped_as).map_err(mount_error)?;
         }
         Ok(path)
     }
@@ -340,6 +353,7 @@ impl Volumes {
             self.memory.remove(uid.as_str())?;
         }
         let volumes = directory.join("volumes");
+        unmount_propagated(&directory.join(PROPAGATED), &volumes)?;
         let mounted = match fs::read_dir(&volumes) {
             Ok(entries) => entries
                 .map_while(Result::ok)
@@ -433,6 +447,60 @@ fn memory_size(pod: &PodSpec, size_limit: Option<u64>) -> Option<u64> {
         .into_iter()
         .flatten()
         .min()
+}
+
+/// Before a container can mount anything: which of the pod's own volumes it can do that in.
+fn note_propagated(pod: &PodSpec, notes: &Path) -> Result<(), VolumeError> {
+    let lists = [&pod.init_containers, &pod.containers, &pod.ephemeral_containers];
+    let mounts = lists.into_iter().flatten().flat_map(|container| &container.mounts);
+    for mount in mounts.filter(|mount| mount.propagation == Propagation::Bidirectional) {
+        let is_own =
+            |volume: &&Volume| volume.name == mount.volume && matches!(volume.source, VolumeSource::EmptyDir { .. });
+        if pod.volumes.iter().any(|volume| is_own(&volume)) {
+            let note = notes.join(plain(&mount.volume)?);
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&note);
+            made.map_err(|source| VolumeError::Directory {
+                path: note.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What containers mounted in volumes of the pod's own is taken away, and never followed. What they mounted in the
+/// machine's directories is the machine's (as with a kubelet).
+fn unmount_propagated(notes: &Path, volumes: &Path) -> Result<(), VolumeError> {
+    let noted = match fs::read_dir(notes) {
+        Ok(noted) => noted,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(VolumeError::Read {
+                path: notes.to_owned(),
+                source,
+            });
+        }
+    };
+    for note in noted.map_while(Result::ok) {
+        let volume = volumes.join(note.file_name());
+        let read_error = |source| VolumeError::Read {
+            path: volume.clone(),
+            source,
+        };
+        let volume = match volume.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(read_error)?,
+        };
+        for mount in mounts::beneath(&volume).map_err(read_error)?.iter().rev() {
+            if mount.path != volume {
+                mounts::unmount_now_or_later(&mount.path).map_err(|source| VolumeError::Unmount {
+                    path: mount.path.clone(),
+                    source,
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn mount_memory(path: &Path, size: Option<u64>) -> Result<(), VolumeError> {

@@ -177,6 +177,7 @@ impl Sandbox {
             log_max_size: 10 << 20,
             log_max_files: 5,
             runtime: None,
+            users: None,
         };
         change(&mut config);
         let (shim, socket) = zygote

@@ -795,7 +795,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "spec.hostPID",
             "the host's process namespace",
         ),
-        ("/spec/hostUsers", json!(false), "spec.hostUsers", "user namespaces"),
         (
             "/spec/resourceClaims",
             json!([{"name": "x"}]),
@@ -924,24 +923,70 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "{pointer}"
         );
     }
+}
+
+#[test]
+fn a_user_namespace_goes_with_no_namespace_of_the_host() {
+    let pod = with(small_pod(), "/spec/hostUsers", json!(false));
+    assert_eq!(faults(pod.clone()), Vec::<String>::new());
+    let shared = with(pod, "/spec/hostNetwork", json!(true));
+    assert_eq!(
+        faults(shared),
+        ["spec.hostNetwork: Forbidden: when `hostUsers` is false"]
+    );
+}
+
+#[test]
+fn mounts_are_propagated_and_read_only_as_kubernetes_allows() {
     let pod = with(small_pod(), "/spec/volumes", json!([{"name": "v", "emptyDir": {}}]));
-    for (field, value, what) in [
-        ("mountPropagation", "HostToContainer", "mount propagation"),
-        (
-            "recursiveReadOnly",
-            "Enabled",
-            "mounts that are read-only all the way down",
-        ),
-    ] {
+    let of = |pod: &Value, fields: Value| {
         let mut mount = json!({"name": "v", "mountPath": "/a"});
-        mount[field] = json!(value);
+        mount
+            .as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        faults(with(pod.clone(), "/spec/containers/0/volumeMounts", json!([mount])))
+    };
+    let at = "spec.containers[0].volumeMounts[0]";
+    let well: [String; 0] = [];
+    assert_eq!(of(&pod, json!({"mountPropagation": "HostToContainer"})), well);
+    assert_eq!(
+        of(&pod, json!({"mountPropagation": "Bidirectional"})),
+        [format!(
+            "{at}.mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers"
+        )]
+    );
+    let privileged = with(
+        pod.clone(),
+        "/spec/containers/0/securityContext",
+        json!({"privileged": true}),
+    );
+    assert_eq!(of(&privileged, json!({"mountPropagation": "Bidirectional"})), well);
+
+    for mode in ["Enabled", "IfPossible"] {
+        assert_eq!(of(&pod, json!({"readOnly": true, "recursiveReadOnly": mode})), well);
         assert_eq!(
-            faults(with(pod.clone(), &format!("{c}/volumeMounts"), json!([mount]))),
-            [format!(
-                "spec.containers[0].volumeMounts[0].{field}: Forbidden: podd does not support {what} yet"
-            )]
+            of(
+                &pod,
+                json!({"recursiveReadOnly": mode, "mountPropagation": "HostToContainer"})
+            ),
+            [
+                format!("{at}.recursiveReadOnly: Forbidden: may only be specified when readOnly is true"),
+                format!(
+                    "{at}.recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not \
+                     specified"
+                ),
+            ]
         );
     }
+    assert_eq!(of(&pod, json!({"recursiveReadOnly": "Disabled"})), well);
+    assert_eq!(
+        of(&pod, json!({"recursiveReadOnly": "Perhaps"})),
+        [format!(
+            "{at}.recursiveReadOnly: Unsupported value: \"Perhaps\": supported values: \"Disabled\", \"Enabled\", \
+             \"IfPossible\""
+        )]
+    );
 }
 
 #[test]

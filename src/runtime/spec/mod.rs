@@ -18,12 +18,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root,
+    Spec,
+};
 
 use crate::linux::cgroup::Controls;
 use crate::model::downward::Place;
 use crate::model::expansion::PathError;
-use crate::model::{Capacity, ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
+use crate::model::{Capacity, ContainerSpec, IDS_PER_POD, PodSpec, ResolvedImage, SeccompProfile, Sources};
 use crate::shim::protocol::SubPath;
 
 pub use environment::Variables;
@@ -72,6 +75,8 @@ pub struct SpecInput<'a> {
     pub infra_pid: i32,
     /// The first process of another container, whose pid namespace is joined where the pod does not share one.
     pub target_pid: Option<i32>,
+    /// Of infra's user namespace, if it has one of its own: the machine's id of its 0. Another [`IDS_PER_POD`] follow.
+    pub first_id: Option<u32>,
     /// The pod's cgroup, relative to each hierarchy's root: [`pod_cgroup`].
     pub cgroup_parent: &'a str,
     /// The pod's volumes by name, and where on the machine each lies.
@@ -175,6 +180,8 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_namespaces(Some(namespaces(input)))
         .set_devices(security.privileged.then(|| input.host_devices.to_vec()))
         .set_sysctl(sysctls(input))
+        .set_uid_mappings(mappings(input))
+        .set_gid_mappings(mappings(input))
         .set_seccomp(match security.seccomp {
             SeccompProfile::RuntimeDefault if !security.privileged => Some(seccomp::runtime_default(&capabilities)),
             SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined | SeccompProfile::Localhost(_) => None,
@@ -256,11 +263,24 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
         all.push(namespace(LinuxNamespaceType::Uts, infra("uts")));
         all.push(namespace(LinuxNamespaceType::Network, infra("net")));
     }
+    if input.first_id.is_some() {
+        all.push(namespace(LinuxNamespaceType::User, infra("user")));
+    }
     all.push(namespace(LinuxNamespaceType::Mount, None));
     if !input.container.security.privileged {
         all.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
     all
+}
+
+/// The ids of the pod's user namespace. Users and groups have the same.
+fn mappings(input: &SpecInput<'_>) -> Option<Vec<LinuxIdMapping>> {
+    let mapping = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(input.first_id?)
+        .size(IDS_PER_POD)
+        .build();
+    mapping.ok().map(|mapping| vec![mapping])
 }
 
 /// The spec as JSON, the same text for the same spec whenever it is made: its maps and sets are sorted.
@@ -280,10 +300,11 @@ pub fn text(spec: &Spec) -> Result<Vec<u8>, serde_json::Error> {
 /// In the pod's own network everybody may listen on any port and send echo requests (containerd 2
 /// `enable_unprivileged_ports` and `enable_unprivileged_icmp`, both on by default).
 fn sysctls(input: &SpecInput<'_>) -> Option<HashMap<String, String>> {
-    let pairs = [
-        ("net.ipv4.ip_unprivileged_port_start", "0"),
-        ("net.ipv4.ping_group_range", "0 2147483647"),
-    ];
+    let mut pairs = vec![("net.ipv4.ip_unprivileged_port_start", "0")];
+    // Groups of a user namespace are not all there (containerd: not with a user namespace).
+    if input.first_id.is_none() {
+        pairs.push(("net.ipv4.ping_group_range", "0 2147483647"));
+    }
     // What the pod says itself was set when its sandbox was made.
     let is_own = |name: &str| input.pod.security.sysctls.iter().any(|(own, _)| own == name);
     let pairs = pairs.into_iter().filter(|(name, _)| !is_own(name));

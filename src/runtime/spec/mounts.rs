@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::Mount;
 
 use super::{SpecError, SpecInput, Variables};
-use crate::model::{Volume, VolumeSource};
+use crate::model::{Propagation, Volume, VolumeSource};
 use crate::shim::protocol::SubPath;
 
 /// In the order of mounting: the defaults, then everything of the machine's, so that what lies beneath another mount
@@ -29,17 +29,32 @@ pub(super) fn mounts(input: &SpecInput<'_>, variables: &Variables) -> Result<(Ve
                 path,
             });
         }
+        let of = |is: fn(&VolumeSource) -> bool| {
+            let mut volumes = input.pod.volumes.iter();
+            volumes.any(|volume: &Volume| volume.name == mount.volume && is(&volume.source))
+        };
+        let is_image = of(|source| matches!(source, VolumeSource::Image { .. }));
+        let is_written_by_podd = of(|source| matches!(source, VolumeSource::Projected { .. }));
         // Nobody writes into an image, nor into files that podd keeps, whatever the mount says (kubelet
         // `toKubeContainerImageVolumes`, `mustMountRO`).
-        let is_ours = |volume: &Volume| {
-            volume.name == mount.volume
-                && matches!(
-                    volume.source,
-                    VolumeSource::Image { .. } | VolumeSource::Projected { .. }
-                )
+        let read_only = mount.read_only || is_image || is_written_by_podd;
+        let propagation = match mount.propagation {
+            Propagation::None => "rprivate",
+            Propagation::HostToContainer => "rslave",
+            Propagation::Bidirectional => "rshared",
         };
-        let read_only = mount.read_only || input.pod.volumes.iter().any(is_ours);
-        bound.push(bind(source, destination, read_only));
+        let access = match (read_only, mount.recursive_read_only) {
+            (false, _) => "rw",
+            (true, false) => "ro",
+            // What is mounted beneath it is read-only as well.
+            (true, true) => "rro",
+        };
+        let mut bound_volume = bind(source, destination, &["rbind", propagation, access], input);
+        if is_image {
+            // An overlay cannot be mapped: its layers are, where it is mounted.
+            bound_volume.set_uid_mappings(None).set_gid_mappings(None);
+        }
+        bound.push(bound_volume);
     }
     let taken: BTreeSet<PathBuf> = bound.iter().map(|mount: &Mount| mount.destination().clone()).collect();
 
@@ -59,7 +74,8 @@ pub(super) fn mounts(input: &SpecInput<'_>, variables: &Variables) -> Result<(Ve
     for (source, destination, read_only) in files {
         let destination = absolute(destination);
         if !taken.contains(&destination) {
-            bound.push(bind(source, destination, read_only));
+            let access = if read_only { "ro" } else { "rw" };
+            bound.push(bind(source, destination, &["rbind", "rprivate", access], input));
         }
     }
     bound.sort_by_key(|mount| mount.destination().components().count());
@@ -128,17 +144,16 @@ fn new(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
     mount
 }
 
-fn bind(source: &Path, destination: PathBuf, read_only: bool) -> Mount {
+/// In a user namespace its files belong to the same numbers there as on the disk (kubelet `makeMounts`: every mount).
+fn bind(source: &Path, destination: PathBuf, options: &[&str], input: &SpecInput<'_>) -> Mount {
     let mut mount = Mount::default();
     mount
         .set_destination(destination)
         .set_typ(Some("bind".to_owned()))
         .set_source(Some(source.to_owned()))
-        .set_options(Some(super::strings(&[
-            "rbind",
-            "rprivate",
-            if read_only { "ro" } else { "rw" },
-        ])));
+        .set_options(Some(super::strings(options)))
+        .set_uid_mappings(super::mappings(input))
+        .set_gid_mappings(super::mappings(input));
     mount
 }
 

@@ -154,6 +154,7 @@ impl Given {
             home: "/root",
             infra_pid: 4242,
             target_pid: None,
+            first_id: None,
             cgroup_parent: &parent,
             volumes: &self.volumes,
             etc: EtcFiles {
