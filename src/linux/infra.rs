@@ -100,7 +100,7 @@ pub enum InfraStep {
     Users,
 }
 
-const STEPS: [InfraStep; 5] = [
+const STEPS: [InfraStep; 6] = [
     InfraStep::Cgroup,
     InfraStep::SetUp,
     InfraStep::Sysctl,

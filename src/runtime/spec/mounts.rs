@@ -85,7 +85,7 @@ pub(super) fn mounts(input: &SpecInput<'_>, variables: &Variables) -> Result<(Ve
         // Shared memory is the machine's, too (containerd `sandboxDevShm`).
         let shm = Path::new(SHM);
         all.retain(|mount| mount.destination() != shm);
-        all.push(bind(shm, shm.to_owned(), false));
+        all.push(bind(shm, shm.to_owned(), &["rbind", "rprivate", "rw"], input));
     }
     let root = Path::new("/");
     all.retain(|mount| {
