@@ -20,17 +20,16 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
-use crate::controller::Controller;
+use crate::controller::{Controller, Room};
 use crate::event::Recorder;
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
-use crate::linux::host;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{app_armor, privilege, process};
-use crate::model::{Capacity, Timestamp};
+use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Identity, NodeKeeper};
+use crate::node::{Facts, Identity, NodeKeeper, Supply};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::runtime::stream::Streams;
@@ -82,6 +81,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     .await
     .context("cannot set up the pods' network")?;
     let pool = network.pool();
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let addresses = u64::from(pool.1.to_bits() - pool.0.to_bits()) + 1;
+    let supply = Supply::new(&facts, addresses, &config.reserved, &config.allocatable);
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
@@ -107,7 +109,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             log_dir: config.log_dir.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),
-            memory: host::memory_total().context("cannot read how much memory this machine has")?,
+            memory: facts.memory,
+            allocatable: supply.allocatable.capacity(),
             pids_limit: PIDS_LIMIT,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
@@ -117,11 +120,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
-    let capacity = Some(Capacity {
-        cpu_milli: facts.cpus.saturating_mul(1000),
-        memory: facts.memory,
-    });
+    let capacity = Some(supply.allocatable.capacity());
     let node = NodeKeeper {
         store: store.clone(),
         recorder: recorder.clone(),
@@ -132,6 +131,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             version: api::git_version(),
         },
         facts,
+        supply: supply.clone(),
         images: images.changes(),
         clock,
     };
@@ -160,6 +160,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
+        room: Room::new(supply.allocatable),
         recorder: recorder.clone(),
         clock,
     };

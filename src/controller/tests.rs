@@ -1,5 +1,7 @@
 //! One look after another at one pod, on a machine that is made of records, with programs that are real.
 
+mod room;
+
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
@@ -9,12 +11,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::pass::{Pass, Record, Round};
-use super::{Controller, POD};
+use super::{Controller, POD, Room};
 use crate::event::{EVENT, Recorder};
 use crate::model::{
-    Action, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord, ImageConfig,
-    ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy, SandboxSnapshot,
-    Snapshot, StopReason, Timestamp, Uid,
+    Action, Allocatable, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord,
+    ImageConfig, ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy,
+    SandboxSnapshot, Snapshot, StopReason, Timestamp, Uid,
 };
 use crate::probe::testing::{Programs, shell};
 use crate::probe::{Parts, Probes};
@@ -224,6 +226,17 @@ struct World {
 
 impl World {
     async fn new(pod: PodSpec, machine: Machine) -> Self {
+        let plenty = Allocatable {
+            cpu_milli: 64_000,
+            memory: 1 << 40,
+            storage: 1 << 40,
+            pods: 100,
+            hugepages: [].into(),
+        };
+        Self::with_room(pod, machine, plenty).await
+    }
+
+    async fn with_room(pod: PodSpec, machine: Machine, allocatable: Allocatable) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
         let object =
@@ -251,6 +264,7 @@ impl World {
                 capacity: None,
             },
             boot_id: BOOT.to_owned(),
+            room: Room::new(allocatable),
             pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 9)),
             recorder,
             clock: now,

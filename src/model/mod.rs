@@ -5,6 +5,7 @@
 //! **Invariant:** this room does no I/O, reads no clock, knows neither the wire (Kubernetes' JSON) nor the store (rows).
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
+mod claim;
 mod image;
 mod observed;
 mod plan;
@@ -13,6 +14,7 @@ mod snapshot;
 mod sources;
 mod sysctl;
 
+pub use claim::{Allocatable, Amount, Claim, ClaimedPort, Lack};
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use observed::{
     Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,

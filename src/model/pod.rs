@@ -439,6 +439,8 @@ impl Resources {
 pub struct Capacity {
     pub cpu_milli: u64,
     pub memory: u64,
+    /// `ephemeral-storage`, in bytes.
+    pub storage: u64,
 }
 
 /// One `volumeMounts` entry.

@@ -28,8 +28,8 @@ use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, Sources, TerminationMessagePolicy, Uid,
+    Capacity, ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage,
+    Resources, Snapshot, Sources, TerminationMessagePolicy, Uid,
 };
 use crate::network::Network;
 use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
@@ -70,6 +70,8 @@ pub struct Settings {
     pub node_name: String,
     /// Bytes of memory the machine has, for `oom_score_adj`.
     pub memory: u64,
+    /// What it has for its pods.
+    pub allocatable: Capacity,
     /// Processes a container may have.
     pub pids_limit: i64,
     /// All that this agent can hand on.

@@ -12,7 +12,6 @@
 //! that is in it anew. A full disk is another matter: `SQLite` learns of it from write(2), before there is a commit
 //! record, and takes the transaction back whole.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -22,8 +21,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::history::History;
 use super::recent::Recent;
-use super::{Change, ChangeType, ImageRow, StoreError, StoredObject, address, image, object, observed, setting};
-use crate::model::{Observed, Uid};
+use super::{Change, ChangeType, ImageRow, StoreError, StoredObject, image, object, observed, place, setting};
+use crate::model::{Allocatable, Claim, Lack, Observed, Uid};
 
 /// The kind whose objects are asked for by uid again and again.
 const POD: &str = "Pod";
@@ -81,13 +80,22 @@ pub(super) enum Request {
         uid: Uid,
         reply: Reply<bool>,
     },
-    Address {
+    TakePlace {
         uid: Uid,
-        first: Ipv4Addr,
-        last: Ipv4Addr,
-        reply: Reply<Ipv4Addr>,
+        wanted: Box<place::Wanted>,
+        reply: Reply<place::Place>,
     },
-    ReleaseAddress {
+    RaisePlace {
+        uid: Uid,
+        wanted: Box<(Claim, Allocatable)>,
+        reply: Reply<Option<Lack>>,
+    },
+    SettlePlace {
+        uid: Uid,
+        claim: Box<Claim>,
+        reply: Reply<()>,
+    },
+    ReleasePlace {
         uid: Uid,
         reply: Reply<()>,
     },
@@ -416,13 +424,17 @@ impl Request {
                 answer(reply, saved)
             }
             Self::ForgetPod { uid, reply } => answer(reply, forget_pod(transaction, &uid).await),
-            Self::Address {
-                uid,
-                first,
-                last,
-                reply,
-            } => answer(reply, address::take(transaction.connection, &uid, first, last).await),
-            Self::ReleaseAddress { uid, reply } => answer(reply, address::release(transaction.connection, &uid).await),
+            Self::TakePlace { uid, wanted, reply } => {
+                answer(reply, place::take(transaction.connection, &uid, &wanted).await)
+            }
+            Self::RaisePlace { uid, wanted, reply } => {
+                let (claim, room) = *wanted;
+                answer(reply, place::raise(transaction.connection, &uid, &claim, &room).await)
+            }
+            Self::SettlePlace { uid, claim, reply } => {
+                answer(reply, place::settle(transaction.connection, &uid, &claim).await)
+            }
+            Self::ReleasePlace { uid, reply } => answer(reply, place::release(transaction.connection, &uid).await),
             Self::PutImage { image, reply } => answer(reply, image::put(transaction.connection, &image).await),
             Self::NoteImage { note, reply } => answer(reply, image::note(transaction.connection, note).await),
             Self::RemoveImageName { name, reply } => {
@@ -445,13 +457,17 @@ impl Request {
                 let _ = reply.send(Err(error));
             }
             Self::SaveObserved { reply, .. }
-            | Self::ReleaseAddress { reply, .. }
+            | Self::SettlePlace { reply, .. }
+            | Self::ReleasePlace { reply, .. }
             | Self::PutImage { reply, .. }
             | Self::NoteImage { reply, .. }
             | Self::PutSetting { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
-            Self::Address { reply, .. } => {
+            Self::TakePlace { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::RaisePlace { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::RemoveImageName { reply, .. } | Self::RemoveImage { reply, .. } => {
@@ -477,7 +493,7 @@ async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<bool
     }
     observed::forget(transaction.connection, uid).await?;
     transaction.records.push((uid.clone(), None));
-    address::release(transaction.connection, uid).await.map(|()| true)
+    place::release(transaction.connection, uid).await.map(|()| true)
 }
 
 /// A statement that is no query: it takes and gives nothing.
