@@ -22,19 +22,18 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
-use crate::controller::Controller;
+use crate::controller::{Controller, Room};
 use crate::event::Recorder;
 use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
-use crate::linux::host;
 use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{app_armor, privilege, process};
-use crate::model::{Capacity, Timestamp};
+use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Handler, Identity, NodeKeeper};
+use crate::node::{Facts, Handler, Identity, NodeKeeper, Supply};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::refresh::Refresher;
@@ -88,18 +87,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("cannot set up the pods' network")?;
     let pool = network.pool();
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let addresses = u64::from(pool.1.to_bits() - pool.0.to_bits()) + 1;
+    let supply = Supply::new(&facts, addresses, &config.reserved, &config.allocatable);
+    let allocatable = supply.allocatable.capacity();
     let host_ip = network.gateway();
     let (hint, hints) = mpsc::unbounded_channel();
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
 
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
-    let allocatable = Capacity {
-        cpu_milli: facts.cpus.saturating_mul(1000),
-        memory: facts.memory,
-        storage: facts.disk,
-    };
     let volumes = Volumes::new(config.root.join("pods"), config.run_dir.join("volumes"), allocatable);
     let machine = Machine::new(
         Parts {
@@ -123,7 +120,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             log_dir: config.log_dir.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),
-            memory: host::memory_total().context("cannot read how much memory this machine has")?,
+            memory: facts.memory,
             pids_limit: PIDS_LIMIT,
             pod_pids_limit: config.pod_pids_limit,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
@@ -149,6 +146,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             handlers: known_handlers(&config),
         },
         facts,
+        supply: supply.clone(),
         images: images.changes(),
         clock,
     };
@@ -190,6 +188,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
+        room: Room::new(supply.allocatable),
         recorder: recorder.clone(),
         clock,
     };
