@@ -22,7 +22,8 @@ use nix::libc;
 
 use super::cgroup::Entry;
 use super::child::{
-    become_program, die_with_parent, enter_cgroup, file_streams, give_up, limit, set_oom_score, terminal_streams,
+    become_program, die_with_parent, enter_cgroup, file_streams, give_up, limit, set_app_armor, set_oom_score,
+    terminal_streams,
 };
 use super::plan::{Fault, ProcessPlan, Step, Word};
 use super::{process, sys};
@@ -67,6 +68,7 @@ fn outside(plan: &JoinPlan<'_>, channel: BorrowedFd<'_>) -> Result<Never, Fault>
     die_with_parent()?;
     sys::umask(0);
     set_oom_score(&plan.process);
+    set_app_armor(&plan.process)?;
     sys::setns(plan.first, NAMESPACES).map_err(Step::Container.fault())?;
     match &plan.standard {
         Standard::Files(files) => file_streams(files, plan.process.uid).map_err(Step::Stdio.fault())?,

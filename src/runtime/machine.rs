@@ -67,6 +67,8 @@ pub struct Settings {
     /// See [`Machine::new`].
     pub mount_points: PathBuf,
     pub log_dir: PathBuf,
+    /// Where the seccomp profiles lie that pods name.
+    pub seccomp_root: PathBuf,
     pub cgroup_root: String,
     pub node_name: String,
     /// Bytes of memory the machine has, for `oom_score_adj`.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::StepError;
 use super::machine::{Settings, step};
+use super::profiles::Profiles;
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use crate::linux::{host, path, privilege};
 use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources, User};
@@ -84,6 +85,9 @@ impl Work {
             Ok(Vec::new())
         }
         .map_err(create_error)?;
+        let capabilities =
+            spec::capabilities(security, &settings.capabilities).map_err(|error| config_error(error.to_string()))?;
+        let profiles = Profiles::of(security, &capabilities, &settings.seccomp_root, Path::new("/"))?;
         let input = SpecInput {
             pod,
             container,
@@ -112,6 +116,7 @@ impl Work {
             node_name: &settings.node_name,
             capabilities: &settings.capabilities,
             host_devices: &devices,
+            profiles: &profiles,
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
         let config = self.run.join("config.json");

@@ -14,6 +14,7 @@ mod confinement;
 mod deadline;
 mod deletion;
 mod hooks;
+mod identity;
 mod images;
 mod init;
 mod last_words;

@@ -18,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
+use super::profiles::Profiles;
 use crate::model::{ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
 use crate::shim::protocol::SubPath;
 
+pub(super) use process::capabilities;
 pub use process::environment;
 pub(super) use resources::limits;
 pub use resources::{oom_score_adj, pod_cgroup, pod_resources};
@@ -83,6 +85,8 @@ pub struct SpecInput<'a> {
     pub capabilities: &'a [Capability],
     /// The machine's devices (`linux::privilege::devices`): used for privileged containers alone.
     pub host_devices: &'a [LinuxDevice],
+    /// What it names of the machine's.
+    pub(super) profiles: &'a Profiles,
 }
 
 /// A spec, and the parts of volumes that it cannot name.
@@ -134,6 +138,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_sysctl(sysctls(input))
         .set_seccomp(match security.seccomp {
             SeccompProfile::RuntimeDefault if !security.privileged => Some(seccomp::runtime_default(&capabilities)),
+            SeccompProfile::Localhost(_) if !security.privileged => input.profiles.seccomp.clone(),
             SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined | SeccompProfile::Localhost(_) => None,
         })
         .set_masked_paths(Some(if is_open { Vec::new() } else { strings(&MASKED_PATHS) }))

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::super::profiles::Profiles;
 use super::*;
 use crate::linux::privilege;
 use crate::model::{
@@ -105,6 +106,7 @@ struct Given {
     volumes: BTreeMap<String, PathBuf>,
     cgroup_v2: bool,
     capabilities: Vec<Capability>,
+    profiles: Profiles,
 }
 
 impl Given {
@@ -121,6 +123,7 @@ impl Given {
             volumes: BTreeMap::from([("data".to_owned(), PathBuf::from("/pods/uid/volumes/data"))]),
             cgroup_v2: false,
             capabilities: privilege::CAPABILITIES.to_vec(),
+            profiles: Profiles::default(),
         }
     }
 
@@ -165,6 +168,7 @@ impl Given {
             node_name: "node",
             capabilities: &self.capabilities,
             host_devices: &[fuse],
+            profiles: &self.profiles,
         })
     }
 
