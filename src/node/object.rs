@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo, Taint};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeFeatures, NodeStatus, NodeSystemInfo, Taint,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
@@ -89,7 +91,7 @@ pub(super) fn node(
         config: _,
         daemon_endpoints: _,
         declared_features: _,
-        features: _,
+        features,
         images: told_images,
         phase: _,
         runtime_handlers: _,
@@ -101,6 +103,9 @@ pub(super) fn node(
     *allocatable = Some(resources(facts));
     *told_images = Some(self::images(images)).filter(|images| !images.is_empty());
     *addresses = Some(self::addresses(identity));
+    *features = Some(NodeFeatures {
+        supplemental_groups_policy: Some(true),
+    });
     *node_info = Some(NodeSystemInfo {
         architecture: schedule::architecture().to_owned(),
         boot_id: facts.boot_id.clone(),

@@ -44,9 +44,9 @@ fn a_process_has_its_pods_user_and_groups_and_the_status_tells_them() {
         }),
     );
     assert_eq!(output, "1000\n1001\n1001 4242 60000\n");
-    let told = &container(&agent.pod("ids"), "c")["user"]["linux"];
+    let told = agent.pod("ids");
     assert_eq!(
-        *told,
+        container(&told, "c")["user"]["linux"],
         json!({"uid": 1000, "gid": 1001, "supplementalGroups": [1001, 4242, 60000]})
     );
 
@@ -273,7 +273,7 @@ fn without_app_armor_who_needs_it_is_turned_away() {
 }
 
 #[test]
-fn a_seccomp_profile_of_the_machine_is_kept_also_by_exec() {
+fn a_seccomp_profile_of_the_machine_is_waited_for_and_kept() {
     let agent = Agent::start();
     let confined = |p: &mut Value| {
         p["spec"]["containers"][0]["securityContext"] =
