@@ -482,10 +482,18 @@ impl Runtime for Machine {
             log_max_files: LOG_MAX_FILES,
             runtime,
         };
-        self.shims
-            .spawn(&pod.uid, config)
-            .await
-            .map_err(|e| sandbox_error(&e))?;
+        if let Err(error) = self.shims.spawn(&pod.uid, config).await {
+            // A shim that could not make infra has written down why before it ended.
+            let journal = self.shims.journal(&pod.uid, attempt).await.ok().flatten();
+            let told = journal.and_then(|journal| journal.infra_failure);
+            return Err(told.map_or_else(
+                || sandbox_error(&error),
+                |message| StepError {
+                    reason: FailureReason::CreatePodSandboxError,
+                    message,
+                },
+            ));
+        }
         let _busy = self.maker.busy();
         let infra = self.infra(&pod.uid, attempt).await?;
         let attach = async {

@@ -203,11 +203,8 @@ fn life() -> impl Strategy<Value = AttemptLife> {
 }
 
 fn given_up() -> impl Strategy<Value = GivenUp> {
-    (time(), ".*").prop_map(|(at, message)| GivenUp {
-        at,
-        reason: GivenUpReason::DeadlineExceeded,
-        message,
-    })
+    let reason = prop::sample::select(GivenUpReason::ALL.to_vec());
+    (time(), reason, ".*").prop_map(|(at, reason, message)| GivenUp { at, reason, message })
 }
 
 fn any_attempt() -> impl Strategy<Value = Attempt> {
