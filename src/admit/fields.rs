@@ -121,13 +121,9 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
             ("enableServiceLinks", enable_service_links.is_some(), Harmless),
             ("ephemeralContainers", filled(ephemeral_containers.as_ref()), Honoured),
             ("hostAliases", filled(host_aliases.as_ref()), Honoured),
-            ("hostIPC", *host_ipc == Some(true), Refused("the host's IPC namespace")),
+            ("hostIPC", *host_ipc == Some(true), Honoured),
             ("hostNetwork", *host_network == Some(true), Honoured),
-            (
-                "hostPID",
-                *host_pid == Some(true),
-                Refused("the host's process namespace"),
-            ),
+            ("hostPID", *host_pid == Some(true), Honoured),
             ("hostUsers", *host_users == Some(false), Honoured),
             ("hostname", hostname.is_some(), Honoured),
             ("hostnameOverride", hostname_override.is_some(), Honoured),
@@ -171,11 +167,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 other_than(service_account_name.as_ref(), &["default"]),
                 Warned(NO_ACCOUNTS),
             ),
-            (
-                "setHostnameAsFQDN",
-                *set_hostname_as_fqdn == Some(true),
-                Refused("a host name that is a whole FQDN"),
-            ),
+            ("setHostnameAsFQDN", *set_hostname_as_fqdn == Some(true), Honoured),
             ("shareProcessNamespace", share_process_namespace.is_some(), Honoured),
             ("subdomain", subdomain.is_some(), Honoured),
             (
@@ -443,10 +435,9 @@ pub(super) fn pod_security(context: &PodSecurityContext, at: &Path, findings: &m
     apply(
         &[
             ("appArmorProfile", app_armor_profile.is_some(), Honoured),
-            // It changes who owns the files of a volume.
-            ("fsGroup", fs_group.is_some(), Refused("fsGroup")),
-            // Both only say how something is to be done that is refused itself.
-            ("fsGroupChangePolicy", fs_group_change_policy.is_some(), Harmless),
+            ("fsGroup", fs_group.is_some(), Honoured),
+            ("fsGroupChangePolicy", fs_group_change_policy.is_some(), Honoured),
+            // It only says how something is to be done that is refused itself.
             ("seLinuxChangePolicy", se_linux_change_policy.is_some(), Harmless),
             ("runAsGroup", run_as_group.is_some(), Honoured),
             ("runAsNonRoot", run_as_non_root.is_some(), Honoured),
@@ -460,10 +451,10 @@ pub(super) fn pod_security(context: &PodSecurityContext, at: &Path, findings: &m
             ("supplementalGroups", supplemental_groups.is_some(), Honoured),
             (
                 "supplementalGroupsPolicy",
-                other_than(supplemental_groups_policy.as_ref(), &["Merge"]),
-                Refused("a supplementalGroupsPolicy other than Merge"),
+                supplemental_groups_policy.is_some(),
+                Honoured,
             ),
-            ("sysctls", filled(sysctls.as_ref()), Refused("sysctls")),
+            ("sysctls", filled(sysctls.as_ref()), Honoured),
             (
                 "windowsOptions",
                 given(windows_options.as_ref()),
@@ -500,11 +491,7 @@ pub(super) fn container_security(context: &SecurityContext, at: &Path, findings:
             ("appArmorProfile", app_armor_profile.is_some(), Honoured),
             ("capabilities", capabilities.is_some(), Honoured),
             ("privileged", privileged.is_some(), Honoured),
-            (
-                "procMount",
-                other_than(proc_mount.as_ref(), &["Default"]),
-                Refused("an unmasked /proc"),
-            ),
+            ("procMount", proc_mount.is_some(), Honoured),
             ("readOnlyRootFilesystem", read_only_root_filesystem.is_some(), Honoured),
             ("runAsGroup", run_as_group.is_some(), Honoured),
             ("runAsNonRoot", run_as_non_root.is_some(), Honoured),

@@ -1,9 +1,21 @@
 //! The rules of security contexts (`validation.go`: `ValidatePodSecurityContext`, `ValidateSecurityContext`).
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, PodSecurityContext, SeccompProfile, SecurityContext};
+use std::collections::BTreeSet;
+use std::path::{Component, Path as FilePath};
+
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Sysctl,
+};
 
 use super::fault::{Findings, Path};
+use super::spec::one_of;
 use super::{fields, names, suggest};
+use crate::model::{SYSCTL_MAX, SYSCTL_PATTERN, SysctlNamespace, is_sysctl_name, normal_sysctl, sysctl_namespace};
+
+/// Kubernetes' largest user and group (`apimachinery/pkg/util/validation`).
+const ID_MAX: i64 = i32::MAX as i64;
+/// `validation.go maxLocalhostProfileLength`.
+const APP_ARMOR_NAME_MAX: usize = 4095;
 
 /// Linux' capabilities without `CAP_` (capabilities(7)).
 const CAPABILITIES: [&str; 41] = [
@@ -50,8 +62,87 @@ const CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
+/// What the walls between a pod and the machine ask of each other.
+pub(super) fn check_walls(spec: &PodSpec, at: &Path, findings: &mut Findings) {
+    if spec.host_pid == Some(true) && spec.share_process_namespace == Some(true) {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        findings.invalid_value(&at.child("shareProcessNamespace"), true, detail);
+    }
+    let contexts = |list: &'static str, index: usize, context: Option<&SecurityContext>| {
+        let mount = context.and_then(|context| context.proc_mount.clone());
+        (
+            at.child(list).index(index).child("securityContext").child("procMount"),
+            mount,
+        )
+    };
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let regular = spec.containers.iter().enumerate();
+    let ephemeral = spec.ephemeral_containers.iter().flatten().enumerate();
+    let all = init
+        .map(|(i, c)| contexts("initContainers", i, c.security_context.as_ref()))
+        .chain(regular.map(|(i, c)| contexts("containers", i, c.security_context.as_ref())))
+        .chain(ephemeral.map(|(i, c)| contexts("ephemeralContainers", i, c.security_context.as_ref())));
+    for (at, mount) in all {
+        match mount.as_deref() {
+            None | Some("Default") => {}
+            Some("Unmasked") if spec.host_users == Some(false) => {}
+            Some("Unmasked") => findings.invalid(&at, "Unmasked", "`hostUsers` must be false to use `Unmasked`"),
+            Some(other) => findings.not_supported(&at, other, &["Default", "Unmasked"]),
+        }
+    }
+    if let Some(context) = &spec.security_context {
+        let sysctls = context.sysctls.as_deref().unwrap_or_default();
+        let at = at.child("securityContext").child("sysctls");
+        check_sysctls(sysctls, spec, &at, findings);
+    }
+}
+
+/// `validation.go validateSysctls`, `validateHostSysctl`. Whether one is allowed here is the node's to say.
+fn check_sysctls(sysctls: &[Sysctl], spec: &PodSpec, at: &Path, findings: &mut Findings) {
+    let mut taken = BTreeSet::new();
+    for (i, Sysctl { name, value }) in sysctls.iter().enumerate() {
+        let at_value = at.index(i).child("value");
+        let at = at.index(i).child("name");
+        let normal = normal_sysctl(name);
+        if name.is_empty() {
+            findings.required(&at, "");
+        } else if !is_sysctl_name(name) {
+            let detail = format!("must have at most {SYSCTL_MAX} characters and match regex ^{SYSCTL_PATTERN}$");
+            findings.invalid(&at, name, &detail);
+        } else if taken.contains(&normal) {
+            findings.duplicate(&at, name);
+        }
+        match sysctl_namespace(&normal) {
+            Some(SysctlNamespace::Net) if spec.host_network == Some(true) => {
+                findings.invalid(&at, name, "may not be specified when 'hostNetwork' is true");
+            }
+            Some(SysctlNamespace::Ipc) if spec.host_ipc == Some(true) => {
+                findings.invalid(&at, name, "may not be specified when 'hostIPC' is true");
+            }
+            Some(_) | None => {}
+        }
+        if value.contains('\0') {
+            findings.invalid(&at_value, value, "must not contain NUL bytes");
+        }
+        taken.insert(normal);
+    }
+}
+
 pub(super) fn check_pod(context: &PodSecurityContext, at: &Path, findings: &mut Findings) {
     fields::pod_security(context, at, findings);
+    check_id(context.fs_group, &at.child("fsGroup"), findings);
+    one_of(
+        context.fs_group_change_policy.as_deref(),
+        &["Always", "OnRootMismatch"],
+        &at.child("fsGroupChangePolicy"),
+        findings,
+    );
+    one_of(
+        context.supplemental_groups_policy.as_deref(),
+        &["Merge", "Strict"],
+        &at.child("supplementalGroupsPolicy"),
+        findings,
+    );
     check_id(context.run_as_user, &at.child("runAsUser"), findings);
     check_id(context.run_as_group, &at.child("runAsGroup"), findings);
     for (i, group) in context.supplemental_groups.iter().flatten().enumerate() {
@@ -117,8 +208,24 @@ fn check_capability(name: &str, at: &Path, findings: &mut Findings) {
 }
 
 fn check_id(id: Option<i64>, at: &Path, findings: &mut Findings) {
-    if let Some(id) = id.filter(|id| u32::try_from(*id).is_err()) {
-        findings.invalid_value(at, id, &names::range(0, i64::from(u32::MAX)));
+    if let Some(id) = id.filter(|id| !(0..=ID_MAX).contains(id)) {
+        findings.invalid_value(at, id, &names::range(0, ID_MAX));
+    }
+}
+
+/// `validation.go validateLocalDescendingPath`.
+fn check_descending(file: &str, at: &Path, findings: &mut Findings) {
+    if file.starts_with('/') {
+        findings.invalid(at, file, "must be a relative path");
+    }
+    if FilePath::new(file)
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        findings.invalid(at, file, "must not contain '..'");
+    }
+    if file.contains('\0') {
+        findings.invalid(at, file, "must not contain NUL bytes");
     }
 }
 
@@ -132,7 +239,13 @@ fn check_seccomp(profile: Option<&SeccompProfile>, at: &Path, findings: &mut Fin
     };
     match type_.as_str() {
         "" => findings.required(&at.child("type"), "type is required when seccompProfile is set"),
-        "Localhost" => findings.unsupported(&at.child("type"), "seccomp profiles from files"),
+        "Localhost" => {
+            let at = at.child("localhostProfile");
+            match localhost_profile.as_deref() {
+                None | Some("") => findings.required(&at, "must be set when seccomp type is Localhost"),
+                Some(file) => check_descending(file, &at, findings),
+            }
+        }
         "RuntimeDefault" | "Unconfined" => {
             if let Some(file) = localhost_profile {
                 let detail = "can only be set when seccomp type is Localhost";
@@ -153,7 +266,21 @@ fn check_app_armor(profile: Option<&AppArmorProfile>, at: &Path, findings: &mut 
     };
     match type_.as_str() {
         "" => findings.required(&at.child("type"), "type is required when appArmorProfile is set"),
-        "Localhost" => findings.unsupported(&at.child("type"), "AppArmor profiles"),
+        "Localhost" => {
+            let at = at.child("localhostProfile");
+            let name = localhost_profile.as_deref().unwrap_or_default();
+            if name.trim() != name {
+                findings.invalid(&at, name, "must not be padded with whitespace");
+            } else if name.is_empty() {
+                findings.required(&at, "must be set when AppArmor type is Localhost");
+            } else if name.contains(char::is_control) {
+                // It becomes one line of a file of the kernel's.
+                findings.invalid(&at, name, "must not contain control characters");
+            }
+            if name.len() > APP_ARMOR_NAME_MAX {
+                findings.too_long(&at, APP_ARMOR_NAME_MAX);
+            }
+        }
         "RuntimeDefault" | "Unconfined" => {
             if let Some(name) = localhost_profile {
                 let detail = "can only be set when AppArmor type is Localhost";
@@ -162,7 +289,7 @@ fn check_app_armor(profile: Option<&AppArmorProfile>, at: &Path, findings: &mut 
             if type_ == "RuntimeDefault" {
                 findings.warn(
                     &at.child("type"),
-                    "podd loads no AppArmor profiles: the container runs without one",
+                    "podd loads no AppArmor profiles: the container has podd-default where the kernel has that, else none",
                 );
             }
         }

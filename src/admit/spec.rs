@@ -65,6 +65,7 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     if let Some(context) = &spec.security_context {
         security::check_pod(context, &at.child("securityContext"), findings);
     }
+    security::check_walls(spec, at, findings);
     placement::check(spec, at, findings);
     check_os(spec, at, findings);
     let policies = &["Never", "PreemptLowerPriority"];

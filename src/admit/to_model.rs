@@ -510,7 +510,19 @@ fn security(
         _ if privileged => SeccompProfile::Unconfined,
         "RuntimeDefault" => SeccompProfile::RuntimeDefault,
         "Unconfined" => SeccompProfile::Unconfined,
+        "Localhost" => {
+            let file = profile.and_then(|profile| profile.localhost_profile.as_deref());
+            SeccompProfile::Localhost(PathBuf::from(file.unwrap_or_default()))
+        }
         other => return Err(not_understood(format!("{field}.seccompProfile.type"), other)),
+    };
+    let profile = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref());
+    let app_armor = match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_ref())) {
+        None => AppArmorProfile::Unset,
+        Some(("RuntimeDefault", _)) => AppArmorProfile::RuntimeDefault,
+        Some(("Unconfined", _)) => AppArmorProfile::Unconfined,
+        Some(("Localhost", name)) => AppArmorProfile::Localhost(name.cloned().unwrap_or_default()),
+        Some((other, _)) => return Err(not_understood(format!("{field}.appArmorProfile.type"), other)),
     };
     Ok(ContainerSecurity {
         run_as_user: own
@@ -529,7 +541,7 @@ fn security(
         read_only_root: own.read_only_root_filesystem == Some(true),
         capabilities,
         seccomp,
-        app_armor: AppArmorProfile::Unset,
+        app_armor,
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }

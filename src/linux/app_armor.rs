@@ -15,8 +15,8 @@ pub fn is_loaded(root: &Path, profile: &str) -> bool {
     // Each line is a name and its mode: `docker-default (enforce)`.
     let loaded = std::fs::read_to_string(root.join("sys/kernel/security/apparmor/profiles"));
     loaded.is_ok_and(|loaded| {
-        let names = loaded.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0));
-        names.into_iter().any(|name| name == profile)
+        let mut names = loaded.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0));
+        names.any(|name| name == profile)
     })
 }
 

@@ -115,6 +115,7 @@ fn enter(plan: &Plan) -> Result<(), Fault> {
         sys::unshare(libc::CLONE_NEWCGROUP).map_err(Step::CgroupNamespace.fault())?;
     }
     set_oom_score(&plan.process);
+    set_app_armor(&plan.process)?;
     for (index, sysctl) in plan.sysctls.iter().enumerate() {
         let written = sys::open(&sysctl.path, libc::O_WRONLY)
             .and_then(|file| sys::write(file.as_fd(), sysctl.value.to_bytes()).map(drop));
@@ -143,6 +144,26 @@ pub(super) fn set_oom_score(process: &ProcessPlan) {
             let _lowered = sys::write(file.as_fd(), score.to_bytes());
         }
     }
+}
+
+/// The profile that the program is executed under. Through the host's /proc, whatever lies on the container's: it is
+/// kept until exec, and handed on to a child.
+pub(super) fn set_app_armor(process: &ProcessPlan) -> Result<(), Fault> {
+    const ATTRIBUTES: [&CStr; 2] = [c"/proc/thread-self/attr/apparmor/exec", c"/proc/thread-self/attr/exec"];
+    match &process.app_armor {
+        Some(word) => write_attribute(ATTRIBUTES, word).map_err(Step::AppArmor.fault()),
+        None => Ok(()),
+    }
+}
+
+/// To the first of them that is there: kernels before 5.1 have one attribute for all modules.
+fn write_attribute(paths: [&CStr; 2], word: &CStr) -> Result<(), Errno> {
+    let [own, shared] = paths;
+    let file = match sys::open(own, libc::O_WRONLY) {
+        Err(Errno::ENOENT) => sys::open(shared, libc::O_WRONLY)?,
+        other => other?,
+    };
+    sys::write(file.as_fd(), word.to_bytes()).map(drop)
 }
 
 const KILL: libc::c_ulong = libc::SIGKILL.cast_unsigned() as libc::c_ulong;
@@ -591,4 +612,32 @@ fn exec(process: &ProcessPlan) -> Errno {
         }
     }
     worst
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn a_profile_is_written_where_the_kernel_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| CString::new(dir.path().join(name).as_os_str().as_bytes()).unwrap();
+        let (own, shared) = (at("own"), at("shared"));
+        let write = || write_attribute([&own, &shared], c"exec some-profile");
+        assert_eq!(write(), Err(Errno::ENOENT));
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        std::fs::write(dir.path().join("shared"), "").unwrap();
+        write().unwrap();
+        assert_eq!(read("shared"), "exec some-profile");
+        std::fs::write(dir.path().join("own"), "").unwrap();
+        std::fs::write(dir.path().join("shared"), "").unwrap();
+        write().unwrap();
+        assert_eq!(
+            (read("own"), read("shared")),
+            ("exec some-profile".to_owned(), String::new())
+        );
+    }
 }

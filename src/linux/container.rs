@@ -17,6 +17,7 @@ pub mod join;
 mod spec;
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -404,8 +405,22 @@ fn process_plan(process: &Process, seccomp: Option<Program>, machine: &Machine) 
         last_capability: machine.last_capability,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp,
+        app_armor: app_armor(process)?,
         exec: exec(process)?,
     })
+}
+
+/// `exec <profile>`: what the kernel is told before the program is executed.
+fn app_armor(process: &Process) -> Result<Option<CString>, PrepareError> {
+    let name = process.apparmor_profile().as_deref().unwrap_or_default();
+    if name.is_empty() || name == "unconfined" {
+        return Ok(None);
+    }
+    let word = CString::new(format!("exec {name}")).map_err(|_| PrepareError::Nul {
+        what: "AppArmor profile",
+        value: name.to_owned(),
+    })?;
+    Ok(Some(word))
 }
 
 /// Pipes, our ends of which do not block; without `stdin` the other end of that is `/dev/null`.

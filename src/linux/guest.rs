@@ -22,7 +22,8 @@ use nix::libc;
 
 use super::cgroup::Entry;
 use super::child::{
-    become_program, die_with_parent, enter_cgroup, file_streams, give_up, limit, set_oom_score, terminal_streams,
+    become_program, die_with_parent, enter_cgroup, file_streams, give_up, limit, set_app_armor, set_oom_score,
+    terminal_streams,
 };
 use super::plan::{Fault, ProcessPlan, Step, Word};
 use super::{idmap, process, sys};
@@ -69,6 +70,7 @@ fn outside(plan: &JoinPlan<'_>, channel: BorrowedFd<'_>) -> Result<Never, Fault>
     die_with_parent()?;
     sys::umask(0);
     set_oom_score(&plan.process);
+    set_app_armor(&plan.process)?;
     let mut namespaces = NAMESPACES;
     if let Some(first) = plan.first_id {
         // In there nobody may raise a limit, nor give away what belongs to the host's root.

@@ -3,9 +3,10 @@
 //! **Invariant:** no link is followed and no other mount is entered, whatever is moved about in the tree meanwhile: what
 //! is changed is what was looked at.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, chmod, chownat, fstat, open, openat2};
@@ -67,9 +68,7 @@ pub fn give_to_group(root: &Path, gid: u32, read_only: bool) -> Result<(), Owner
             if name == c"." || name == c".." {
                 continue;
             }
-            let path = directory.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(
-                name.to_bytes(),
-            ));
+            let path = directory.join(OsStr::from_bytes(name.to_bytes()));
             let given = open_beneath(opened.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW)
                 .and_then(|file| give(file.as_fd(), gid, read_only));
             match given {

@@ -58,6 +58,8 @@ pub(super) struct ProcessPlan {
     pub(super) last_capability: u32,
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: Option<Program>,
+    /// What is written to the process's AppArmor attribute.
+    pub(super) app_armor: Option<CString>,
     pub(super) exec: Exec,
 }
 
@@ -185,6 +187,7 @@ pub(super) enum Step {
     Pivot,
     Stdio,
     Rlimit,
+    AppArmor,
     Seccomp,
     Capabilities,
     Groups,
@@ -200,7 +203,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 41] = [
         Self::Cgroup,
         Self::ParentGone,
         Self::Session,
@@ -229,6 +232,7 @@ impl Step {
         Self::Pivot,
         Self::Stdio,
         Self::Rlimit,
+        Self::AppArmor,
         Self::Seccomp,
         Self::Capabilities,
         Self::Groups,
@@ -421,6 +425,7 @@ impl Plan {
             | Step::Container
             | Step::Fork
             | Step::Rlimit
+            | Step::AppArmor
             | Step::Seccomp
             | Step::Capabilities
             | Step::Groups
@@ -439,6 +444,11 @@ impl ProcessPlan {
         let words = errno_words(errno);
         match step {
             Step::Rlimit => format!("resource limit {index}: {words}"),
+            Step::AppArmor => {
+                let word = self.app_armor.as_ref().map(|word| word.to_string_lossy());
+                let profile = word.as_deref().and_then(|word| word.strip_prefix("exec "));
+                format!("apply AppArmor profile {:?}: {words}", profile.unwrap_or_default())
+            }
             Step::Seccomp => format!("install seccomp filter: {words}"),
             Step::Capabilities => format!("set capabilities: {words}"),
             Step::Groups => format!("set groups of gid {}: {words}", self.gid),

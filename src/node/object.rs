@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, Node, NodeAddress, NodeCondition, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus,
-    NodeSystemInfo, Taint,
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
+    NodeStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -102,7 +102,7 @@ pub(super) fn node(
         config: _,
         daemon_endpoints: _,
         declared_features: _,
-        features: _,
+        features,
         images: told_images,
         phase: _,
         volumes_attached: _,
@@ -113,6 +113,9 @@ pub(super) fn node(
     *told_images = Some(self::images(images)).filter(|images| !images.is_empty());
     *addresses = Some(self::addresses(identity));
     *runtime_handlers = Some(identity.handlers.iter().map(handler).collect());
+    *features = Some(NodeFeatures {
+        supplemental_groups_policy: Some(true),
+    });
     *node_info = Some(NodeSystemInfo {
         architecture: schedule::architecture().to_owned(),
         boot_id: facts.boot_id.clone(),

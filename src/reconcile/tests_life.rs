@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::course::Course;
 use super::testing::{at, container, deleted, hook, pod, probe, sidecar};
 use super::*;
-use crate::model::{Capacity, ExitStatus, Hook, HookRecord, Probe, ProbeKind, Resources, StopReason};
+use crate::model::{Capacity, ExitStatus, Hook, HookRecord, ImageId, Probe, ProbeKind, Resources, StopReason, User};
 use ProbeKind::{Liveness, Readiness, Startup};
 use RestartPolicy::{Always, Never, OnFailure};
 
@@ -500,4 +500,31 @@ fn outcomes_do_nothing_the_second_time() {
     let life = &course.observed.newest("a").unwrap().life;
     assert_eq!(life.pre_stop, HookRecord::Begun { at: at(101) });
     assert_eq!(life.stop.as_ref().map(|stop| stop.asked_at), Some(at(100)));
+}
+
+#[test]
+fn whom_a_container_ran_as_is_known_for_the_same_image_alone() {
+    let user = User {
+        uid: 7,
+        gid: 8,
+        groups: vec![8, 9],
+        home: "/srv".to_owned(),
+    };
+    let (one, other) = (ImageId("sha256:1".to_owned()), ImageId("sha256:2".to_owned()));
+    let mut observed = super::testing::ready(Vec::new());
+    let start = Start {
+        container: "a",
+        attempt: 0,
+        sandbox: 0,
+        backoff: crate::model::Backoff::default(),
+    };
+    observed = begin_attempt(&observed, start, "x", one.clone(), &Resources::default());
+    assert_eq!(known_user(&observed, "a", &one), None);
+    observed = started_from(&observed, "a", 0, None, &user);
+    assert_eq!(known_user(&observed, "a", &one), Some(&user));
+    assert_eq!(known_user(&observed, "a", &other), None);
+    assert_eq!(known_user(&observed, "b", &one), None);
+    // It is kept when the container ends, and whatever comes of a later try.
+    observed.attempts[0].state = super::testing::exited(CODE_0, 1, 2);
+    assert_eq!(known_user(&observed, "a", &one), Some(&user));
 }

@@ -70,6 +70,8 @@ pub struct Settings {
     /// See [`Machine::new`].
     pub mount_points: PathBuf,
     pub log_dir: PathBuf,
+    /// Where the seccomp profiles lie that pods name.
+    pub seccomp_root: PathBuf,
     pub cgroup_root: String,
     pub node_name: String,
     /// Bytes of memory the machine has, for `oom_score_adj`.
@@ -564,10 +566,18 @@ impl Runtime for Machine {
             runtime,
             users: self.user_namespace(pod).await?,
         };
-        self.shims
-            .spawn(&pod.uid, config)
-            .await
-            .map_err(|e| sandbox_error(&e))?;
+        if let Err(error) = self.shims.spawn(&pod.uid, config).await {
+            // A shim that could not make infra has written down why before it ended.
+            let journal = self.shims.journal(&pod.uid, attempt).await.ok().flatten();
+            let told = journal.and_then(|journal| journal.infra_failure);
+            return Err(told.map_or_else(
+                || sandbox_error(&error),
+                |message| StepError {
+                    reason: FailureReason::CreatePodSandboxError,
+                    message,
+                },
+            ));
+        }
         let _busy = self.maker.busy();
         let infra = self.infra(&pod.uid, attempt).await?;
         let first = async {

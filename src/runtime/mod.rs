@@ -12,6 +12,7 @@ mod last_words;
 mod machine;
 mod making;
 mod objects;
+mod profiles;
 mod propagation;
 mod pulling;
 mod quality;

@@ -34,18 +34,17 @@ impl Users {
         let wish = wish(pod, container);
         let key = (image.id.clone(), wish);
         let known = self.lock().get(&key).cloned();
-        let user = match known {
-            Some(user) => user,
-            None => {
-                let (image, wish) = (image.clone(), key.1.clone());
-                let user = blocking("look up a user", move || look_up(&image, &wish)).await?;
-                let mut kept = self.lock();
-                if kept.len() >= KEPT_MAX {
-                    kept.clear();
-                }
-                kept.insert(key, user.clone());
-                user
+        let user = if let Some(known) = known {
+            known
+        } else {
+            let (image, wish) = (image.clone(), key.1.clone());
+            let user = blocking("look up a user", move || look_up(&image, &wish)).await?;
+            let mut kept = self.lock();
+            if kept.len() >= KEPT_MAX {
+                kept.clear();
             }
+            kept.insert(key, user.clone());
+            user
         };
         if container.security.run_as_non_root {
             check_non_root(pod, container, image, &user)?;

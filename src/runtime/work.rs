@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::machine::{Settings, step};
+use super::profiles::Profiles;
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use super::{StepError, propagation};
 use crate::linux::cgroup::Controls;
@@ -92,6 +93,9 @@ impl Work {
         .map_err(create_error)?;
         let class = pod.runtime.class.as_deref();
         propagation::check(container, &prepared.sources, class)?;
+        let capabilities =
+            spec::capabilities(security, &settings.capabilities).map_err(|error| config_error(error.to_string()))?;
+        let profiles = Profiles::of(security, &capabilities, &settings.seccomp_root, Path::new("/"))?;
         let input = SpecInput {
             pod,
             container,
@@ -132,6 +136,7 @@ impl Work {
             allocatable: &settings.allocatable,
             capabilities: &settings.capabilities,
             host_devices: &devices,
+            profiles: &profiles,
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
         let config = self.run.join("config.json");

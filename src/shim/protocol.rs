@@ -46,6 +46,7 @@ pub enum Spawned {
 
 /// How to make a sandbox: the infra process and its namespaces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wall of its own")]
 pub struct SandboxConfig {
     pub protocol: u32,
     pub uid: String,

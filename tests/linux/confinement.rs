@@ -308,7 +308,7 @@ fn a_container_sees_the_same_as_under_runc() {
                   echo '== mounts'; cat /proc/self/mountinfo | cut -d' ' -f5- | grep -v ' - overlay'; \
                   echo '== cgroup'; cat /proc/self/cgroup; echo '== env'; env | sort; echo '== pwd'; pwd; \
                   echo '== end'; sleep 1000";
-    let cases: [(&str, Value); 3] = [
+    let cases: [(&str, Value); 4] = [
         ("plain", json!({})),
         (
             "user",
@@ -318,10 +318,17 @@ fn a_container_sees_the_same_as_under_runc() {
             "ro",
             json!({"readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}),
         ),
+        // In the machine's process and IPC namespaces, with groups of the pod's own.
+        ("host", json!({"runAsUser": 1000})),
     ];
     for (name, security) in cases {
         let made = agent.create(&with(pod(name, &[("c", script)]), |p| {
             p["spec"]["containers"][0]["securityContext"] = security.clone();
+            if name == "host" {
+                p["spec"]["hostPID"] = json!(true);
+                p["spec"]["hostIPC"] = json!(true);
+                p["spec"]["securityContext"] = json!({"fsGroup": 4242, "supplementalGroups": [7]});
+            }
         }));
         let native = agent.wait_log(name, "", "== end");
         let runc = under_runc(&agent, &uid(&made), name);

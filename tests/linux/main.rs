@@ -17,6 +17,7 @@ mod deletion;
 mod endings;
 mod examples;
 mod hooks;
+mod identity;
 mod images;
 mod init;
 mod last_words;

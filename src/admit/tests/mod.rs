@@ -3,6 +3,7 @@
 
 mod changes;
 mod decoding;
+mod identity;
 mod life;
 mod manifests;
 mod model;

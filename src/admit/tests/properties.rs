@@ -110,7 +110,7 @@ fn valid_pod() -> impl Strategy<Value = Value> {
         vec(".{0,10}".prop_filter("no NUL", |s| !s.contains('\0')), 0..3),
         vec(("[A-Za-z_][A-Za-z0-9_.-]{0,8}", "[^\\x00]{0,12}"), 0..4),
         prop::option::of((amount(), amount())),
-        prop::option::of(0_i64..=u32::MAX.into()),
+        prop::option::of(0_i64..=i32::MAX.into()),
         vec(1_i32..=65_535, 0..3),
         any::<(bool, bool)>(),
     );

@@ -44,11 +44,6 @@ pub(super) fn refuse_unsupported(spec: &Spec) -> Result<(), PrepareError> {
     refuse(any_hook, "hooks")?;
     if let Some(process) = spec.process() {
         let given = |text: &Option<String>| text.as_deref().is_some_and(|t| !t.is_empty());
-        let profile = process.apparmor_profile().as_deref();
-        refuse(
-            profile.is_some_and(|p| !p.is_empty() && p != "unconfined"),
-            "process.apparmorProfile",
-        )?;
         refuse(given(process.selinux_label()), "process.selinuxLabel")?;
         refuse(process.scheduler().is_some(), "process.scheduler")?;
         refuse(process.io_priority().is_some(), "process.ioPriority")?;

@@ -23,6 +23,7 @@ use oci_spec::runtime::{
     Spec,
 };
 
+use super::profiles::Profiles;
 use crate::linux::cgroup::Controls;
 use crate::model::downward::Place;
 use crate::model::expansion::PathError;
@@ -30,6 +31,7 @@ use crate::model::{Capacity, ContainerSpec, IDS_PER_POD, PodSpec, ResolvedImage,
 use crate::shim::protocol::SubPath;
 
 pub use environment::Variables;
+pub(super) use process::capabilities;
 pub use process::environment;
 pub(super) use resources::{effective, limits, shares};
 pub use resources::{oom_score_adj, pod_cgroup, pod_resources};
@@ -100,6 +102,8 @@ pub struct SpecInput<'a> {
     pub capabilities: &'a [Capability],
     /// The machine's devices (`linux::privilege::devices`): used for privileged containers alone.
     pub host_devices: &'a [LinuxDevice],
+    /// What it names of the machine's.
+    pub(super) profiles: &'a Profiles,
 }
 
 /// A spec, and the parts of volumes that it cannot name.
@@ -184,6 +188,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_gid_mappings(mappings(input))
         .set_seccomp(match security.seccomp {
             SeccompProfile::RuntimeDefault if !security.privileged => Some(seccomp::runtime_default(&capabilities)),
+            SeccompProfile::Localhost(_) if !security.privileged => input.profiles.seccomp.clone(),
             SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined | SeccompProfile::Localhost(_) => None,
         })
         .set_masked_paths(Some(if is_open { Vec::new() } else { strings(&MASKED_PATHS) }))

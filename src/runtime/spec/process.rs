@@ -59,6 +59,7 @@ pub(super) fn process(
         .set_capabilities(Some(sets(capabilities)))
         // What the shim has is what containers get, as with containerd.
         .set_rlimits(None)
+        .set_apparmor_profile(input.profiles.app_armor.clone())
         .set_no_new_privileges(Some(!security.allow_privilege_escalation))
         .set_oom_score_adj(Some(oom_score_adj(input.pod, container, input.memory)));
     Ok(process)
@@ -156,7 +157,7 @@ fn user(input: &SpecInput<'_>) -> User {
 
 /// containerd `WithCapabilities`: the default set; `ALL` in `add` makes it everything, `ALL` in `drop` nothing; then the
 /// single names are added, then those in `drop` taken away. A privileged container has everything. Sorted.
-pub(super) fn capabilities(
+pub(in super::super) fn capabilities(
     security: &ContainerSecurity,
     available: &[Capability],
 ) -> Result<Vec<Capability>, SpecError> {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::super::profiles::Profiles;
 use super::*;
 use crate::linux::privilege;
 use crate::model::{
@@ -107,6 +108,7 @@ struct Given {
     controls: Controls,
     capabilities: Vec<Capability>,
     api: Option<std::net::SocketAddr>,
+    profiles: Profiles,
 }
 
 impl Given {
@@ -124,6 +126,7 @@ impl Given {
             controls: Controls::default(),
             capabilities: privilege::CAPABILITIES.to_vec(),
             api: None,
+            profiles: Profiles::default(),
         }
     }
 
@@ -180,6 +183,7 @@ impl Given {
             },
             capabilities: &self.capabilities,
             host_devices: &[fuse],
+            profiles: &self.profiles,
         })
     }
 
@@ -269,6 +273,63 @@ fn a_container_without_root_and_with_a_read_only_one() {
 fn a_container_on_the_hosts_network() {
     let given = Given::with(|given| given.pod.host_network = true);
     insta::assert_yaml_snapshot!(given.difference());
+}
+
+#[test]
+fn a_container_in_the_hosts_namespaces() {
+    let given = Given::with(|given| {
+        given.pod.isolation.host_pid = true;
+        given.pod.isolation.host_ipc = true;
+    });
+    insta::assert_yaml_snapshot!(given.difference());
+}
+
+#[test]
+fn a_container_with_what_its_pod_says_of_its_confinement() {
+    let given = Given::with(|given| {
+        given.pod.security.sysctls = vec![
+            ("net.ipv4.ping_group_range".to_owned(), "0 1".to_owned()),
+            ("kernel.shm_rmid_forced".to_owned(), "1".to_owned()),
+        ];
+        given.pod.subdomain = Some("sub".to_owned());
+        given.pod.isolation.hostname_is_fqdn = true;
+        let mut profile = oci_spec::runtime::LinuxSeccomp::default();
+        profile.set_default_action(oci_spec::runtime::LinuxSeccompAction::ScmpActLog);
+        given.profiles = Profiles {
+            seccomp: Some(profile),
+            app_armor: Some("own".to_owned()),
+        };
+        let security = &mut given.container().security;
+        security.seccomp = SeccompProfile::Localhost("own.json".into());
+        security.unmasked_proc = true;
+    });
+    let json = given.json();
+    assert_eq!(json["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_LOG");
+    assert_eq!(json["process"]["apparmorProfile"], "own");
+    assert_eq!(
+        json["linux"]["sysctl"],
+        serde_json::json!({"net.ipv4.ip_unprivileged_port_start": "0"})
+    );
+    assert_eq!(
+        (&json["linux"]["maskedPaths"], &json["linux"]["readonlyPaths"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+    let name = "HOSTNAME=web.sub.default.svc.cluster.local";
+    assert!(
+        json["process"]["env"].as_array().unwrap().iter().any(|v| v == name),
+        "{json:#}"
+    );
+}
+
+#[test]
+fn a_privileged_container_has_no_filter_of_any_kind() {
+    let given = Given::with(|given| {
+        given.profiles.seccomp = Some(oci_spec::runtime::LinuxSeccomp::default());
+        let security = &mut given.container().security;
+        security.privileged = true;
+        security.seccomp = SeccompProfile::Localhost("own.json".into());
+    });
+    assert!(given.json()["linux"]["seccomp"].is_null());
 }
 
 #[test]
