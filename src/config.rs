@@ -85,6 +85,9 @@ pub struct Settings {
     /// The most bytes that an image may have, packed or unpacked, such as 20Gi [default: 64Gi]
     #[arg(long, env = "PODD_MAX_IMAGE_SIZE", value_name = "BYTES")]
     pub max_image_size: Option<String>,
+    /// Who tokens of service accounts say made them [default: https://kubernetes.default.svc.cluster.local]
+    #[arg(long, env = "PODD_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
+    pub service_account_issuer: Option<String>,
 }
 
 /// An OCI runtime's program.
@@ -124,6 +127,7 @@ impl Settings {
             default_registry,
             docker_config,
             max_image_size,
+            service_account_issuer,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -147,6 +151,7 @@ impl Settings {
             default_registry: default_registry.or(below.default_registry),
             docker_config: docker_config.or(below.docker_config),
             max_image_size: max_image_size.or(below.max_image_size),
+            service_account_issuer: service_account_issuer.or(below.service_account_issuer),
         }
     }
 
@@ -186,8 +191,12 @@ pub struct Config {
     pub registries: RegistrySettings,
     /// Bytes.
     pub max_image_size: u64,
+    /// An https URL.
+    pub service_account_issuer: String,
 }
 
+/// Who tokens of service accounts say made them when nothing else is said.
+const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Where the agent's state lies when nothing else is said.
 pub const DEFAULT_ROOT: &str = "/var/lib/podd";
 /// Where the agent's socket lies when nothing else is said.
@@ -223,6 +232,7 @@ impl Config {
             default_registry,
             docker_config,
             max_image_size,
+            service_account_issuer,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -327,6 +337,17 @@ impl Config {
                 .filter(|bytes| *bytes > 0)
                 .ok_or_else(|| invalid("max-image-size", &text, "bytes such as 20Gi, 500M or 1000000"))?,
         };
+        let service_account_issuer = service_account_issuer.unwrap_or_else(|| DEFAULT_ISSUER.to_owned());
+        // OpenID Connect Discovery: https, neither a query nor a fragment.
+        let is_issuer = url::Url::parse(&service_account_issuer)
+            .is_ok_and(|url| url.scheme() == "https" && url.query().is_none() && url.fragment().is_none());
+        if !is_issuer {
+            return Err(invalid(
+                "service-account-issuer",
+                &service_account_issuer,
+                "an https URL without a query, such as https://kubernetes.default.svc.cluster.local",
+            ));
+        }
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         Ok(Self {
             root,
@@ -345,6 +366,7 @@ impl Config {
             image_gc,
             registries,
             max_image_size,
+            service_account_issuer,
         })
     }
 }

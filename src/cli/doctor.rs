@@ -565,6 +565,7 @@ mod tests {
             default_registry,
             docker_config,
             max_image_size,
+            service_account_issuer,
             // Lists, which are empty by default.
             runtime: _,
             runtimes: _,
@@ -585,6 +586,7 @@ mod tests {
             image_minimum_gc_age,
             default_registry,
             max_image_size,
+            service_account_issuer,
         ];
         assert!(
             [image_gc_high_threshold, image_gc_low_threshold]

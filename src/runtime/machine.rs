@@ -6,7 +6,7 @@
 //! each looks first and does what is missing.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub pids_limit: i64,
     /// All that this agent can hand on.
     pub capabilities: Vec<Capability>,
+    /// Where pods reach the API; `None`: they are not told.
+    pub api: Option<SocketAddr>,
 }
 
 /// See the module's doc.

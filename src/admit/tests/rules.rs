@@ -899,16 +899,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
 fn what_changes_little_is_warned_of() {
     for (pointer, value, warning) in [
         (
-            "/spec/serviceAccountName",
-            json!("robot"),
-            "spec.serviceAccountName: podd has no service accounts yet: no token is mounted",
-        ),
-        (
-            "/spec/automountServiceAccountToken",
-            json!(true),
-            "spec.automountServiceAccountToken: podd has no service accounts yet: no token is mounted",
-        ),
-        (
             "/spec/priorityClassName",
             json!("high"),
             "spec.priorityClassName: podd never preempts a pod for another: priorities change nothing",
@@ -952,7 +942,9 @@ fn what_changes_nothing_is_accepted_silently() {
         ),
         ("/spec/enableServiceLinks", json!(false)),
         ("/spec/serviceAccountName", json!("default")),
+        ("/spec/serviceAccountName", json!("robot")),
         ("/spec/automountServiceAccountToken", json!(false)),
+        ("/spec/automountServiceAccountToken", json!(true)),
         ("/spec/hostUsers", json!(true)),
         ("/spec/hostPID", json!(false)),
         ("/spec/initContainers", json!([])),
