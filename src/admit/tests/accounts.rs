@@ -13,9 +13,9 @@ fn account(value: Value) -> ServiceAccount {
 fn given(pod: Value, of: Value) -> Value {
     let mut pod = wire(pod);
     let name = account_of(&pod).expect("no mirror").expect("an account").to_owned();
-    apply_account(&mut pod, &name, &account(of), "x7k2q");
+    apply_account(&mut pod, &name, &account(of.clone()), "x7k2q");
     let once = serde_json::to_value(&pod).expect("JSON");
-    apply_account(&mut pod, &name, &account(json!({})), "other");
+    apply_account(&mut pod, &name, &account(of), "other");
     assert_eq!(
         serde_json::to_value(&pod).expect("JSON")["spec"]["volumes"],
         once["spec"]["volumes"]

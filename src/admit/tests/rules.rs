@@ -808,12 +808,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
         ),
         (
             "/spec/volumes",
-            json!([{"name": "v", "projected": {}}]),
-            "spec.volumes[0].projected",
-            "projected volumes",
-        ),
-        (
-            "/spec/volumes",
             json!([{"name": "v", "nfs": {}}]),
             "spec.volumes[0].nfs",
             "nfs volumes",

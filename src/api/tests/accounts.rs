@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::api::auth::tokens::TokenFile;
 use crate::api::auth::Identity;
+use crate::api::auth::tokens::TokenFile;
 use crate::api::guard::{Guard, Peer, Shown, guarded};
 
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
