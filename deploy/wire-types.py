@@ -22,7 +22,7 @@ ROOTS = [
     "core.v1.ReplicationController", "events.v1.Event", "policy.v1.Eviction", "coordination.v1.Lease",
     "node.v1.RuntimeClass", "authorization.v1.SelfSubjectAccessReview", "authorization.v1.SelfSubjectRulesReview",
     "authorization.v1.SubjectAccessReview", "authentication.v1.SelfSubjectReview",
-    "authentication.v1.TokenRequest", "apps.v1.Deployment", "apps.v1.ReplicaSet", "apps.v1.StatefulSet",
+    "authentication.v1.TokenRequest", "authentication.v1.TokenReview", "apps.v1.Deployment", "apps.v1.ReplicaSet", "apps.v1.StatefulSet",
     "apps.v1.DaemonSet", "autoscaling.v1.Scale", "batch.v1.Job", "meta.v1.DeleteOptions",
 ]
 

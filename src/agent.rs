@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::account::{self, Accounts};
+use crate::api::auth::Bearers;
 use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
 use crate::controller::{Controller, Room};
@@ -92,6 +94,23 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let supply = Supply::new(&facts, addresses, &config.reserved, &config.allocatable);
     let allocatable = supply.allocatable.capacity();
     let host_ip = network.gateway();
+    let tcp = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listening = tcp.local_addr().context("cannot tell the address listened on")?;
+    let for_pods = listen_for_pods(listening, host_ip).await;
+    let api = reachable(listening, host_ip, for_pods.is_some());
+    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen, Some(host_ip), clock())
+        .context("cannot make or read the certificates")?;
+    let accounts = account::Settings {
+        issuer: config.service_account_issuer.clone(),
+        node_name: config.node_name.clone(),
+        clock,
+    };
+    let key = pki
+        .account_key()
+        .context("cannot make or read the key of service accounts")?;
+    let accounts = Arc::new(Accounts::new(store.clone(), key, accounts));
     let (hint, hints) = mpsc::unbounded_channel();
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
@@ -106,7 +125,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             volumes,
             cgroups,
             handlers: handlers(&store, &config),
-            objects: Arc::new(objects::StoredObjects::new(store.clone())),
+            objects: Arc::new(objects::StoredObjects::new(store.clone(), Arc::clone(&accounts))),
             user_ids: Arc::new(user_ids::StoredUserIds {
                 store: store.clone(),
                 range: config.user_ids,
@@ -127,7 +146,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
             host_ips: vec![IpAddr::V4(host_ip)],
-            api: None,
+            api,
             allocatable,
         },
     );
@@ -194,17 +213,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         clock,
     };
 
-    let pki = api::tls::Pki::open(&config.root, &config.node_name, config.listen, clock())
-        .context("cannot make or read the certificates")?;
-    let tcp = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
-    let listening = tcp.local_addr().context("cannot tell the address listened on")?;
     pki.write_kubeconfig(&config.root.join("admin.kubeconfig"), listening)
         .context("cannot write admin.kubeconfig")?;
     let garbage = garbage::Settings {
         ca: pki.authority().to_owned(),
-        api: SocketAddr::new(reachable(config.listen.ip(), host_ip), listening.port()),
+        api: api.unwrap_or(listening),
         kinds: api::kinds::KINDS
             .iter()
             .filter(|kind| kind.is_stored())
@@ -236,6 +249,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         look: Disk::of,
     };
     let unix = unix_listener(&config.socket)?;
+    let bearers = Bearers::open(&config.root, accounts);
     let state = ApiState {
         store: store.clone(),
         node_name: config.node_name.clone(),
@@ -243,6 +257,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         ready: readiness.clone(),
         streams,
         streaming_idle_timeout: config.streaming_idle_timeout,
+        bearers: bearers.clone(),
+        address: api.unwrap_or(listening),
         clock,
     };
     let router = api::router(state).merge(api::images::router(images));
@@ -256,12 +272,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     // What is told while everything else ends is written too.
     let (told, all_told) = watch::channel(false);
     let events = tokio::spawn(events.run(all_told));
-    let https = tokio::spawn(api::serve_tls(
-        tcp,
-        pki.server_config()?,
-        router.clone(),
-        stopped.clone(),
-    ));
+    let tls = pki.server_config(bearers)?;
+    let https = [Some(tcp), for_pods].into_iter().flatten().map(|listener| {
+        let (tls, router, stopped) = (tls.clone(), router.clone(), stopped.clone());
+        tokio::spawn(api::serve_tls(listener, tls, router, stopped))
+    });
+    let https: Vec<_> = https.collect();
     let http = tokio::spawn(api::serve_unix(unix, router, stopped.clone()));
     tokio::spawn(announce(readiness, config.clone(), listening));
     tokio::spawn(give_back(store.subscribe()));
@@ -294,7 +310,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     told.send_replace(true);
     events.await.context("the keeper of events panicked")?;
-    https.await.context("the HTTPS listener panicked")?;
+    for listener in https {
+        listener.await.context("an HTTPS listener panicked")?;
+    }
     http.await.context("the socket listener panicked")?;
     let _ = std::fs::remove_file(&config.socket);
     match failed {
@@ -303,13 +321,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// The address of the API for pods: the one listened on, but where that is this machine's own or all of them.
-fn reachable(listen: IpAddr, gateway: Ipv4Addr) -> IpAddr {
-    if listen.is_loopback() || listen.is_unspecified() {
-        IpAddr::V4(gateway)
-    } else {
-        listen
+/// Pods reach the API at their gateway, at the port that everyone has: where it is listened on one other address alone,
+/// here as well. Pods without it are worth more than no pods.
+async fn listen_for_pods(listening: SocketAddr, gateway: Ipv4Addr) -> Option<TcpListener> {
+    if listening.ip().is_unspecified() || listening.ip() == IpAddr::V4(gateway) {
+        return None;
     }
+    let address = SocketAddr::new(IpAddr::V4(gateway), listening.port());
+    let bound = TcpListener::bind(address).await;
+    bound
+        .inspect_err(|error| tracing::warn!(%error, %address, "cannot listen there: pods do not reach the API"))
+        .ok()
+}
+
+/// Where pods reach the API, if they do.
+fn reachable(listening: SocketAddr, gateway: Ipv4Addr, listens_there: bool) -> Option<SocketAddr> {
+    let ip = listening.ip();
+    if listens_there || ip.is_unspecified() {
+        return Some(SocketAddr::new(IpAddr::V4(gateway), listening.port()));
+    }
+    Some(listening).filter(|_| !ip.is_loopback())
 }
 
 fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {

@@ -96,7 +96,7 @@ pub struct Settings {
     /// What pods may have, whatever is measured, such as cpu=3500m,memory=6Gi,pods=200 [default: all but what is kept back]
     #[arg(long, env = "PODD_ALLOCATABLE", value_name = "AMOUNTS")]
     pub allocatable: Option<String>,
-    /// How many pods there may be [default: 110, or as many as there are addresses where that is less]
+    /// How many pods there may be [default: as many as there are addresses]
     #[arg(long, env = "PODD_MAX_PODS", value_name = "NUMBER")]
     pub max_pods: Option<u64>,
     /// Where pods find the seccomp profiles that they name [default: seccomp in the root]
@@ -125,6 +125,9 @@ pub struct Settings {
     /// [default: 1879048192:268435456]
     #[arg(long, env = "PODD_USER_IDS", value_name = "FIRST:COUNT")]
     pub user_ids: Option<String>,
+    /// Who tokens of service accounts say made them [default: https://kubernetes.default.svc.cluster.local]
+    #[arg(long, env = "PODD_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
+    pub service_account_issuer: Option<String>,
 }
 
 /// An OCI runtime's program.
@@ -171,6 +174,7 @@ impl Settings {
             allowed_unsafe_sysctls,
             pod_pids_limit,
             user_ids,
+            service_account_issuer,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -205,6 +209,7 @@ impl Settings {
             },
             pod_pids_limit: pod_pids_limit.or(below.pod_pids_limit),
             user_ids: user_ids.or(below.user_ids),
+            service_account_issuer: service_account_issuer.or(below.service_account_issuer),
         }
     }
 
@@ -254,8 +259,12 @@ pub struct Config {
     /// `None`: only each container is limited.
     pub pod_pids_limit: Option<i64>,
     pub user_ids: UserRange,
+    /// An https URL.
+    pub service_account_issuer: String,
 }
 
+/// Who tokens of service accounts say made them when nothing else is said.
+const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Where the agent's state lies when nothing else is said.
 pub const DEFAULT_ROOT: &str = "/var/lib/podd";
 /// Where the agent's socket lies when nothing else is said.
@@ -298,6 +307,7 @@ impl Config {
             allowed_unsafe_sysctls,
             pod_pids_limit,
             user_ids,
+            service_account_issuer,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -410,6 +420,17 @@ impl Config {
                 return Err(invalid("pod-pids-limit", &other.to_string(), expected));
             }
         };
+        let service_account_issuer = service_account_issuer.unwrap_or_else(|| DEFAULT_ISSUER.to_owned());
+        // OpenID Connect Discovery: https, neither a query nor a fragment.
+        let is_issuer = url::Url::parse(&service_account_issuer)
+            .is_ok_and(|url| url.scheme() == "https" && url.query().is_none() && url.fragment().is_none());
+        if !is_issuer {
+            return Err(invalid(
+                "service-account-issuer",
+                &service_account_issuer,
+                "an https URL without a query, such as https://kubernetes.default.svc.cluster.local",
+            ));
+        }
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
         let seccomp_profile_root = absolute(
             "seccomp-profile-root",
@@ -440,6 +461,7 @@ impl Config {
             sysctls,
             pod_pids_limit,
             user_ids: user_range(user_ids)?,
+            service_account_issuer,
         })
     }
 }

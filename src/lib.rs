@@ -43,6 +43,7 @@
 //! | | [`event`] | what happened, told for people and kept for an hour |
 //! | effects | [`runtime`] | what can be done to the machine for a pod |
 //! | | [`image`], [`network`], [`volume`] | content store; bridge and addresses; what a pod mounts |
+//! | | [`account`] | service accounts: their tokens, and what those are worth |
 //! | | [`store`] | all the SQL |
 //! | | [`shim`] | the other process: protocol, journal, reaper, output |
 //! | | [`linux`] | all of `nix` and `unsafe` |
@@ -51,6 +52,7 @@
 //! Wire types are k8s-openapi's, model types podd's own, stored rows a third kind; each is turned into the next by
 //! exhaustive destructuring, so that a new field breaks the build.
 
+pub mod account;
 pub mod admit;
 pub mod agent;
 pub mod api;

@@ -16,9 +16,11 @@ mod runtime {
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use podd::api::auth::Identity;
+use podd::account::{self, Accounts};
 use podd::api::auth::tokens::TokenFile;
+use podd::api::auth::{Bearers, Identity};
 use podd::api::kinds::{KINDS, Kind};
 use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
@@ -57,7 +59,7 @@ impl Server {
         let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listening = listener.local_addr().unwrap();
-        let pki = Pki::open(dir.path(), "node-1", listening, now()).unwrap();
+        let pki = Pki::open(dir.path(), "node-1", listening, None, now()).unwrap();
         pki.write_kubeconfig(&dir.path().join("admin.kubeconfig"), listening)
             .unwrap();
         let garbage = Garbage {
@@ -72,6 +74,13 @@ impl Server {
         garbage::bootstrap(&store, &garbage.settings).await.unwrap();
         let (_ready, ready) = watch::channel(true);
         let log_dir = dir.path().join("logs");
+        let accounts = account::Settings {
+            issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            node_name: "node-1".to_owned(),
+            clock: now,
+        };
+        let accounts = Accounts::new(store.clone(), pki.account_key().unwrap(), accounts);
+        let bearers = Bearers::open(dir.path(), Arc::new(accounts));
         let state = ApiState {
             store: store.clone(),
             node_name: "node-1".to_owned(),
@@ -79,12 +88,19 @@ impl Server {
             ready,
             streams: fake::Local::new(dir.path().to_owned()),
             streaming_idle_timeout: std::time::Duration::from_hours(4),
+            bearers: bearers.clone(),
+            address: listening,
             clock: now,
         };
         let (stop, stopping) = watch::channel(false);
         let router = api::router(state);
         let garbage = tokio::spawn(garbage.run(stopping.clone()));
-        let task = tokio::spawn(api::serve_tls(listener, pki.server_config().unwrap(), router, stopping));
+        let task = tokio::spawn(api::serve_tls(
+            listener,
+            pki.server_config(bearers).unwrap(),
+            router,
+            stopping,
+        ));
         Self {
             dir,
             store,

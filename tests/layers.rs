@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["model", "linux"]),
     ("volume", &["model", "linux"]),
     ("image", &["model", "linux", "store"]),
+    ("account", &["model", "store"]),
     ("runtime", &["model", "linux", "shim", "image", "network", "volume"]),
     // Drivers, and what they tell.
     ("event", &["model", "store"]),
@@ -56,7 +57,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "model", "admit", "schedule", "status", "linux", "store", "image", "runtime",
+            "model", "admit", "schedule", "status", "linux", "store", "image", "runtime", "account",
         ],
     ),
     // The top sees everything.

@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fake::Local;
+use podd::account::{self, Accounts};
+use podd::api::auth::Bearers;
 use podd::api::tls::Pki;
 use podd::api::{self, ApiState};
 use podd::garbage;
@@ -58,13 +60,20 @@ impl Server {
         garbage::bootstrap(&store, &settings).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listening = listener.local_addr().unwrap();
-        let pki = Pki::open(dir.path(), "node-1", listening, now()).unwrap();
+        let pki = Pki::open(dir.path(), "node-1", listening, None, now()).unwrap();
         pki.write_kubeconfig(&dir.path().join("admin.kubeconfig"), listening)
             .unwrap();
         let inside = dir.path().join("inside");
         std::fs::create_dir(&inside).unwrap();
         let local = Local::new(inside);
         let (_ready, ready) = watch::channel(true);
+        let accounts = account::Settings {
+            issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            node_name: "node-1".to_owned(),
+            clock: now,
+        };
+        let accounts = Accounts::new(store.clone(), pki.account_key().unwrap(), accounts);
+        let bearers = Bearers::open(dir.path(), Arc::new(accounts));
         let state = ApiState {
             store: store.clone(),
             node_name: "node-1".to_owned(),
@@ -72,11 +81,18 @@ impl Server {
             ready,
             streams: Arc::<Local>::clone(&local),
             streaming_idle_timeout: Duration::from_hours(4),
+            bearers: bearers.clone(),
+            address: listening,
             clock: now,
         };
         let (stop, stopping) = watch::channel(false);
         let router = api::router(state);
-        let task = tokio::spawn(api::serve_tls(listener, pki.server_config().unwrap(), router, stopping));
+        let task = tokio::spawn(api::serve_tls(
+            listener,
+            pki.server_config(bearers).unwrap(),
+            router,
+            stopping,
+        ));
         let server = Self { dir, local, stop, task };
         server.pod(&store).await;
         server

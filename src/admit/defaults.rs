@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, Volume};
 
 use super::volume::projected;
-use super::{ephemeral, resources};
+use super::{ephemeral, resources, service_account};
 
 /// `terminationGracePeriodSeconds` where it is not given.
 pub(super) const GRACE_SECONDS: i64 = 30;
@@ -22,6 +22,7 @@ pub(super) fn apply(spec: &mut PodSpec) {
     spec.termination_grace_period_seconds.get_or_insert(GRACE_SECONDS);
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_default();
+    service_account::mirror_name(spec);
     let host_network = spec.host_network == Some(true);
     for entry in &mut spec.containers {
         container(entry, host_network);

@@ -28,7 +28,6 @@ pub(super) enum Treatment {
 
 use Treatment::{Harmless, Honoured, Refused, Warned};
 
-const NO_ACCOUNTS: &str = "podd has no service accounts yet: no token is mounted";
 const NO_PRIORITIES: &str = "podd never preempts a pod for another: priorities change nothing";
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
@@ -111,8 +110,8 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
             ("affinity", given(affinity.as_ref()), Honoured),
             (
                 "automountServiceAccountToken",
-                *automount_service_account_token == Some(true),
-                Warned(NO_ACCOUNTS),
+                automount_service_account_token.is_some(),
+                Honoured,
             ),
             ("containers", true, Honoured),
             ("dnsConfig", dns_config.is_some(), Honoured),
@@ -157,16 +156,8 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 Refused("scheduling groups"),
             ),
             ("securityContext", security_context.is_some(), Honoured),
-            (
-                "serviceAccount",
-                other_than(service_account.as_ref(), &["default"]),
-                Warned(NO_ACCOUNTS),
-            ),
-            (
-                "serviceAccountName",
-                other_than(service_account_name.as_ref(), &["default"]),
-                Warned(NO_ACCOUNTS),
-            ),
+            ("serviceAccount", service_account.is_some(), Honoured),
+            ("serviceAccountName", service_account_name.is_some(), Honoured),
             ("setHostnameAsFQDN", *set_hostname_as_fqdn == Some(true), Honoured),
             ("shareProcessNamespace", share_process_namespace.is_some(), Honoured),
             ("subdomain", subdomain.is_some(), Honoured),

@@ -5,6 +5,7 @@
 //! * [`pod`]: a wire pod in, the same pod out with its defaults filled in and every field checked (422 with all faults).
 //! * [`change`]: a pod that is there and what a client made of it in, the changed pod out.
 //! * [`apply_class`]: what a new pod gets from the runtime class that it names.
+//! * [`apply_account`]: what a new pod gets from its service account.
 //! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
@@ -34,6 +35,7 @@ mod resources;
 mod runtime_class;
 mod schema;
 mod security;
+mod service_account;
 mod spec;
 mod suggest;
 mod to_model;
@@ -54,6 +56,7 @@ pub use fault::{Fault, FaultReason, Findings, Path};
 pub use metadata::{MetadataRules, NameRule, admit as metadata, check_change as metadata_change};
 pub use quantity::{Quantity, QuantityError};
 pub use runtime_class::{ClassRefusal, apply_class, class_of};
+pub use service_account::{AccountRefusal, DEFAULT_ACCOUNT, account_of, apply_account};
 pub use to_model::{ModelError, to_model};
 
 use crate::model::{Timestamp, Uid};

@@ -44,6 +44,9 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
         &at.child("restartPolicy"),
         findings,
     );
+    if let Some(name) = spec.service_account_name.as_deref().filter(|name| !name.is_empty()) {
+        findings.invalid_each(&at.child("serviceAccountName"), name, &names::dns_subdomain(name));
+    }
     if let Some(grace) = spec.termination_grace_period_seconds {
         let at = at.child("terminationGracePeriodSeconds");
         if grace < 0 {

@@ -1,12 +1,14 @@
 //! What pods take from the API's own objects, read from the store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+use crate::account::Accounts;
 use crate::model::{Data, ObjectKind, Token, TokenRequest};
 use crate::runtime::{LookupError, Objects};
 use crate::store::Store;
@@ -15,11 +17,12 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(super) struct StoredObjects {
     store: Store,
+    accounts: Arc<Accounts>,
 }
 
 impl StoredObjects {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store }
+    pub(super) fn new(store: Store, accounts: Arc<Accounts>) -> Self {
+        Self { store, accounts }
     }
 }
 
@@ -41,9 +44,11 @@ impl Objects for StoredObjects {
         })
     }
 
-    fn token(&self, _request: TokenRequest) -> BoxFuture<'_, Result<Option<Token>, LookupError>> {
-        // Nothing that asks for one is admitted.
-        Box::pin(async { Ok(None) })
+    fn token(&self, request: TokenRequest) -> BoxFuture<'_, Result<Option<Token>, LookupError>> {
+        Box::pin(async move {
+            let token = self.accounts.token(request).await;
+            token.map_err(|error| LookupError(Box::new(error)))
+        })
     }
 }
 

@@ -36,6 +36,9 @@ pub enum ApiError {
         why: String,
         causes: Vec<Value>,
     },
+    /// A pod's service account is to be looked up before it can be admitted: for whoever admits it, never for a client.
+    #[error("the service account {name:?} was not looked up")]
+    AccountUnread { name: String },
     /// An identity may not do this. The message is whole.
     #[error("{message}")]
     Denied { asked: Box<Resource>, message: String },
@@ -182,7 +185,7 @@ impl ApiError {
             Self::Invalid { .. } | Self::Unprocessable { .. } => ("Invalid", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TooManyRequests { .. } => ("TooManyRequests", StatusCode::TOO_MANY_REQUESTS),
             Self::BodyTimeout => ("Timeout", StatusCode::REQUEST_TIMEOUT),
-            Self::Internal { .. } => ("InternalError", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Internal { .. } | Self::AccountUnread { .. } => ("InternalError", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 
@@ -250,6 +253,7 @@ impl ApiError {
             | Self::Unprocessable { .. }
             | Self::NotRunning { .. }
             | Self::ServiceUnavailable { .. }
+            | Self::AccountUnread { .. }
             | Self::BodyTimeout => None,
         }
     }

@@ -25,8 +25,7 @@ use super::auth::attributes::{Attributes, Resource, Target};
 use super::auth::impersonation::{self, ImpersonationError};
 use super::auth::rules::{authorize, is_public, refusal};
 use super::auth::throttle::Throttle;
-use super::auth::tokens::Tokens;
-use super::auth::{Identity, credentials};
+use super::auth::{Bearers, Identity, credentials};
 use super::error::ApiError;
 use super::tls::EXPIRED;
 
@@ -163,22 +162,22 @@ pub(crate) struct Guard {
     /// How long one waits for its turn.
     patience: Duration,
     /// `None`: tokens mean nothing here.
-    tokens: Option<Arc<Tokens>>,
+    bearers: Option<Bearers>,
     throttle: Throttle,
 }
 
 impl Guard {
-    pub(crate) fn new(limits: &Limits, tokens: Option<Arc<Tokens>>) -> Self {
+    pub(crate) fn new(limits: &Limits, bearers: Option<Bearers>) -> Self {
         Self {
             requests: Semaphore::new(limits.requests),
             patience: limits.patience,
-            tokens,
+            bearers,
             throttle: Throttle::default(),
         }
     }
 
     /// Who asks: by certificate, else by token.
-    fn authenticate(&self, peer: Option<&Peer>, headers: &mut HeaderMap) -> Result<Arc<Identity>, ApiError> {
+    async fn authenticate(&self, peer: Option<&Peer>, headers: &mut HeaderMap) -> Result<Arc<Identity>, ApiError> {
         // Taken out whatever it is good for.
         let token = credentials::take(headers);
         let mut refused = None;
@@ -194,8 +193,8 @@ impl Guard {
             Some(why) => ApiError::NotBelieved { why: why.into() },
             None => ApiError::Unauthorized,
         };
-        let token = match (token, &self.tokens) {
-            (Ok(Some(token)), Some(tokens)) => Ok((token, tokens)),
+        let token = match (token, &self.bearers) {
+            (Ok(Some(token)), Some(bearers)) => Ok((token, bearers)),
             (Err(unreadable), Some(_)) => Err(ApiError::NotBelieved {
                 why: unreadable.to_string().into(),
             }),
@@ -207,17 +206,20 @@ impl Guard {
             .map_err(|wait| ApiError::TooManyRequests {
                 retry_after: Duration::from_secs(wait.as_secs().saturating_add(1)),
             })?;
-        let identity = token.and_then(|(token, tokens)| tokens.identify(&token).ok_or(ApiError::Unauthorized));
-        if identity.is_err() {
+        let identity = match token {
+            Ok((token, bearers)) => bearers.identify(&token).await,
+            Err(unreadable) => Err(unreadable),
+        };
+        if matches!(identity, Err(ApiError::Unauthorized | ApiError::NotBelieved { .. })) {
             self.throttle.failed(remote, now);
         }
         identity.map(Arc::new)
     }
 
     /// Who asks, if they may have what they ask for. What they proved it by is taken out of the headers.
-    fn admit(&self, request: &mut Request) -> Result<Arc<Identity>, ApiError> {
+    async fn admit(&self, request: &mut Request) -> Result<Arc<Identity>, ApiError> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let identity = self.authenticate(peer.as_ref(), request.headers_mut())?;
+        let identity = self.authenticate(peer.as_ref(), request.headers_mut()).await?;
         let identity = Identity::clone(&identity).with_standing();
         let identity = match impersonation::impersonated(&identity, request.headers()) {
             Ok(None) => identity,
@@ -267,7 +269,7 @@ async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, next: Next)
     if is_public(request.uri().path()) {
         return next.run(request).await;
     }
-    match guard.admit(&mut request) {
+    match guard.admit(&mut request).await {
         Ok(identity) => request.extensions_mut().insert(identity),
         Err(error) => return error.into_response(),
     };

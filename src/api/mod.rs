@@ -12,6 +12,7 @@
 //! what clients are allowed to. Every refusal is a Kubernetes `Status`
 //! ([`error`]). No request, however large, slow or deep, holds more than a fixed amount of memory.
 
+mod accounts;
 mod answer;
 pub mod auth;
 mod body;
@@ -41,6 +42,7 @@ pub mod tls;
 mod watching;
 mod write;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,7 @@ use crate::linux::inotify::Inotify;
 use crate::model::Timestamp;
 use crate::runtime::stream::Streams;
 use crate::store::Store;
+use auth::Bearers;
 use kinds::{Amend, KINDS, Kind};
 use node_watch::NodeWatch;
 use params::Head;
@@ -117,6 +120,10 @@ pub struct ApiState {
     pub streams: Arc<dyn Streams>,
     /// How long such a stream may be without data.
     pub streaming_idle_timeout: Duration,
+    /// Who is known by a token.
+    pub bearers: Bearers,
+    /// Where pods reach this API.
+    pub address: SocketAddr,
     /// Where the time comes from.
     pub clock: fn() -> Timestamp,
 }
@@ -134,6 +141,8 @@ pub(crate) struct Api {
     streams: Arc<Semaphore>,
     pod_streams: Arc<dyn Streams>,
     streaming_idle_timeout: Duration,
+    bearers: Bearers,
+    address: SocketAddr,
     inotify: Inotify,
     lines: Arc<watching::Lines>,
 }
@@ -147,6 +156,8 @@ impl Api {
             ready,
             streams,
             streaming_idle_timeout,
+            bearers,
+            address,
             clock,
         } = state;
         let node_name: Arc<str> = node_name.into();
@@ -161,6 +172,8 @@ impl Api {
             streams: Arc::new(Semaphore::new(limits.streams)),
             pod_streams: streams,
             streaming_idle_timeout,
+            bearers,
+            address,
             inotify: Inotify::default(),
             lines: Arc::default(),
         }
@@ -194,6 +207,7 @@ pub fn router_with(state: ApiState, limits: Limits) -> Router {
     router
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::serve))
         .merge(pods::router())
+        .merge(accounts::router())
         .merge(stream::router())
         .fallback(|uri: Uri| async move { discovery::no_such_path(uri.path()) })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })

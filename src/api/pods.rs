@@ -64,7 +64,12 @@ fn success(code: StatusCode) -> Response {
 }
 
 /// The body, as an object of its kind.
-async fn read_body<K>(state: &Api, head: &Head, body: Body, validation: FieldValidation) -> Result<K, ApiError>
+pub(crate) async fn read_body<K>(
+    state: &Api,
+    head: &Head,
+    body: Body,
+    validation: FieldValidation,
+) -> Result<K, ApiError>
 where
     K: serde::de::DeserializeOwned + schemars::JsonSchema + k8s_openapi::Resource,
 {

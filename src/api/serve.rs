@@ -115,7 +115,7 @@ pub(crate) async fn serve_tls_with(
     stopping: watch::Receiver<bool>,
     limits: Limits,
 ) {
-    let guard = Guard::new(&limits, Some(Arc::clone(&tls.tokens)));
+    let guard = Guard::new(&limits, Some(tls.bearers.clone()));
     let listening = Listening::new(router, limits, guard, stopping);
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let tls = Arc::new(tls);

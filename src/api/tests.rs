@@ -1,5 +1,6 @@
 //! The router as clients meet it, over a real store in a directory of its own.
 
+mod accounts;
 mod changing;
 mod documents;
 mod guarding;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::auth::Bearers;
 use super::kinds::{KINDS, Kind};
 use super::stream::tests::fake::Local;
 use super::{ApiState, Limits, router_with};
@@ -48,11 +50,17 @@ pub(super) fn garbage() -> crate::garbage::Settings {
     }
 }
 
+/// Whose tokens are whose: those of the file in this directory, and those of the store's service accounts.
+pub(super) fn bearers(root: &std::path::Path, store: &Store) -> Bearers {
+    Bearers::open(root, std::sync::Arc::new(crate::account::testing::accounts(store, now)))
+}
+
 /// A router, its store, and the directory that both live in.
 pub(super) struct Server {
     pub(super) dir: TempDir,
     pub(super) store: Store,
     pub(super) router: Router,
+    pub(super) bearers: Bearers,
     pub(super) ready: watch::Sender<bool>,
 }
 
@@ -82,6 +90,7 @@ impl Server {
         let store = Store::open_with(&dir.path().join("podd.db"), history).await.unwrap();
         crate::garbage::bootstrap(&store, &garbage()).await.unwrap();
         let (ready, readiness) = watch::channel(false);
+        let bearers = bearers(dir.path(), &store);
         let state = ApiState {
             store: store.clone(),
             node_name: "node-1".to_owned(),
@@ -89,10 +98,13 @@ impl Server {
             ready: readiness,
             streams: Local::new(dir.path().to_owned()),
             streaming_idle_timeout: std::time::Duration::from_hours(4),
+            bearers: bearers.clone(),
+            address: garbage().api,
             clock: now,
         };
         Self {
             router: router_with(state, limits),
+            bearers,
             store,
             ready,
             dir,

@@ -1,15 +1,16 @@
-//! podd's own certificates: an authority, the server's certificate, an administrator's, and the kubeconfig that holds it.
+//! podd's own certificates: an authority, the server's certificate, an administrator's, and the kubeconfig that holds it;
+//! and the key that tokens of service accounts are signed with.
 //!
 //! Goes in: the state directory, the address the server listens on, the time. Comes out: files beneath `ROOT/pki`,
 //! `ROOT/admin.kubeconfig`, and what the TLS listener needs.
 //!
 //! **Invariants:** a key is never readable by anyone but its owner, not for a moment. The authority is made once: as long
 //! as its files are there they are used, and if they cannot be, that is an error, since a new authority would shut out
-//! everyone who holds a certificate of the old one.
+//! everyone who holds a certificate of the old one. The same holds for the key of service accounts and their tokens.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,9 +38,9 @@ use sha2::{Digest, Sha256};
 
 use super::answer::hex;
 use super::auth::identity::MASTERS;
-use super::auth::tokens::Tokens;
-use super::auth::{Identity, private};
+use super::auth::{Bearers, Identity, private};
 use super::guard::{Hosts, Shown};
+use crate::account::{KeyError, SigningKey};
 use crate::model::Timestamp;
 
 /// Days a certificate of the authority itself holds.
@@ -65,6 +66,12 @@ pub enum PkiError {
     },
     #[error("{path} does not hold what it should; to have a new authority made, remove the whole directory")]
     Unreadable { path: PathBuf },
+    #[error("{path} does not hold a key that tokens can be signed with; to have a new one made, remove it")]
+    AccountKey {
+        path: PathBuf,
+        #[source]
+        source: KeyError,
+    },
     #[error("the TLS configuration is refused")]
     Tls(#[source] rustls::Error),
     #[error("the client verifier is refused")]
@@ -74,6 +81,17 @@ pub enum PkiError {
 /// What a client whose certificate's time is over is told.
 pub(crate) const EXPIRED: &str = "the client certificate has expired";
 
+/// The names that pods of any cluster know the API by.
+const API_NAMES: [&str; 4] = [
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// The file of the key of service accounts, beneath `ROOT/pki`.
+const ACCOUNT_KEY: &str = "sa.key";
+
 /// podd's authority and the two certificates it made.
 #[derive(Debug)]
 pub struct Pki {
@@ -82,7 +100,7 @@ pub struct Pki {
     admin: Pair,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
-    root: PathBuf,
+    directory: PathBuf,
 }
 
 /// What the TLS listener needs.
@@ -90,16 +108,23 @@ pub struct Pki {
 pub struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) hosts: Arc<Hosts>,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) bearers: Bearers,
     verifier: Arc<AnyClient>,
 }
 
 impl Pki {
-    /// Make what is missing or about to expire beneath `ROOT/pki`, and read the rest. Of `listen` the address counts.
+    /// Make what is missing or about to expire beneath `ROOT/pki`, and read the rest. Of `listen` the address counts;
+    /// `gateway` is the address that pods reach the API by, if they do.
     ///
     /// # Errors
     /// Files that cannot be read or written, and an authority that is there but not whole.
-    pub fn open(root: &Path, node_name: &str, listen: SocketAddr, now: Timestamp) -> Result<Self, PkiError> {
+    pub fn open(
+        root: &Path,
+        node_name: &str,
+        listen: SocketAddr,
+        gateway: Option<Ipv4Addr>,
+        now: Timestamp,
+    ) -> Result<Self, PkiError> {
         let directory = root.join("pki");
         fs::DirBuilder::new()
             .recursive(true)
@@ -110,21 +135,22 @@ impl Pki {
                 source,
             })?;
         let ca = authority(&directory, node_name, now)?;
-        let names = server_names(listen, node_name);
+        let addresses: Vec<IpAddr> = [Some(listen.ip()), gateway.map(IpAddr::V4)]
+            .into_iter()
+            .flatten()
+            .filter(|address| !address.is_unspecified())
+            .collect();
+        let names = server_names(&addresses, node_name);
         let server = leaf(&directory, "server", &ca, now, &server_params(&names, now)?, &names)?;
         let admin = leaf(&directory, "admin", &ca, now, &admin_params(now)?, &[])?;
-        let addresses = if listen.ip().is_unspecified() {
-            Vec::new()
-        } else {
-            vec![listen.ip()]
-        };
+        let names = API_NAMES.into_iter().chain([node_name]).map(str::to_owned);
         Ok(Self {
             ca,
             server,
             admin,
-            names: vec![node_name.to_owned()],
+            names: names.collect(),
             addresses,
-            root: root.to_owned(),
+            directory,
         })
     }
 
@@ -138,8 +164,28 @@ impl Pki {
         write_private(path, kubeconfig(listening, &self.ca, &self.admin).as_bytes())
     }
 
-    /// What the listener needs; `ROOT/tokens` is read.
-    pub fn server_config(&self) -> Result<Tls, PkiError> {
+    /// The key that tokens of service accounts are signed with, made the first time: `ROOT/pki/sa.key`.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or holds something else.
+    pub fn account_key(&self) -> Result<SigningKey, PkiError> {
+        let path = self.directory.join(ACCOUNT_KEY);
+        let pem = if let Some(pem) = read(&path)? {
+            pem
+        } else {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| PkiError::Make {
+                what: "service accounts",
+                source,
+            })?;
+            let pem = key.serialize_pem();
+            write_private(&path, pem.as_bytes())?;
+            pem
+        };
+        SigningKey::from_pem(&pem).map_err(|source| PkiError::AccountKey { path, source })
+    }
+
+    /// What the listener needs; whose a bearer's token is, `bearers` say.
+    pub fn server_config(&self, bearers: Bearers) -> Result<Tls, PkiError> {
         let (config, verifier) = tls(&self.ca, &self.server)?;
         let hosts = Hosts {
             names: self.names.clone(),
@@ -148,7 +194,7 @@ impl Pki {
         Ok(Tls {
             config: Arc::new(config),
             hosts: Arc::new(hosts),
-            tokens: Arc::new(Tokens::open(&self.root)),
+            bearers,
             verifier,
         })
     }
@@ -336,14 +382,13 @@ fn lifetime(params: &mut CertificateParams, now: Timestamp, days: i64) {
 }
 
 /// The names of the server's certificate, sorted.
-fn server_names(listen: SocketAddr, node_name: &str) -> Vec<String> {
+fn server_names(addresses: &[IpAddr], node_name: &str) -> Vec<String> {
     let mut names = vec!["127.0.0.1".to_owned(), "::1".to_owned(), "localhost".to_owned()];
+    names.extend(API_NAMES.map(str::to_owned));
     if !node_name.is_empty() {
         names.push(node_name.to_ascii_lowercase());
     }
-    if !listen.ip().is_unspecified() {
-        names.push(listen.ip().to_string());
-    }
+    names.extend(addresses.iter().map(ToString::to_string));
     names.sort();
     names.dedup();
     names
@@ -525,10 +570,15 @@ mod tests {
         "2026-06-01T12:00:00Z".parse().unwrap()
     }
 
-    fn prepare(root: &Path, listen: SocketAddr, node_name: &str, now: Timestamp) -> Result<Tls, PkiError> {
-        let pki = Pki::open(root, node_name, listen, now)?;
+    async fn bearers(root: &Path) -> Bearers {
+        let store = crate::store::Store::open(&root.join("podd.db")).await.unwrap();
+        Bearers::open(root, Arc::new(crate::account::testing::accounts(&store, now)))
+    }
+
+    async fn prepare(root: &Path, listen: SocketAddr, node_name: &str, now: Timestamp) -> Result<Tls, PkiError> {
+        let pki = Pki::open(root, node_name, listen, None, now)?;
         pki.write_kubeconfig(&root.join("admin.kubeconfig"), listen)?;
-        pki.server_config()
+        pki.server_config(bearers(root).await)
     }
 
     fn unix(at: Timestamp) -> UnixTime {
@@ -544,10 +594,10 @@ mod tests {
         vec![CertificateDer::from_pem_slice(&pem).unwrap()]
     }
 
-    #[test]
-    fn files_are_made_once_and_private() {
+    #[tokio::test]
+    async fn files_are_made_once_and_private() {
         let root = tempfile::tempdir().unwrap();
-        prepare(root.path(), listen(), "node-1", now()).unwrap();
+        prepare(root.path(), listen(), "node-1", now()).await.unwrap();
         let contents = || {
             [
                 "pki/ca.crt",
@@ -561,7 +611,7 @@ mod tests {
             .map(|f| fs::read(root.path().join(f)).unwrap())
         };
         let first = contents();
-        prepare(root.path(), listen(), "node-1", now()).unwrap();
+        prepare(root.path(), listen(), "node-1", now()).await.unwrap();
         assert_eq!(contents(), first);
         for file in ["pki/ca.key", "pki/server.key", "pki/admin.key", "admin.kubeconfig"] {
             let mode = fs::metadata(root.path().join(file)).unwrap().permissions().mode();
@@ -573,11 +623,11 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_administrator_is_known_by_certificate_and_nobody_else_is() {
+    #[tokio::test]
+    async fn the_administrator_is_known_by_certificate_and_nobody_else_is() {
         let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let pki = prepare(root.path(), listen(), "node-1", now()).unwrap();
-        prepare(other.path(), listen(), "node-1", now()).unwrap();
+        let pki = prepare(root.path(), listen(), "node-1", now()).await.unwrap();
+        prepare(other.path(), listen(), "node-1", now()).await.unwrap();
         let whole = chain(root.path(), "admin.crt");
         let Shown::Known { identity, until } = pki.identify(&whole, unix(now())) else {
             panic!("the administrator is not known");
@@ -610,38 +660,44 @@ mod tests {
         assert_eq!(refused(&whole, days(-3)), "the client certificate is not valid yet");
     }
 
-    #[test]
-    fn the_server_certificate_follows_its_names_and_its_age() {
+    #[tokio::test]
+    async fn the_server_certificate_follows_its_names_and_its_age() {
         let root = tempfile::tempdir().unwrap();
-        prepare(root.path(), listen(), "node-1", now()).unwrap();
+        prepare(root.path(), listen(), "node-1", now()).await.unwrap();
         let server = || fs::read(root.path().join("pki/server.crt")).unwrap();
         let (first, ca) = (server(), fs::read(root.path().join("pki/ca.crt")).unwrap());
-        prepare(root.path(), "10.1.2.3:7443".parse().unwrap(), "node-1", now()).unwrap();
+        prepare(root.path(), "10.1.2.3:7443".parse().unwrap(), "node-1", now())
+            .await
+            .unwrap();
         let second = server();
         assert_ne!(first, second);
         let later = now()
             .checked_add(SignedDuration::from_hours(24 * (LEAF_DAYS - RENEW_DAYS + 1)))
             .unwrap();
-        prepare(root.path(), "10.1.2.3:7443".parse().unwrap(), "node-1", later).unwrap();
+        prepare(root.path(), "10.1.2.3:7443".parse().unwrap(), "node-1", later)
+            .await
+            .unwrap();
         assert_ne!(second, server());
         assert_eq!(ca, fs::read(root.path().join("pki/ca.crt")).unwrap());
     }
 
-    #[test]
-    fn an_authority_in_pieces_is_not_replaced_in_silence() {
+    #[tokio::test]
+    async fn an_authority_in_pieces_is_not_replaced_in_silence() {
         let root = tempfile::tempdir().unwrap();
-        prepare(root.path(), listen(), "node-1", now()).unwrap();
+        prepare(root.path(), listen(), "node-1", now()).await.unwrap();
         fs::write(root.path().join("pki/ca.key"), "nonsense").unwrap();
         assert!(matches!(
-            prepare(root.path(), listen(), "node-1", now()),
+            prepare(root.path(), listen(), "node-1", now()).await,
             Err(PkiError::Unreadable { .. })
         ));
     }
 
-    #[test]
-    fn a_server_for_every_address_is_reached_on_loopback() {
+    #[tokio::test]
+    async fn a_server_for_every_address_is_reached_on_loopback() {
         let root = tempfile::tempdir().unwrap();
-        prepare(root.path(), "0.0.0.0:9".parse().unwrap(), "node-1", now()).unwrap();
+        prepare(root.path(), "0.0.0.0:9".parse().unwrap(), "node-1", now())
+            .await
+            .unwrap();
         let text = fs::read_to_string(root.path().join("admin.kubeconfig")).unwrap();
         assert!(text.contains("server: https://127.0.0.1:9\n"));
         let parsed: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();

@@ -12,14 +12,17 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Api;
+use super::accounts;
 use super::body;
 use super::error::ApiError;
-use super::kinds::{Amended, Draft, Kind, NAMESPACE};
+use super::kinds::pod::POD;
+use super::kinds::token_review::TOKEN_REVIEW;
+use super::kinds::{Accounts, Amended, Draft, Kind, NAMESPACE};
 use super::params::Head;
 use super::patch::Patch;
 use super::read;
 use crate::admit::deletion::{self, Manner};
-use crate::admit::{Decoded, Encoding, FieldValidation};
+use crate::admit::{DEFAULT_ACCOUNT, Decoded, Encoding, FieldValidation};
 use crate::model::Uid;
 use crate::store::{StoreError, StoredObject};
 
@@ -43,10 +46,20 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
         .look()
         .await
         .map_err(|error| ApiError::from_store(error, kind, ""))?;
+    let unread = |error| ApiError::from_store(error, kind, "");
+    let all = state.bearers.accounts();
+    // The one that most pods have; whatever else one names is looked up when that is known.
+    let mut accounts = Accounts::new();
+    if kind.kind == POD.kind
+        && let Some(account) = all.account(namespace, DEFAULT_ACCOUNT).await.map_err(unread)?
+    {
+        accounts.insert(DEFAULT_ACCOUNT.to_owned(), Some(account));
+    }
     let mut attempt = 1;
     loop {
         let uid = Uid(Uuid::new_v4().to_string());
         let suffix = name_suffix(Uuid::new_v4());
+        let volume_suffix = name_suffix(Uuid::new_v4());
         let draft = Draft {
             bytes: &bytes,
             encoding,
@@ -54,14 +67,28 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             namespace,
             node: &node,
             classes: &classes,
+            accounts: &accounts,
             asker: head.asker.as_deref(),
             now: state.now(),
             uid: uid.clone(),
             suffix: &suffix,
+            volume_suffix: &volume_suffix,
         };
-        let admitted = (kind.admit)(&draft)?;
+        let admitted = match (kind.admit)(&draft) {
+            Err(ApiError::AccountUnread { name }) if !accounts.contains_key(&name) => {
+                check_namespace(state, kind, namespace, "").await?;
+                let account = all.account_for_pod(namespace, &name).await.map_err(unread)?;
+                accounts.insert(name, account);
+                continue;
+            }
+            admitted => admitted?,
+        };
         if !kind.is_stored() {
-            return answer.object(StatusCode::CREATED, &admitted.object, &admitted.warnings);
+            let mut object = admitted.object;
+            if kind.kind == TOKEN_REVIEW.kind {
+                object = accounts::reviewed(state, object).await?;
+            }
+            return answer.object(StatusCode::CREATED, &object, &admitted.warnings);
         }
         let name = admitted.name.as_str();
         if dry_run {

@@ -613,6 +613,7 @@ mod tests {
             default_registry,
             docker_config,
             max_image_size,
+            service_account_issuer,
             seccomp_profile_root,
             pod_pids_limit: Some(-1),
             user_ids,
@@ -645,6 +646,7 @@ mod tests {
             image_minimum_gc_age,
             default_registry,
             max_image_size,
+            service_account_issuer,
             user_ids,
         ];
         assert!(

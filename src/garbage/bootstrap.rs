@@ -77,7 +77,7 @@ impl Garbage {
             "internalTrafficPolicy": "Cluster",
             "ipFamilies": [if address.is_ipv4() { "IPv4" } else { "IPv6" }],
             "ipFamilyPolicy": "SingleStack",
-            "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": self.settings.api.port() }],
+            "ports": [{ "name": "https", "port": self.settings.api.port(), "protocol": "TCP", "targetPort": self.settings.api.port() }],
             "sessionAffinity": "None",
             "type": "ClusterIP",
         })

@@ -191,7 +191,7 @@ async fn the_first_start_makes_what_every_cluster_has_and_the_next_changes_nothi
         .unwrap()
         .unwrap();
     assert_eq!(service.json["spec"]["clusterIP"], "10.1.2.3");
-    assert_eq!(service.json["spec"]["ports"][0]["port"], 443);
+    assert_eq!(service.json["spec"]["ports"][0]["port"], 6443);
     let version = world.store.resource_version().await.unwrap();
     bootstrap(&world.store, &settings()).await.unwrap();
     assert_eq!(world.store.resource_version().await.unwrap(), version);

@@ -9,9 +9,6 @@ use std::collections::BTreeMap;
 use super::Facts;
 use crate::model::Allocatable;
 
-/// Pods that a node has room for unless its operator says otherwise: a kubelet's own number.
-const PODS: u64 = 110;
-
 /// Amounts as an operator gives them; each may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Amounts {
@@ -42,7 +39,7 @@ impl Supply {
             cpu_milli: facts.cpus.saturating_mul(1000),
             memory: facts.memory,
             storage: facts.disk,
-            pods: PODS.min(addresses),
+            pods: addresses,
             hugepages: facts.huge_pages.clone(),
         };
         let left = |has: u64, reserved: Option<u64>| has.saturating_sub(reserved.unwrap_or_default());
@@ -102,7 +99,7 @@ mod tests {
             cpu_milli: 4000,
             memory: 1000,
             storage: 500,
-            pods: 110,
+            pods: 5000,
             hugepages: [(2, 100), (8, 0)].into(),
         };
         let allocatable = Allocatable {

@@ -67,7 +67,7 @@ fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
         Vec::new(),
     );
     let node = serde_json::to_value(node).unwrap();
-    let capacity = json!({"cpu": "8", "memory": "16Gi", "ephemeral-storage": "3Ti", "pods": "110",
+    let capacity = json!({"cpu": "8", "memory": "16Gi", "ephemeral-storage": "3Ti", "pods": "1021",
         "hugepages-2Mi": "8Mi", "hugepages-1Gi": "0"});
     let mut allocatable = capacity.clone();
     allocatable["memory"] = "16376Mi".into();

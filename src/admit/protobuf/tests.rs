@@ -318,6 +318,7 @@ fn every_field_of_every_kind_comes_through() {
         ("authorization.k8s.io/v1", "SelfSubjectRulesReview"),
         ("authentication.k8s.io/v1", "SelfSubjectReview"),
         ("authentication.k8s.io/v1", "TokenRequest"),
+        ("authentication.k8s.io/v1", "TokenReview"),
         ("apps/v1", "Deployment"),
         ("apps/v1", "ReplicaSet"),
         ("autoscaling/v1", "Scale"),

@@ -1,6 +1,7 @@
 //! Admission as a whole: each rule with its path and its exact words, the manifests it was built for, and what holds
 //! for any input.
 
+mod accounts;
 mod changes;
 mod decoding;
 mod identity;

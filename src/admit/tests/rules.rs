@@ -780,7 +780,6 @@ fn what_grows_too_long_is_refused() {
 #[test]
 fn what_podd_cannot_do_is_refused_by_name() {
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    let c = "/spec/containers/0";
     let rows = vec![
         (
             "/spec/affinity",
@@ -944,16 +943,6 @@ fn mounts_are_propagated_and_read_only_as_kubernetes_allows() {
 fn what_changes_little_is_warned_of() {
     for (pointer, value, warning) in [
         (
-            "/spec/serviceAccountName",
-            json!("robot"),
-            "spec.serviceAccountName: podd has no service accounts yet: no token is mounted",
-        ),
-        (
-            "/spec/automountServiceAccountToken",
-            json!(true),
-            "spec.automountServiceAccountToken: podd has no service accounts yet: no token is mounted",
-        ),
-        (
             "/spec/priorityClassName",
             json!("high"),
             "spec.priorityClassName: podd never preempts a pod for another: priorities change nothing",
@@ -997,7 +986,9 @@ fn what_changes_nothing_is_accepted_silently() {
         ),
         ("/spec/enableServiceLinks", json!(false)),
         ("/spec/serviceAccountName", json!("default")),
+        ("/spec/serviceAccountName", json!("robot")),
         ("/spec/automountServiceAccountToken", json!(false)),
+        ("/spec/automountServiceAccountToken", json!(true)),
         ("/spec/hostUsers", json!(true)),
         ("/spec/hostPID", json!(false)),
         ("/spec/initContainers", json!([])),

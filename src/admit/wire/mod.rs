@@ -230,6 +230,7 @@ mod tests {
         compare::<authorization::v1::SelfSubjectRulesReview>(&mut wrong, &mut compared);
         compare::<authentication::v1::SelfSubjectReview>(&mut wrong, &mut compared);
         compare::<authentication::v1::TokenRequest>(&mut wrong, &mut compared);
+        compare::<authentication::v1::TokenReview>(&mut wrong, &mut compared);
         compare::<apps::v1::Deployment>(&mut wrong, &mut compared);
         compare::<apps::v1::ReplicaSet>(&mut wrong, &mut compared);
         compare::<autoscaling::v1::Scale>(&mut wrong, &mut compared);

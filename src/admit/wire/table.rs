@@ -44,6 +44,11 @@ pub(super) static ROOTS: &[(&str, &str, &Message)] = &[
         "TokenRequest",
         &AUTHENTICATION_V1_TOKEN_REQUEST,
     ),
+    (
+        "authentication.k8s.io/v1",
+        "TokenReview",
+        &AUTHENTICATION_V1_TOKEN_REVIEW,
+    ),
     ("apps/v1", "Deployment", &APPS_V1_DEPLOYMENT),
     ("apps/v1", "ReplicaSet", &APPS_V1_REPLICA_SET),
     ("apps/v1", "StatefulSet", &APPS_V1_STATEFUL_SET),
@@ -372,6 +377,30 @@ static AUTHENTICATION_V1_TOKEN_REQUEST_SPEC: Message = Message {
 static AUTHENTICATION_V1_TOKEN_REQUEST_STATUS: Message = Message {
     name: "authentication.v1.TokenRequestStatus",
     fields: &[one(1, "token", Kind::Text), one(2, "expirationTimestamp", Kind::Time)],
+};
+
+static AUTHENTICATION_V1_TOKEN_REVIEW: Message = Message {
+    name: "authentication.v1.TokenReview",
+    fields: &[
+        one(1, "metadata", Kind::Message(&META_V1_OBJECT_META)),
+        one(2, "spec", Kind::Message(&AUTHENTICATION_V1_TOKEN_REVIEW_SPEC)),
+        one(3, "status", Kind::Message(&AUTHENTICATION_V1_TOKEN_REVIEW_STATUS)),
+    ],
+};
+
+static AUTHENTICATION_V1_TOKEN_REVIEW_SPEC: Message = Message {
+    name: "authentication.v1.TokenReviewSpec",
+    fields: &[one(1, "token", Kind::Text), many(2, "audiences", Kind::Text)],
+};
+
+static AUTHENTICATION_V1_TOKEN_REVIEW_STATUS: Message = Message {
+    name: "authentication.v1.TokenReviewStatus",
+    fields: &[
+        one(1, "authenticated", Kind::Boolean),
+        one(2, "user", Kind::Message(&AUTHENTICATION_V1_USER_INFO)),
+        one(3, "error", Kind::Text),
+        many(4, "audiences", Kind::Text),
+    ],
 };
 
 static AUTHENTICATION_V1_USER_INFO: Message = Message {

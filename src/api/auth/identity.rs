@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 pub(crate) const MASTERS: &str = "system:masters";
 /// Whoever has this group may read, but for what is secret.
 pub(crate) const VIEWERS: &str = "podd:viewers";
+/// The group of all service accounts; that of a namespace's own has `:` and its name behind it.
+pub(crate) const SERVICE_ACCOUNTS: &str = crate::account::GROUP;
 /// The group of everyone who proved who they are.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everyone else.

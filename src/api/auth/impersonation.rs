@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::attributes::{Attributes, Resource, Target};
 use super::identity::Identity;
 use super::rules::{authorize, refusal};
+use crate::account::groups;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -19,7 +20,6 @@ const EXTRA: &str = "impersonate-extra-";
 /// What all of them begin with.
 const ALL: &str = "impersonate-";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
-const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 
 /// Why nobody is impersonated.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +81,7 @@ pub(crate) fn impersonated(asking: &Identity, headers: &HeaderMap) -> Result<Opt
     if wanted.groups.is_empty()
         && let Some((namespace, _)) = service_account(&wanted.user)
     {
-        wanted.groups = vec![SERVICE_ACCOUNTS.to_owned(), format!("{SERVICE_ACCOUNTS}:{namespace}")];
+        wanted.groups = groups(namespace);
     }
     Ok(Some(wanted.with_standing()))
 }

@@ -1,13 +1,13 @@
 //! Who may do what: the rules, and the one function that decides by them.
 //!
 //! Goes in: an [`Identity`] and [`Attributes`]. Comes out: a [`Decision`]. Pure; no rule takes anything away, and what no
-//! rule allows is refused.
+//! rule allows is refused. Service accounts may in their own namespace what viewers may in all of them ([`IN_NAMESPACE`]).
 //!
 //! Every resource and path that podd serves is named here: in what viewers read, in what everyone may, or in what only
 //! masters may ([`MASTERS_ONLY`], which decides nothing). A test walks the API's document and fails on one that is not.
 
 use super::attributes::{Attributes, Target};
-use super::identity::{AUTHENTICATED, Identity, MASTERS, UNAUTHENTICATED, VIEWERS};
+use super::identity::{AUTHENTICATED, Identity, MASTERS, SERVICE_ACCOUNTS, UNAUTHENTICATED, VIEWERS};
 
 /// Verbs on resources, or on paths. `*` means any; at the end of a path it means whatever begins so.
 #[derive(Debug)]
@@ -65,65 +65,70 @@ const READ: &[&str] = &["get", "list", "watch"];
 /// What tells nothing of anyone (Kubernetes' `system:public-info-viewer`).
 static PUBLIC: Rule = Rule::paths(&["get"], &["/healthz", "/livez", "/readyz", "/version", "/version/"]);
 
+/// What is in namespaces and not secret: viewers may read it in all of them, service accounts in their own.
+const IN_NAMESPACE: &[Rule] = &[
+    Rule::resources(
+        READ,
+        &[""],
+        &[
+            "configmaps",
+            "endpoints",
+            "events",
+            "namespaces",
+            "namespaces/status",
+            "pods",
+            "pods/log",
+            "pods/status",
+            "podtemplates",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "replicationcontrollers/status",
+            "serviceaccounts",
+            "services",
+            "services/status",
+        ],
+    ),
+    Rule::resources(
+        READ,
+        &["apps"],
+        &[
+            "controllerrevisions",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
+        ],
+    ),
+    Rule::resources(
+        READ,
+        &["batch"],
+        &["cronjobs", "cronjobs/status", "jobs", "jobs/status"],
+    ),
+    Rule::resources(READ, &["coordination.k8s.io"], &["leases"]),
+    Rule::resources(READ, &["discovery.k8s.io"], &["endpointslices"]),
+    Rule::resources(READ, &["events.k8s.io"], &["events"]),
+    Rule::resources(READ, &["metrics.k8s.io"], &["pods"]),
+];
+
 /// The groups that are given something, and what.
 static ROLES: &[(&str, &[Rule])] = &[
     (
         MASTERS,
         &[Rule::resources(&["*"], &["*"], &["*"]), Rule::paths(&["*"], &["*"])],
     ),
+    (VIEWERS, IN_NAMESPACE),
     (
         VIEWERS,
         &[
-            Rule::resources(
-                READ,
-                &[""],
-                &[
-                    "configmaps",
-                    "endpoints",
-                    "events",
-                    "namespaces",
-                    "namespaces/status",
-                    "nodes",
-                    "nodes/status",
-                    "pods",
-                    "pods/log",
-                    "pods/status",
-                    "podtemplates",
-                    "replicationcontrollers",
-                    "replicationcontrollers/scale",
-                    "replicationcontrollers/status",
-                    "serviceaccounts",
-                    "services",
-                    "services/status",
-                ],
-            ),
-            Rule::resources(
-                READ,
-                &["apps"],
-                &[
-                    "controllerrevisions",
-                    "daemonsets",
-                    "daemonsets/status",
-                    "deployments",
-                    "deployments/scale",
-                    "deployments/status",
-                    "replicasets",
-                    "replicasets/scale",
-                    "replicasets/status",
-                    "statefulsets",
-                    "statefulsets/scale",
-                    "statefulsets/status",
-                ],
-            ),
-            Rule::resources(
-                READ,
-                &["batch"],
-                &["cronjobs", "cronjobs/status", "jobs", "jobs/status"],
-            ),
-            Rule::resources(READ, &["coordination.k8s.io"], &["leases"]),
-            Rule::resources(READ, &["discovery.k8s.io"], &["endpointslices"]),
-            Rule::resources(READ, &["events.k8s.io"], &["events"]),
-            Rule::resources(READ, &["metrics.k8s.io"], &["nodes", "pods"]),
+            Rule::resources(READ, &[""], &["nodes", "nodes/status"]),
+            Rule::resources(READ, &["metrics.k8s.io"], &["nodes"]),
             Rule::resources(READ, &["node.k8s.io"], &["runtimeclasses"]),
             Rule::paths(&["get"], &["/metrics", "/podd/v1/images"]),
         ],
@@ -159,6 +164,19 @@ static ROLES: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        SERVICE_ACCOUNTS,
+        // `system:service-account-issuer-discovery`
+        &[Rule::paths(
+            &["get"],
+            &[
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/",
+            ],
+        )],
+    ),
+    (
         UNAUTHENTICATED,
         &[Rule::paths(
             &["get"],
@@ -190,6 +208,7 @@ static MASTERS_ONLY: &[Rule] = &[
             "services/proxy",
         ],
     ),
+    Rule::resources(&["*"], &["authentication.k8s.io"], &["tokenreviews"]),
     Rule::paths(&["*"], &["/podd/v1/images/*"]),
 ];
 
@@ -208,15 +227,36 @@ impl Decision {
 
 /// May this identity do this?
 pub(crate) fn authorize(identity: &Identity, asked: &Attributes) -> Decision {
-    let granting = roles_of(identity).find(|(_, rules)| rules.iter().any(|rule| rule.allows(asked)));
-    granting.map_or(Decision::Denied, |(group, _)| Decision::Allowed {
-        reason: format!("allowed to group \"{group}\""),
-    })
+    let allows = |rules: &[Rule]| rules.iter().any(|rule| rule.allows(asked));
+    let reason = |group: &str| format!("allowed to group \"{group}\"");
+    if let Some((group, _)) = roles_of(identity).find(|(_, rules)| allows(rules)) {
+        return Decision::Allowed { reason: reason(group) };
+    }
+    let namespace = match &asked.target {
+        Target::Resource(resource) => resource.namespace.as_str(),
+        Target::Path(_) => "",
+    };
+    match group_in(identity, namespace) {
+        Some(group) if allows(IN_NAMESPACE) => Decision::Allowed { reason: reason(group) },
+        Some(_) | None => Decision::Denied,
+    }
 }
 
-/// Everything that this identity may do.
-pub(crate) fn rules_of(identity: &Identity) -> impl Iterator<Item = &'static Rule> {
-    roles_of(identity).flat_map(|(_, rules)| rules.iter())
+/// Everything that this identity may do in a namespace.
+pub(crate) fn rules_of(identity: &Identity, namespace: &str) -> impl Iterator<Item = &'static Rule> {
+    let own = group_in(identity, namespace).map_or(&[][..], |_| IN_NAMESPACE);
+    roles_of(identity).flat_map(|(_, rules)| rules.iter()).chain(own)
+}
+
+/// The group of the service accounts of this namespace, if the identity is in it. What is in no namespace is in nobody's.
+fn group_in<'a>(identity: &'a Identity, namespace: &str) -> Option<&'a str> {
+    let group = identity.groups.iter().find(|group| {
+        let own = group
+            .strip_prefix(SERVICE_ACCOUNTS)
+            .and_then(|rest| rest.strip_prefix(':'));
+        own.is_some_and(|own| !own.is_empty() && own == namespace)
+    });
+    group.map(String::as_str)
 }
 
 fn roles_of(identity: &Identity) -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
@@ -306,7 +346,7 @@ mod tests {
     #[test]
     fn viewers_only_read_and_nothing_that_is_for_masters() {
         let viewer = of(&[VIEWERS]);
-        for rule in rules_of(&viewer) {
+        for rule in rules_of(&viewer, "default") {
             assert!(rule.verbs.iter().all(|verb| READ.contains(verb)), "{rule:?}");
             assert!(
                 !rule.groups.contains(&"*") && !rule.resources.contains(&"*"),
@@ -369,6 +409,80 @@ mod tests {
             authorize(&both, &question),
             Decision::Allowed {
                 reason: "allowed to group \"system:authenticated\"".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn a_service_account_reads_its_own_namespace_and_no_other() {
+        let account = of(&[SERVICE_ACCOUNTS, "system:serviceaccounts:ours"]);
+        let viewer = of(&[VIEWERS]);
+        let names: std::collections::BTreeSet<&str> = ROLES
+            .iter()
+            .flat_map(|(_, rules)| rules.iter())
+            .chain(MASTERS_ONLY)
+            .flat_map(|rule| rule.resources)
+            .copied()
+            .collect();
+        for name in names {
+            let (plural, subresource) = name.split_once('/').unwrap_or((name, ""));
+            for group in [
+                "",
+                "apps",
+                "batch",
+                "coordination.k8s.io",
+                "events.k8s.io",
+                "node.k8s.io",
+            ] {
+                for verb in VERBS {
+                    for namespace in ["ours", "theirs", "ours:", ":ours", "", "system:serviceaccounts:ours"] {
+                        let mut asked = asked(verb, group, plural, subresource);
+                        if let Target::Resource(resource) = &mut asked.target {
+                            namespace.clone_into(&mut resource.namespace);
+                        }
+                        let allowed = authorize(&account, &asked).is_allowed();
+                        assert!(!allowed || authorize(&viewer, &asked).is_allowed(), "{asked:?}");
+                        assert!(!allowed || namespace == "ours", "{asked:?}");
+                    }
+                }
+            }
+        }
+        for (group, name) in [
+            ("", "pods"),
+            ("", "pods/log"),
+            ("", "configmaps"),
+            ("", "events"),
+            ("", "serviceaccounts"),
+            ("events.k8s.io", "events"),
+            ("apps", "deployments"),
+        ] {
+            let (plural, subresource) = name.split_once('/').unwrap_or((name, ""));
+            for verb in READ {
+                let mut asked = asked(verb, group, plural, subresource);
+                assert!(!authorize(&account, &asked).is_allowed(), "it is in default: {asked:?}");
+                if let Target::Resource(resource) = &mut asked.target {
+                    "ours".clone_into(&mut resource.namespace);
+                }
+                assert!(authorize(&account, &asked).is_allowed(), "{asked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_group_of_the_namespace_counts() {
+        for groups in [
+            &[SERVICE_ACCOUNTS][..],
+            &["system:serviceaccounts:"],
+            &["system:serviceaccountsdefault"],
+            &["system:serviceaccounts:other"],
+        ] {
+            assert_eq!(authorize(&of(groups), &asked("get", "", "pods", "")), Decision::Denied);
+        }
+        let own = of(&["system:serviceaccounts:default"]);
+        assert_eq!(
+            authorize(&own, &asked("get", "", "pods", "")),
+            Decision::Allowed {
+                reason: "allowed to group \"system:serviceaccounts:default\"".to_owned()
             }
         );
     }

@@ -12,13 +12,15 @@ mod pod_template;
 pub mod review;
 mod rules;
 mod runtime_class;
-mod secret;
+pub(crate) mod secret;
 mod service;
-mod service_account;
+pub(crate) mod service_account;
+pub mod token_review;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::node::v1::RuntimeClass;
 use schemars::{Schema, SchemaGenerator};
@@ -27,11 +29,13 @@ use serde_json::Value;
 use super::auth::Identity;
 use super::error::ApiError;
 use super::table::human_duration;
+use crate::account::Account;
 use crate::admit::{Decoded, Encoding, FieldValidation};
 use crate::model::{Timestamp, Uid};
 use crate::schedule::NodeView;
 
 pub(crate) use namespace::{NAMESPACE, check_mortal};
+pub(crate) use node::NODE;
 
 /// Every kind served.
 pub static KINDS: &[&Kind] = &[
@@ -54,6 +58,7 @@ pub static KINDS: &[&Kind] = &[
     &event::EVENT_V1,
     &runtime_class::RUNTIME_CLASS,
     &review::SELF_SUBJECT_REVIEW,
+    &token_review::TOKEN_REVIEW,
     &review::SELF_SUBJECT_REVIEW_BETA,
     &review::SELF_SUBJECT_ACCESS_REVIEW,
     &review::SELF_SUBJECT_RULES_REVIEW,
@@ -168,6 +173,8 @@ pub struct Draft<'a> {
     pub node: &'a NodeView,
     /// What a pod's runtime class may be.
     pub classes: &'a BTreeMap<String, RuntimeClass>,
+    /// What a pod's service account may be.
+    pub accounts: &'a Accounts,
     /// Who asks; `None` where no listener said.
     pub asker: Option<&'a Identity>,
     pub now: Timestamp,
@@ -175,7 +182,12 @@ pub struct Draft<'a> {
     pub uid: Uid,
     /// What `metadata.generateName` is made a name with.
     pub suffix: &'a str,
+    /// What the name of a pod's volume with a token ends in.
+    pub volume_suffix: &'a str,
 }
+
+/// Service accounts of the request's namespace by name, as far as they were looked up; `None`: there is none.
+pub type Accounts = BTreeMap<String, Option<Arc<Account>>>;
 
 impl fmt::Debug for Draft<'_> {
     /// Without its bytes: they may be a Secret's.

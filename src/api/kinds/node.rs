@@ -13,7 +13,7 @@ use crate::model::Timestamp;
 const ROLE: &str = "node-role.kubernetes.io/";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-pub(super) static NODE: Kind = Kind {
+pub(crate) static NODE: Kind = Kind {
     short_names: &["no"],
     subresources: &[Subresource {
         name: "status",

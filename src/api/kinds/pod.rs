@@ -8,7 +8,7 @@ use k8s_openapi::{Metadata, Resource};
 use serde_json::Value;
 
 use super::{ALL_VERBS, Admitted, Draft, Kind, Selectable, Subresource, column, selectable};
-use crate::admit::{self, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation};
+use crate::admit::{self, AccountRefusal, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation};
 use crate::api::error::ApiError;
 use crate::schedule::{self, Placement};
 use crate::status;
@@ -205,6 +205,7 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
         why: refusal.to_string(),
         causes: Vec::new(),
     })?;
+    give_account(&mut pod, draft, shown_name.as_deref())?;
     let context = AdmitContext {
         now: draft.now,
         uid: draft.uid.clone(),
@@ -226,6 +227,30 @@ fn admit_pod(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
         generated: asked_name.is_none(),
         warnings,
     })
+}
+
+/// The pod with what its service account gives it.
+fn give_account(pod: &mut Pod, draft: &Draft<'_>, shown_name: Option<&str>) -> Result<(), ApiError> {
+    let refused = |refusal: AccountRefusal| ApiError::ForbiddenObject {
+        kind: &POD,
+        name: shown_name.unwrap_or_default().to_owned(),
+        why: refusal.to_string(),
+        causes: Vec::new(),
+    };
+    let Some(name) = admit::account_of(pod).map_err(refused)?.map(str::to_owned) else {
+        return Ok(());
+    };
+    match draft.accounts.get(&name) {
+        Some(Some(account)) => admit::apply_account(pod, &name, &account.object, draft.volume_suffix),
+        Some(None) => {
+            return Err(refused(AccountRefusal::NotFound {
+                namespace: draft.namespace.to_owned(),
+                name,
+            }));
+        }
+        None => return Err(ApiError::AccountUnread { name }),
+    }
+    Ok(())
 }
 
 /// Only a pod that is bound already may stand for a file (`ValidatePodSpecificAnnotations`).

@@ -2,10 +2,8 @@
 //!
 //! Goes in: the question, and who asks. Comes out: the question with its `status` filled in.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::Resource as _;
-use k8s_openapi::api::authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus, UserInfo};
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus};
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectAccessReview,
     SelfSubjectRulesReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
@@ -18,6 +16,7 @@ use serde_json::Value;
 
 use super::{Admitted, Amended, Column, Draft, Kind, Row};
 use crate::admit::{self, Decoded, Encoding, Fault, FaultReason, FieldValidation};
+use crate::api::accounts::user_info;
 use crate::api::auth::Identity;
 use crate::api::auth::attributes::{Attributes, Resource, Target};
 use crate::api::auth::rules::{Decision, authorize, rules_of};
@@ -104,7 +103,7 @@ impl k8s_openapi::Resource for BetaReview {
 }
 
 /// What all reviews have in common.
-const REVIEW: Kind = Kind {
+pub(super) const REVIEW: Kind = Kind {
     group: "",
     version: "",
     kind: "",
@@ -158,7 +157,7 @@ fn amend(_current: &Value, _proposed: Value, _validation: FieldValidation) -> Re
     Err(ApiError::MethodNotAllowed)
 }
 
-fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
+pub(super) fn decode<K: DeserializeOwned + JsonSchema + k8s_openapi::Resource>(
     bytes: &[u8],
     encoding: Encoding,
     validation: FieldValidation,
@@ -170,7 +169,7 @@ fn written(review: &impl Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(review).map_err(|e| ApiError::internal("a review cannot be written", e))
 }
 
-fn read<K>(bytes: &[u8], encoding: Encoding, validation: FieldValidation) -> Result<Decoded<Value>, ApiError>
+pub(super) fn read<K>(bytes: &[u8], encoding: Encoding, validation: FieldValidation) -> Result<Decoded<Value>, ApiError>
 where
     K: DeserializeOwned + Serialize + JsonSchema + k8s_openapi::Resource,
 {
@@ -181,7 +180,7 @@ where
     })
 }
 
-fn answered(review: &impl Serialize, warnings: Vec<String>) -> Result<Admitted, ApiError> {
+pub(super) fn answered(review: &impl Serialize, warnings: Vec<String>) -> Result<Admitted, ApiError> {
     Ok(Admitted {
         name: String::new(),
         object: written(review)?,
@@ -298,7 +297,8 @@ fn list_rules(draft: &Draft<'_>) -> Result<Admitted, ApiError> {
     let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     let some = |list: &[&str]| Some(owned(list)).filter(|list| !list.is_empty());
     let mut status = SubjectRulesReviewStatus::default();
-    for rule in rules_of(identity) {
+    let namespace = review.spec.namespace.as_deref().unwrap_or_default();
+    for rule in rules_of(identity, namespace) {
         if rule.paths.is_empty() {
             status.resource_rules.push(ResourceRule {
                 api_groups: some(rule.groups),
@@ -322,12 +322,7 @@ fn tell_who<K>(draft: &Draft<'_>) -> Result<Admitted, ApiError>
 where
     K: DeserializeOwned + JsonSchema + k8s_openapi::Resource,
 {
-    let Identity {
-        user,
-        uid,
-        groups,
-        extra,
-    } = asker(draft)?.clone();
+    let identity = asker(draft)?.clone();
     let Decoded { object: _, warnings } = decode::<K>(draft.bytes, draft.encoding, draft.validation)?;
     let review = SelfSubjectReview {
         metadata: ObjectMeta {
@@ -335,12 +330,7 @@ where
             ..ObjectMeta::default()
         },
         status: Some(SelfSubjectReviewStatus {
-            user_info: Some(UserInfo {
-                extra: Some(extra).filter(|extra: &BTreeMap<_, _>| !extra.is_empty()),
-                groups: Some(groups).filter(|groups| !groups.is_empty()),
-                uid: Some(uid).filter(|uid| !uid.is_empty()),
-                username: Some(user),
-            }),
+            user_info: Some(user_info(identity)),
         }),
     };
     let mut admitted = answered(&review, warnings)?;

@@ -22,7 +22,7 @@ const OPAQUE: &str = "Opaque";
 const REDACTED: &str = "<secret contents redacted>";
 const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 
-pub(super) static SECRET: Kind = Kind {
+pub(crate) static SECRET: Kind = Kind {
     columns: &[
         NAME,
         text("Type", "Used to facilitate programmatic handling of secret data."),
@@ -121,6 +121,8 @@ impl TypeRules for Secret {
                 if account.is_none_or(String::is_empty) {
                     let at = Path::root("metadata").child("annotations").key(SERVICE_ACCOUNT);
                     findings.required(&at, "");
+                } else {
+                    findings.unsupported(&Path::root("type"), "tokens that never expire");
                 }
             }
             "kubernetes.io/dockercfg" => check_json(".dockercfg", value(".dockercfg"), findings),

@@ -4,11 +4,11 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use serde_json::Value;
 
 use super::rules::{self, Rules};
-use super::{AGE, Kind, NAME, Row, age_cell, entries, name_cell, row, text};
+use super::{AGE, Kind, NAME, Row, Subresource, age_cell, entries, name_cell, row, text};
 use crate::admit::{MetadataRules, NameRule};
 use crate::model::Timestamp;
 
-pub(super) static SERVICE_ACCOUNT: Kind = Kind {
+pub(crate) static SERVICE_ACCOUNT: Kind = Kind {
     short_names: &["sa"],
     columns: &[
         NAME,
@@ -18,6 +18,13 @@ pub(super) static SERVICE_ACCOUNT: Kind = Kind {
         ),
         AGE,
     ],
+    subresources: &[Subresource {
+        name: "token",
+        kind: ("authentication.k8s.io", "v1", "TokenRequest"),
+        verbs: &["create"],
+        // See `api/accounts.rs`.
+        amend: None,
+    }],
     row: cells,
     ..rules::kind::<ServiceAccount>("serviceaccount")
 };

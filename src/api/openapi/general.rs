@@ -58,6 +58,22 @@ pub(super) fn general() -> Vec<(String, Value)> {
         document,
         version,
     );
+    add(
+        "/.well-known/openid-configuration/",
+        "WellKnown",
+        "getServiceAccountIssuerOpenIDConfiguration",
+        "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
+        document,
+        text(),
+    );
+    add(
+        "/openid/v1/jwks/",
+        "openid",
+        "getServiceAccountIssuerOpenIDKeyset",
+        "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+        "application/jwk-set+json",
+        text(),
+    );
     let object = || json!({ "type": "object" });
     for (path, id) in [
         ("/openapi.json", "getOpenAPI"),

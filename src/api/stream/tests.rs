@@ -64,6 +64,8 @@ impl Rig {
             ready,
             streams: Arc::<Local>::clone(&local),
             streaming_idle_timeout: idle,
+            bearers: crate::api::tests::bearers(dir.path(), &store),
+            address: crate::api::tests::garbage().api,
             clock: now,
         };
         let socket = dir.path().join("sock");

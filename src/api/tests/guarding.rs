@@ -46,12 +46,12 @@ impl Tls {
         let server = Server::with(limits, crate::store::Limits::default()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let pki = Pki::open(server.dir.path(), "node-1", address, moment()).unwrap();
+        let pki = Pki::open(server.dir.path(), "node-1", address, None, moment()).unwrap();
         let (stop, stopping) = watch::channel(false);
         let router = server.router.clone();
         let task = tokio::spawn(serve_tls_with(
             listener,
-            pki.server_config().unwrap(),
+            pki.server_config(server.bearers.clone()).unwrap(),
             router,
             stopping,
             limits,
@@ -122,7 +122,7 @@ const LIST: &str = "GET /api/v1/pods HTTP/1.1\r\nHost: 127.0.0.1";
 async fn only_a_certificate_of_our_own_authority_opens_the_door() {
     let tls = Tls::start(Limits::default()).await;
     let other = tempfile::tempdir().unwrap();
-    Pki::open(other.path(), "node-1", tls.address, moment()).unwrap();
+    Pki::open(other.path(), "node-1", tls.address, None, moment()).unwrap();
     assert_eq!(code(&exchange(tls.admin().await, LIST).await), "200");
     for client in [None, Some(other.path())] {
         let answer = exchange(tls.connect(client, false).await, LIST).await;
@@ -281,7 +281,7 @@ async fn a_token_opens_the_door_until_it_is_revoked() {
     assert_eq!(ask("DELETE", PODS, &token).await, "200");
     // A certificate that is not believed does not spoil a good token, nor a bad token a good certificate.
     let other = tempfile::tempdir().unwrap();
-    Pki::open(other.path(), "node-1", tls.address, moment()).unwrap();
+    Pki::open(other.path(), "node-1", tls.address, None, moment()).unwrap();
     let head = format!("{LIST}\r\nAuthorization: Bearer {token}");
     let foreign = tls.connect(Some(other.path()), false).await;
     assert_eq!(code(&exchange(foreign, &head).await), "200");

@@ -394,6 +394,10 @@ async fn a_secret_of_a_known_type_has_its_keys() {
             (422, format!("Secret \"s\" is invalid: {wanted}"))
         );
     }
+    let name = json!({"kubernetes.io/service-account.name": "default"});
+    let body = json!({"metadata": {"name": "s", "annotations": name}, "type": "kubernetes.io/service-account-token"});
+    let wanted = "Secret \"s\" is invalid: type: Forbidden: podd does not support tokens that never expire yet";
+    assert_eq!(server.refused("POST", SECRETS, &body).await, (422, wanted.to_owned()));
 }
 
 #[tokio::test]
@@ -740,7 +744,7 @@ async fn kinds_without_a_controller_are_empty_and_say_why() {
             "ClusterIP",
             "10.1.2.3",
             "<none>",
-            "443/TCP",
+            "6443/TCP",
             "0s",
             "<none>"
         ])

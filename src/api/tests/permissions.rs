@@ -14,8 +14,9 @@ use crate::api::auth::Identity;
 use crate::api::auth::attributes::{Attributes, Resource, Target};
 use crate::api::auth::identity::{MASTERS, VIEWERS};
 use crate::api::auth::rules::{is_named, is_public};
-use crate::api::auth::tokens::{TokenFile, Tokens};
+use crate::api::auth::tokens::TokenFile;
 use crate::api::guard::{Guard, Peer, Shown, guarded};
+use crate::api::tests::bearers;
 use tokio_util::task::TaskTracker;
 
 /// Served, or to be served, and not in the document: streams, discovery, the document itself, podd's images. And what is
@@ -25,6 +26,8 @@ const BESIDE: &[(&str, &str)] = &[
     ("GET", "/api/v1"),
     ("GET", "/apis"),
     ("GET", "/apis/authorization.k8s.io/v1"),
+    ("GET", "/.well-known/openid-configuration"),
+    ("GET", "/openid/v1/jwks"),
     ("GET", "/openapi.json"),
     ("GET", "/openapi/v2"),
     ("GET", "/openapi/v3"),
@@ -128,11 +131,21 @@ fn known(identity: Arc<Identity>) -> Shown {
     Shown::Known { identity, until: None }
 }
 
-/// The roles: no credentials, credentials without any group, viewers, masters.
-fn roles() -> [(&'static str, Shown); 4] {
+/// The roles: no credentials, credentials without any group, a service account of the namespace `default` and one of
+/// another, viewers, masters.
+fn roles() -> [(&'static str, Shown); 6] {
+    let account = |namespace: &str| {
+        known(Arc::new(Identity {
+            user: format!("system:serviceaccount:{namespace}:a"),
+            groups: crate::account::groups(namespace),
+            ..Identity::default()
+        }))
+    };
     [
         ("none", Shown::Nothing),
         ("nobody", known(in_group("ned", None))),
+        ("account", account("default")),
+        ("stranger", account("other")),
         ("viewer", known(in_group("vera", Some(VIEWERS)))),
         ("master", known(in_group("max", Some(MASTERS)))),
     ]
@@ -342,11 +355,12 @@ struct Door {
 }
 
 impl Door {
-    fn new() -> Self {
+    async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("podd.db")).await.unwrap();
         let file = TokenFile::open(root.path()).unwrap();
         let viewer = file.create(&in_group("vera", Some(VIEWERS))).unwrap();
-        let guard = Guard::new(&Limits::default(), Some(Arc::new(Tokens::open(root.path()))));
+        let guard = Guard::new(&Limits::default(), Some(bearers(root.path(), &store)));
         let told = |headers: HeaderMap, axum::Extension(identity): axum::Extension<Arc<Identity>>| async move {
             format!("{identity:?} {headers:?}")
         };
@@ -369,7 +383,7 @@ impl Door {
 
 #[tokio::test]
 async fn a_token_says_who_asks_and_no_handler_sees_it() {
-    let door = Door::new();
+    let door = Door::new().await;
     let bearer = format!("Bearer {}", door.viewer);
     let answer = door.ask(PODS, &[("authorization", &bearer)]).await;
     assert_eq!(answer.code, 200);
@@ -406,7 +420,7 @@ async fn a_token_says_who_asks_and_no_handler_sees_it() {
 
 #[tokio::test]
 async fn a_websocket_may_carry_its_token_among_the_subprotocols() {
-    let door = Door::new();
+    let door = Door::new().await;
     let encoded = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &door.viewer);
     let protocol = format!("base64url.bearer.authorization.k8s.io.{encoded}, v4.channel.k8s.io");
     let websocket = [
@@ -439,7 +453,7 @@ async fn a_websocket_may_carry_its_token_among_the_subprotocols() {
 
 #[tokio::test]
 async fn whoever_tries_many_tokens_has_to_wait_even_with_a_good_one() {
-    let door = Door::new();
+    let door = Door::new().await;
     let mut codes = Vec::new();
     for n in 0..30 {
         let guess = format!("Bearer guess-{n}");
