@@ -165,8 +165,9 @@ impl<R: Runtime> Pass<R> {
             // Nothing is to be done before a pull ends, which hints at the pod.
             return self.rest(desired, record, version, told, plan.wake_at).await;
         }
+        let was_let_in = record.observed.given_up.is_none();
         let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
-        if reconcile::is_rejected(&record.observed) {
+        if was_let_in && reconcile::is_rejected(&record.observed) {
             // Nothing of it is begun, and what was about to be told of it is no longer true.
             self.save(record).await?;
             return Ok(Round::Again);

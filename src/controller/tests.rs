@@ -319,6 +319,22 @@ impl World {
         panic!("it does not come to rest: {:?}", self.done());
     }
 
+    /// Look until nothing is left of the pod.
+    async fn until_forgotten(&mut self) {
+        let mut version = 0;
+        for _ in 0..40 {
+            let store = &self.controller().store;
+            if let Some(object) = store.get_by_uid(POD, &self.pod.uid).await.unwrap() {
+                version = object.resource_version;
+            }
+            let round = self.pass.round(&self.pod, None, version, &mut self.record).await;
+            if matches!(round.unwrap(), Round::Forgotten) {
+                return;
+            }
+        }
+        panic!("it does not go: {:?}", self.done());
+    }
+
     /// A new look, as on a hint.
     async fn look(&mut self) -> Option<Timestamp> {
         let runtime = &self.pass.controller.runtime;

@@ -18,7 +18,7 @@
 //!         steps:    begin ──▶ save ──▶ act ──▶ look ──▶ outcome ──▶ save ──▶ next round at once
 //!
 //!                 begin                     act                             outcome
-//! CreateSandbox   address, begin_sandbox    create_sandbox                  sandbox_ready
+//! CreateSandbox   place, begin_sandbox      create_sandbox                  sandbox_ready
 //! StartContainer  image, begin_attempt,     start_container                 (record finds it)
 //!                 started_from
 //! RunHook         begin_hook                the hook, beside all else       report, whenever it ends
@@ -28,7 +28,7 @@
 //! StopContainer                             stop_container                  (record finds it: the shim writes it down)
 //! KillContainer   begin_kill                kill_container                  (record finds it)
 //! StopSandbox                               stop_sandbox                    remove_sandbox ──▶ sandbox_stopped
-//! TearDown                                  remove_pod, release address     torn_down
+//! TearDown                                  remove_pod, release place       torn_down
 //! Forget                                    remove_pod with its logs        the object and all its rows go
 //! what fails                                                                failed(step, ..)
 //! ```
@@ -44,6 +44,9 @@
 //! * `failed` is told `Sandbox` for `CreateSandbox`; `Container` for a container's image, start and stop; `Teardown` for
 //!   `StopSandbox`, `TearDown` and `Forget`. Not told: a start that failed and that the journal has (`record` makes it a
 //!   `StartError`, which has its own back-off), and `KillContainer`, which is due again soon anyway.
+//! * A place is taken on the machine before the first sandbox, and raised before containers are given other resources.
+//!   Where there is none, the pod is turned away, or goes on with what it has: that is the driver's part, since it rests on
+//!   what other pods take.
 //! * A sandbox is removed only once every end in it is saved, and recorded as stopped only once it is removed: a crash
 //!   between the two stops it again, which does nothing.
 //! * A finished pod is torn down before it is deleted, and its logs stay: so `Forget` removes what is left, too.

@@ -99,6 +99,9 @@ async fn a_pod_that_does_not_fit_is_turned_away_for_good() {
         let stored = world.controller().store.observed(&world.pod.uid).await.unwrap();
         assert_eq!(stored.given_up.unwrap().reason, GivenUpReason::OutOfCpu);
         assert_eq!(stored.sandbox, None);
+        // And it goes when it is deleted.
+        world.pod = deleted(world.pod.clone(), now(), 30);
+        world.until_forgotten().await;
     }
 }
 
