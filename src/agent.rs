@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
-use crate::controller::Controller;
+use crate::controller::{Controller, Waiting};
 use crate::event::Recorder;
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
@@ -163,6 +163,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
+        waiting: Waiting::default(),
         recorder: recorder.clone(),
         clock,
     };

@@ -6,6 +6,7 @@
 //! * [`change`]: a pod that is there and what a client made of it in, the changed pod out.
 //! * [`apply_class`]: what a new pod gets from the runtime class that it names.
 //! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
+//! * [`pod_security`]: what the pods of a namespace may ask for.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
 //! What podd does with each known field (honours it, leaves it alone, warns, refuses) stands in one table: `fields.rs`.
@@ -28,6 +29,7 @@ mod metadata;
 pub mod names;
 pub mod patch;
 mod placement;
+pub mod pod_security;
 mod protobuf;
 mod quantity;
 mod runtime_class;

@@ -8,6 +8,7 @@ mod logs;
 mod objects;
 mod permissions;
 mod placement;
+mod pod_security;
 mod reviews;
 mod watches;
 mod wire;

@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::kinds::{Amended, Draft, Kind, NAMESPACE};
 use super::params::Head;
 use super::patch::Patch;
+use super::pod_security;
 use super::read;
 use crate::admit::deletion::{self, Manner};
 use crate::admit::{Decoded, Encoding, FieldValidation};
@@ -59,10 +60,12 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             uid: uid.clone(),
             suffix: &suffix,
         };
-        let admitted = (kind.admit)(&draft)?;
+        let mut admitted = (kind.admit)(&draft)?;
         if !kind.is_stored() {
             return answer.object(StatusCode::CREATED, &admitted.object, &admitted.warnings);
         }
+        let said = pod_security::check(state, kind, namespace, None, &admitted.object).await?;
+        admitted.warnings.extend(said);
         let name = admitted.name.as_str();
         if dry_run {
             check_namespace(state, kind, namespace, name).await?;
@@ -204,6 +207,8 @@ pub(crate) async fn replace(
         check_version(kind, &proposed, &current)?;
         let amended = amend(&current.json, proposed.clone(), FieldValidation::Ignore)?;
         warnings.extend(amended.warnings);
+        let before = Some(&*current.json);
+        warnings.extend(pod_security::check(state, kind, &current.namespace, before, &amended.object).await?);
         warnings.dedup();
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &warnings);
@@ -236,6 +241,9 @@ pub(crate) async fn patch(
         check_version(kind, &proposed, &current)?;
         let mut amended = amend(&current.json, proposed, validation)?;
         amended.warnings.extend_from_slice(&doubled);
+        let before = Some(&*current.json);
+        let said = pod_security::check(state, kind, &current.namespace, before, &amended.object).await?;
+        amended.warnings.extend(said);
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &amended.warnings);
         }

@@ -252,6 +252,7 @@ impl World {
             },
             boot_id: BOOT.to_owned(),
             pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 9)),
+            waiting: super::Waiting::default(),
             recorder,
             clock: now,
         };

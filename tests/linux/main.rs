@@ -13,6 +13,7 @@ mod changes;
 mod confinement;
 mod deadline;
 mod deletion;
+mod env;
 mod hooks;
 mod images;
 mod init;

@@ -3,6 +3,7 @@
 
 mod changes;
 mod decoding;
+mod env;
 mod life;
 mod manifests;
 mod model;

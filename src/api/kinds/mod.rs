@@ -32,6 +32,7 @@ use crate::model::{Timestamp, Uid};
 use crate::schedule::NodeView;
 
 pub(crate) use namespace::{NAMESPACE, check_mortal};
+pub(crate) use pod_template::POD_TEMPLATE;
 
 /// Every kind served.
 pub static KINDS: &[&Kind] = &[

@@ -1,3 +1,5 @@
+mod environment;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -6,8 +8,8 @@ use serde_json::Value;
 use super::*;
 use crate::linux::privilege;
 use crate::model::{
-    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, EnvFrom, EnvValue, EnvVar, Field, ImageConfig,
-    ImageId, Mount, PodSecurity, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
+    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, EnvValue, EnvVar, ImageConfig, ImageId, Mount,
+    PodSecurity, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
 };
 
 const UID: &str = "6b0b1c1e-62b0-4b6c-9d5e-1c3e0a2f4b5d";
