@@ -17,12 +17,12 @@ fn make(agent: &Agent, plural: &str, object: &Value) {
     assert_eq!(answer.code, 201, "{answer:?}");
 }
 
-fn config_map(agent: &Agent, name: &str, data: Value) {
+fn config_map(agent: &Agent, name: &str, data: &Value) {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
     make(agent, "configmaps", &object);
 }
 
-fn secret(agent: &Agent, name: &str, data: Value) {
+fn secret(agent: &Agent, name: &str, data: &Value) {
     let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
     make(agent, "secrets", &object);
 }
@@ -60,8 +60,8 @@ fn wait_config_error(agent: &Agent, name: &str, message: &str) {
 #[test]
 fn variables_from_objects_fields_and_resources() {
     let agent = Agent::start();
-    config_map(&agent, "config", json!({"color": "red", "size": "large"}));
-    secret(&agent, "secret", json!({"color": "hidden", "word": "open sesame"}));
+    config_map(&agent, "config", &json!({"color": "red", "size": "large"}));
+    secret(&agent, "secret", &json!({"color": "hidden", "word": "open sesame"}));
     let log = ended(
         &agent,
         &once("all", "env | sort; echo args \"$0\" \"$1\"", |p| {
@@ -160,7 +160,7 @@ fn what_is_missing_is_waited_for_and_then_it_starts_by_itself() {
     wait_config_error(&agent, "wants-all", "secret \"safe\" not found");
 
     // The object is there, and its key is not.
-    config_map(&agent, "map", json!({"other": "x"}));
+    config_map(&agent, "map", &json!({"other": "x"}));
     wait_config_error(&agent, "wants-map", "couldn't find key k in ConfigMap default/map");
     merge(
         &agent,
@@ -173,7 +173,7 @@ fn what_is_missing_is_waited_for_and_then_it_starts_by_itself() {
     // What appeared while nobody looked is found.
     agent.kill();
     agent.start_again();
-    secret(&agent, "safe", json!({"k": "kept"}));
+    secret(&agent, "safe", &json!({"k": "kept"}));
     for name in ["wants-secret", "wants-all"] {
         agent.wait_phase(name, "Succeeded");
         assert_eq!(agent.log(name, ""), "got kept\n");
@@ -183,7 +183,7 @@ fn what_is_missing_is_waited_for_and_then_it_starts_by_itself() {
 #[test]
 fn a_restarted_container_sees_what_its_objects_say_now() {
     let agent = Agent::start();
-    config_map(&agent, "map", json!({"k": "first"}));
+    config_map(&agent, "map", &json!({"k": "first"}));
     agent.create(&with(
         pod(
             "again",

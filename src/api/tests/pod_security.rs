@@ -5,7 +5,7 @@ use super::*;
 const NAMESPACES: &str = "/api/v1/namespaces";
 
 impl Server {
-    async fn namespace(&self, name: &str, labels: Value) -> Answer {
+    async fn namespace(&self, name: &str, labels: &Value) -> Answer {
         let labels: Value = (labels.as_object().unwrap().iter())
             .map(|(key, value)| (format!("pod-security.kubernetes.io/{key}"), value.clone()))
             .collect();
@@ -49,7 +49,7 @@ async fn a_pod_that_breaks_what_is_enforced_is_refused() {
         StatusCode::CREATED
     );
     assert_eq!(
-        server.namespace("strict", json!({"enforce": "baseline"})).await.code,
+        server.namespace("strict", &json!({"enforce": "baseline"})).await.code,
         StatusCode::CREATED
     );
     let refused = server.pod_in("strict", "p", privileged()).await;
@@ -78,12 +78,12 @@ async fn a_pod_that_breaks_what_is_enforced_is_refused() {
     );
 
     // What the namespace says now holds for the very next pod.
-    server.namespace("strict", json!({"enforce": "privileged"})).await;
+    server.namespace("strict", &json!({"enforce": "privileged"})).await;
     assert_eq!(
         server.pod_in("strict", "q", privileged()).await.code,
         StatusCode::CREATED
     );
-    server.namespace("strict", json!({"enforce": "restricted"})).await;
+    server.namespace("strict", &json!({"enforce": "restricted"})).await;
     let refused = server.pod_in("strict", "r", json!({})).await;
     assert_eq!(refused.code, StatusCode::FORBIDDEN);
     assert!(
@@ -126,7 +126,7 @@ async fn a_client_is_warned_and_the_pod_is_made() {
         Vec::<String>::new()
     );
     // So it is of a template, which nobody refuses.
-    server.namespace("warned", json!({"enforce": "baseline"})).await;
+    server.namespace("warned", &json!({"enforce": "baseline"})).await;
     let mut spec = pod("x", &json!({}))["spec"].clone();
     spec["hostNetwork"] = json!(true);
     let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "t"},
@@ -142,12 +142,12 @@ async fn a_client_is_warned_and_the_pod_is_made() {
 #[tokio::test]
 async fn whoever_makes_a_namespace_stricter_is_told_of_its_pods() {
     let server = Server::start().await;
-    server.namespace("n", json!({})).await;
+    server.namespace("n", &json!({})).await;
     for name in ["b", "a", "c"] {
         server.pod_in("n", name, privileged()).await;
     }
     server.pod_in("n", "good", json!({})).await;
-    let changed = server.namespace("n", json!({"enforce": "baseline"})).await;
+    let changed = server.namespace("n", &json!({"enforce": "baseline"})).await;
     assert_eq!(changed.code, StatusCode::OK, "{}", changed.text);
     let told = warnings(&changed);
     assert_eq!(told.len(), 2, "{told:?}");
@@ -162,25 +162,25 @@ async fn whoever_makes_a_namespace_stricter_is_told_of_its_pods() {
     assert!(
         warnings(
             &server
-                .namespace("n", json!({"enforce": "baseline", "warn": "baseline"}))
+                .namespace("n", &json!({"enforce": "baseline", "warn": "baseline"}))
                 .await
         )
         .is_empty()
     );
-    assert!(warnings(&server.namespace("n", json!({})).await).is_empty());
+    assert!(warnings(&server.namespace("n", &json!({})).await).is_empty());
 }
 
 #[tokio::test]
 async fn labels_that_mean_nothing_are_refused() {
     let server = Server::start().await;
-    let refused = server.namespace("n", json!({"enforce": "strict"})).await;
+    let refused = server.namespace("n", &json!({"enforce": "strict"})).await;
     assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(
         refused.message(),
         "Namespace \"n\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": \
          must be one of privileged, baseline, restricted"
     );
-    assert_eq!(server.namespace("n", json!({})).await.code, StatusCode::CREATED);
-    let refused = server.namespace("n", json!({"warn-version": "1"})).await;
+    assert_eq!(server.namespace("n", &json!({})).await.code, StatusCode::CREATED);
+    let refused = server.namespace("n", &json!({"warn-version": "1"})).await;
     assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY);
 }
