@@ -24,7 +24,7 @@ use crate::account::{self, Accounts};
 use crate::api::auth::Bearers;
 use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
-use crate::controller::{Controller, Room};
+use crate::controller::{Controller, Room, Waiting};
 use crate::event::Recorder;
 use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
@@ -209,6 +209,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         boot_id,
         pool,
         room: Room::new(supply.allocatable),
+        waiting: Waiting::default(),
         recorder: recorder.clone(),
         clock,
     };

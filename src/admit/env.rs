@@ -1,5 +1,5 @@
 //! The rules of a container's variables (`validation.go`: `ValidateEnv`, `ValidateEnvFrom`), and of what refers to fields
-//! and resources of the pod, which downwardAPI volumes do as well.
+//! and resources of the pod, which `downwardAPI` volumes do as well.
 
 use std::collections::BTreeMap;
 

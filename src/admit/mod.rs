@@ -7,6 +7,7 @@
 //! * [`apply_class`]: what a new pod gets from the runtime class that it names.
 //! * [`apply_account`]: what a new pod gets from its service account.
 //! * [`metadata`]: the metadata of an object of any kind, checked and filled in; [`deletion`]: what a DELETE makes of it.
+//! * [`pod_security`]: what the pods of a namespace may ask for.
 //! * [`to_model`]: an admitted pod in, the pod as podd means it out.
 //!
 //! What podd does with each known field (honours it, leaves it alone, warns, refuses) stands in one table: `fields.rs`.
@@ -29,6 +30,7 @@ mod metadata;
 pub mod names;
 pub mod patch;
 mod placement;
+pub mod pod_security;
 mod protobuf;
 mod quantity;
 mod resources;

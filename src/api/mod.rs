@@ -30,6 +30,7 @@ pub mod openapi;
 mod pace;
 mod params;
 mod patch;
+mod pod_security;
 mod pods;
 mod read;
 mod selector;
@@ -66,6 +67,7 @@ use auth::Bearers;
 use kinds::{Amend, KINDS, Kind};
 use node_watch::NodeWatch;
 use params::Head;
+use pod_security::PolicyWatch;
 
 /// How much and how long the API lets anyone have.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +136,7 @@ pub(crate) struct Api {
     store: Store,
     node_name: Arc<str>,
     node: Arc<NodeWatch>,
+    policies: Arc<PolicyWatch>,
     log_dir: Arc<Path>,
     ready: watch::Receiver<bool>,
     clock: fn() -> Timestamp,
@@ -163,6 +166,7 @@ impl Api {
         let node_name: Arc<str> = node_name.into();
         Self {
             node: Arc::new(NodeWatch::new(store.clone(), Arc::clone(&node_name))),
+            policies: Arc::new(PolicyWatch::new(store.clone())),
             store,
             node_name,
             log_dir: log_dir.into(),

@@ -9,6 +9,7 @@ mod logs;
 mod objects;
 mod permissions;
 mod placement;
+mod pod_security;
 mod reviews;
 mod watches;
 mod wire;

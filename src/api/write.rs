@@ -20,6 +20,7 @@ use super::kinds::token_review::TOKEN_REVIEW;
 use super::kinds::{Accounts, Amended, Draft, Kind, NAMESPACE};
 use super::params::Head;
 use super::patch::Patch;
+use super::pod_security;
 use super::read;
 use crate::admit::deletion::{self, Manner};
 use crate::admit::{DEFAULT_ACCOUNT, Decoded, Encoding, FieldValidation};
@@ -74,7 +75,7 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             suffix: &suffix,
             volume_suffix: &volume_suffix,
         };
-        let admitted = match (kind.admit)(&draft) {
+        let mut admitted = match (kind.admit)(&draft) {
             Err(ApiError::AccountUnread { name }) if !accounts.contains_key(&name) => {
                 check_namespace(state, kind, namespace, "").await?;
                 let account = all.account_for_pod(namespace, &name).await.map_err(unread)?;
@@ -90,6 +91,8 @@ pub(crate) async fn create(state: &Api, kind: &'static Kind, head: &Head, body: 
             }
             return answer.object(StatusCode::CREATED, &object, &admitted.warnings);
         }
+        let said = pod_security::check(state, kind, namespace, None, &admitted.object).await?;
+        admitted.warnings.extend(said);
         let name = admitted.name.as_str();
         if dry_run {
             check_namespace(state, kind, namespace, name).await?;
@@ -231,6 +234,8 @@ pub(crate) async fn replace(
         check_version(kind, &proposed, &current)?;
         let amended = amend(&current.json, proposed.clone(), FieldValidation::Ignore)?;
         warnings.extend(amended.warnings);
+        let before = Some(&*current.json);
+        warnings.extend(pod_security::check(state, kind, &current.namespace, before, &amended.object).await?);
         warnings.dedup();
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &warnings);
@@ -263,6 +268,9 @@ pub(crate) async fn patch(
         check_version(kind, &proposed, &current)?;
         let mut amended = amend(&current.json, proposed, validation)?;
         amended.warnings.extend_from_slice(&doubled);
+        let before = Some(&*current.json);
+        let said = pod_security::check(state, kind, &current.namespace, before, &amended.object).await?;
+        amended.warnings.extend(said);
         if dry_run || amended.object == *current.json {
             return answer.object(StatusCode::OK, &amended.object, &amended.warnings);
         }

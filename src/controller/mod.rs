@@ -15,6 +15,7 @@ mod room;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -35,6 +36,8 @@ use crate::store::{Change, Origin, Store};
 use pass::{Pass, PassError};
 use queue::Queue;
 pub use room::Room;
+
+pub use waiting::Waiting;
 
 /// The kind this controller is about.
 pub const POD: &str = "Pod";
@@ -61,6 +64,8 @@ pub struct Controller<R> {
     pub pool: (std::net::Ipv4Addr, std::net::Ipv4Addr),
     /// What there is for all pods together.
     pub room: Room,
+    /// Pods that lack what another object may bring.
+    pub waiting: Waiting,
     /// Where what happens is told, for people.
     pub recorder: Recorder,
     /// The time, for records.
@@ -107,8 +112,11 @@ impl<R: Runtime> Controller<R> {
                 }
                 // Cancel-safe: a broadcast receiver keeps its place.
                 change = changes.recv(), if !stopping => match change {
-                    Ok(change) => wake_for(&mut queue, &change),
-                    Err(broadcast::error::RecvError::Lagged(_)) => controller.wake_all(&mut queue).await,
+                    Ok(change) => wake_for(&mut queue, &controller.waiting, &change),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        controller.waiting.clear();
+                        controller.wake_all(&mut queue).await;
+                    }
                     Err(broadcast::error::RecvError::Closed) => stopping = true,
                 },
                 // Cancel-safe: an mpsc receiver loses nothing when its future is dropped.
@@ -158,10 +166,15 @@ impl<R: Runtime> Controller<R> {
     }
 }
 
-/// A pod was written by a user: look at it. What this controller wrote itself it knows.
-fn wake_for(queue: &mut Queue, change: &Change) {
-    if &*change.object.kind == POD && change.origin == Origin::Desired {
+/// A pod was written by a user, or what it waits for: look at it. What this controller wrote itself it knows.
+fn wake_for(queue: &mut Queue, waiting: &Waiting, change: &Change) {
+    let kind = &*change.object.kind;
+    if kind == POD && change.origin == Origin::Desired {
         queue.wake(change.object.uid.clone());
+    } else if waiting::KINDS.contains(&kind) {
+        for uid in waiting.stir(&change.object.namespace) {
+            queue.wake(uid);
+        }
     }
 }
 

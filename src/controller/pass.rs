@@ -47,6 +47,8 @@ pub(super) enum PassError {
 pub(super) struct Pass<R> {
     pub(super) controller: Arc<Controller<R>>,
     pub(super) uid: Uid,
+    /// Writes of what pods wait for, before this look.
+    writes: u64,
 }
 
 /// A container start whose image is known.
@@ -84,7 +86,12 @@ enum Outcome {
 
 impl<R: Runtime> Pass<R> {
     pub(super) fn new(controller: Arc<Controller<R>>, uid: Uid) -> Self {
-        Self { controller, uid }
+        let writes = controller.waiting.writes();
+        Self {
+            controller,
+            uid,
+            writes,
+        }
     }
 
     /// When to look again, if not on a hint.
@@ -107,6 +114,7 @@ impl<R: Runtime> Pass<R> {
         for round in 0..ROUNDS {
             let Some(found) = object? else {
                 self.look_away();
+                self.controller.waiting.forget(&self.uid);
                 return self.remove_orphan().await;
             };
             let (pod, previous) = wire(&found)?;
@@ -117,12 +125,15 @@ impl<R: Runtime> Pass<R> {
             let desired = admit::to_model(&pod)?;
             if round == 0 {
                 self.last_words(&desired, &mut record).await;
+                self.forgive(&desired, &mut record);
             }
             match self
                 .round(&desired, previous, found.resource_version, &mut record)
                 .await?
             {
                 Round::Again => {}
+                // It failed for something that has been written meanwhile.
+                Round::Wait(_) if self.controller.waiting.is_stirred(&self.uid) => return Ok(Some(self.now())),
                 Round::Wait(wake_at) => return Ok(wake_at),
                 Round::Forgotten => return Ok(None),
             }
@@ -304,6 +315,17 @@ impl<R: Runtime> Pass<R> {
         Ok(round)
     }
 
+    /// What failed for want of something that may be there by now is tried at once.
+    fn forgive(&self, desired: &PodSpec, record: &mut Record) {
+        let waiting = &self.controller.waiting;
+        let mut failures = record.observed.failures.iter();
+        if !failures.any(|failure| reconcile::may_be_forgiven(failure.reason)) {
+            waiting.forget(&self.uid);
+        } else if waiting.end(desired) {
+            record.observed = reconcile::forgive(&record.observed);
+        }
+    }
+
     /// What is known when this snapshot is added to what was known before.
     fn recorded(&self, known: &Observed, snapshot: &Snapshot) -> Observed {
         reconcile::record(self.now(), &self.controller.boot_id, known, snapshot)
@@ -312,6 +334,9 @@ impl<R: Runtime> Pass<R> {
     fn fail(&self, desired: &PodSpec, observed: &mut Observed, step: FailedStep, error: &StepError) {
         self.telling(desired).failed(&step, error);
         tracing::warn!(?step, reason = error.reason.as_str(), error = %error.message, "a step failed");
+        if reconcile::may_be_forgiven(error.reason) {
+            self.controller.waiting.begin(desired, self.writes);
+        }
         *observed = reconcile::failed(self.now(), observed, step, error.reason, error.message.clone());
     }
 

@@ -279,6 +279,7 @@ impl World {
             boot_id: BOOT.to_owned(),
             room: Room::new(allocatable),
             pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 9)),
+            waiting: super::Waiting::default(),
             recorder,
             clock: now,
         };

@@ -33,6 +33,8 @@
 //! what fails                                                                failed(step, ..)
 //! ```
 //!
+//! Before the first round of a look whose cause is that an object was written which the pod may have lacked: `forgive`.
+//!
 //! * `now` is read after the machine was observed. When observing fails nothing is planned: unknown is not absent.
 //! * Saves with nothing acted between them may be one: the controller saves an outcome, the look after it and the next
 //!   begin together. What a crash then finds stored is always something that the simulation, which saves at every arrow,
@@ -84,8 +86,8 @@ use std::time::Duration;
 pub(crate) use life::{is_done, is_running, policy};
 pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
-    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, gave_up, known_user, resized,
-    sandbox_ready, sandbox_stopped, started_from, succeeded, torn_down,
+    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, forgive, gave_up, known_user,
+    may_be_forgiven, resized, sandbox_ready, sandbox_stopped, started_from, succeeded, torn_down,
 };
 pub use record::record;
 pub use rejection::rejection;

@@ -245,6 +245,27 @@ pub fn failed(
     new
 }
 
+/// Whether a step failed for what another object may bring: it need not rest once that may be there.
+pub fn may_be_forgiven(reason: FailureReason) -> bool {
+    matches!(
+        reason,
+        FailureReason::CreateContainerConfigError | FailureReason::FailedMount
+    )
+}
+
+/// What the pod lacked may be there by now: the steps that failed for it are due at once, and their back-off begins anew.
+/// Why they failed is still told until they succeed.
+pub fn forgive(observed: &Observed) -> Observed {
+    let mut new = observed.clone();
+    for failure in &mut new.failures {
+        if may_be_forgiven(failure.reason) {
+            failure.count = 0;
+            failure.at = Timestamp::UNIX_EPOCH;
+        }
+    }
+    new
+}
+
 /// A step succeeded: its failures are forgotten.
 pub fn succeeded(observed: &Observed, step: &FailedStep) -> Observed {
     let mut new = observed.clone();

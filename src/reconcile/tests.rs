@@ -403,3 +403,41 @@ fn grace_counts_from_the_signal_when_the_clock_was_set_back() {
     assert_eq!(plan(100, &desired, &recorded).wake_at, Some(at(130)));
     assert_eq!(plan(130, &desired, &recorded).steps.len(), 1);
 }
+
+#[test]
+fn what_lacked_something_is_tried_at_once_when_that_may_be_there() {
+    let desired = pod(RestartPolicy::Always, &["a", "b"]);
+    let fail = |observed: &Observed, name: &str, reason| {
+        let step = FailedStep::Container(name.to_owned());
+        failed(at(100), observed, step, reason, "it is not there")
+    };
+    let lacking = fail(&ready(vec![]), "a", FailureReason::CreateContainerConfigError);
+    let lacking = fail(&lacking, "a", FailureReason::CreateContainerConfigError);
+    let lacking = fail(&lacking, "b", FailureReason::CreateContainerError);
+    assert_eq!(starts(&plan(101, &desired, &lacking)), []);
+    let forgiven = forgive(&lacking);
+    assert_eq!(
+        starts(&plan(101, &desired, &forgiven)),
+        [("a", 0)],
+        "b failed for something else"
+    );
+    assert_eq!(
+        forgiven.failures[0].message, "it is not there",
+        "it is told until the start succeeds"
+    );
+    // Its back-off begins anew.
+    let again = fail(&forgiven, "a", FailureReason::CreateContainerConfigError);
+    assert_eq!(again.failures[0].count, 1);
+    assert_eq!(starts(&plan(101, &desired, &again)), []);
+
+    let unmounted = failed(
+        at(100),
+        &Observed::default(),
+        FailedStep::Sandbox,
+        FailureReason::FailedMount,
+        "configmap \"x\" not found",
+    );
+    assert_eq!(plan(100, &desired, &unmounted).steps, []);
+    let steps = plan(100, &desired, &forgive(&unmounted)).steps;
+    assert_eq!(steps, [Step::CreateSandbox { attempt: 0 }]);
+}

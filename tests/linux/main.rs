@@ -16,6 +16,7 @@ mod confinement;
 mod deadline;
 mod deletion;
 mod endings;
+mod env;
 mod examples;
 mod hooks;
 mod identity;

@@ -4,6 +4,7 @@
 mod accounts;
 mod changes;
 mod decoding;
+mod env;
 mod identity;
 mod life;
 mod manifests;

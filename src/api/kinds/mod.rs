@@ -36,6 +36,7 @@ use crate::schedule::NodeView;
 
 pub(crate) use namespace::{NAMESPACE, check_mortal};
 pub(crate) use node::NODE;
+pub(crate) use pod_template::POD_TEMPLATE;
 
 /// Every kind served.
 pub static KINDS: &[&Kind] = &[

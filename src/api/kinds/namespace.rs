@@ -11,7 +11,7 @@ use super::{
     text,
 };
 use crate::admit::deletion::KUBERNETES;
-use crate::admit::{FieldValidation, Findings, MetadataRules, NameRule, Path, names};
+use crate::admit::{FieldValidation, Findings, MetadataRules, NameRule, Path, names, pod_security};
 use crate::api::error::ApiError;
 use crate::model::Timestamp;
 
@@ -76,6 +76,7 @@ impl Rules for Namespace {
     }
 
     fn check(&self, findings: &mut Findings) {
+        pod_security::check_labels(&self.metadata, findings);
         let at = Path::root("spec").child("finalizers");
         for name in self.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()) {
             findings.invalid_each(&at, name, &names::qualified_name(name));

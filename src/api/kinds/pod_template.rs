@@ -8,7 +8,7 @@ use super::{AGE, Kind, NAME, Row, age_cell, name_cell, row, text};
 use crate::admit::{self, Findings, MetadataRules, NameRule, Path};
 use crate::model::Timestamp;
 
-pub(super) static POD_TEMPLATE: Kind = Kind {
+pub(crate) static POD_TEMPLATE: Kind = Kind {
     columns: &[
         NAME,
         text("Containers", "Names of each container in the template."),

@@ -1,3 +1,5 @@
+mod environment;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
