@@ -3,7 +3,7 @@ SHELL := /bin/bash
 KILLS ?= 200
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test test-v2 lint bench soak sqlx
+.PHONY: demo test test-v2 lint bench soak soak-steady sqlx
 
 demo:
 	@deploy/setup.sh demo
@@ -33,6 +33,12 @@ soak:
 	@deploy/setup.sh demo
 	cargo build --release
 	benches/soak.py --kills $(KILLS)
+
+# The same under pods that are Ready, not Ready and not Started: nothing about them may change.
+soak-steady:
+	@deploy/setup.sh demo
+	cargo build --release
+	benches/soak.py --steady --kills $(KILLS)
 
 # Write .sqlx/ anew after a change of a query or a migration.
 sqlx:

@@ -180,12 +180,14 @@ class Podd:
 
     PODS = "/api/v1/namespaces/default/pods"
 
-    def start(self, name, sync):
+    def start(self, name, sync, change=None):
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
             "volumes": [{"name": "sync", "hostPath": {"path": str(sync)}}],
             "containers": [{"name": "c", "image": "bench/busybox:1", "command": ["sh", "-c", SCRIPT],
                             "env": [{"name": "NAME", "value": name}],
                             "volumeMounts": [{"name": "sync", "mountPath": "/sync"}]}]}}
+        if change:
+            change(body["spec"])
         code, answer = self.api().ask("POST", self.PODS, body)
         if code != 201:
             raise Failure(f"podd refused {name}: {code} {answer}")
@@ -419,6 +421,69 @@ def rounds(peers, count, pipe, sync):
     return figures
 
 
+def without_token(spec):
+    spec["automountServiceAccountToken"] = False
+
+
+def ten_config_maps(spec):
+    spec["volumes"] += [{"name": f"config-{n}", "configMap": {"name": f"config-{n}"}} for n in range(10)]
+    spec["containers"][0]["volumeMounts"] += [{"name": f"config-{n}", "mountPath": f"/config/{n}"} for n in range(10)]
+
+
+def host_port(spec):
+    spec["containers"][0]["ports"] = [{"containerPort": 80, "hostPort": 18099}]
+
+
+def user_namespace(spec):
+    spec["hostUsers"] = False
+
+
+def probed(spec):
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 10}
+    spec["containers"][0].update(startupProbe=probe, livenessProbe=probe, readinessProbe=probe)
+
+
+def with_sidecar(spec):
+    spec["initContainers"] = [{"name": "sidecar", "image": "bench/busybox:1", "command": ["sleep", "1000000"],
+                               "restartPolicy": "Always"}]
+
+
+EXTRAS = {"nothing more": None, "no service account token": without_token, "10 configMap volumes": ten_config_maps,
+          "a hostPort": host_port, "a user namespace": user_namespace, "three probes": probed, "a sidecar": with_sidecar}
+
+
+def extras(podd, count, pipe, sync):
+    """What each thing that a pod may have costs it: start, restart and delete, interleaved; medians in ms."""
+    for n in range(10):
+        code, answer = podd.api().ask("POST", "/api/v1/namespaces/default/configmaps",
+                                      {"metadata": {"name": f"config-{n}"}, "data": {"a": "1", "b": "2", "c": "3"}})
+        if code != 201:
+            raise Failure(f"no ConfigMap: {code} {answer}")
+    taken = {what: ([], [], []) for what in EXTRAS}
+    for number in range(count + 1):
+        for what, change in EXTRAS.items():
+            name = f"extra-{number}-{uuid.uuid4().hex[:6]}"
+            time.sleep(GAP)
+            begun = time.perf_counter()
+            podd.start(name, sync, change)
+            start = pipe.wait(name) - begun
+            pid = program(name)
+            time.sleep(GAP)
+            begun = time.perf_counter()
+            os.kill(pid, signal.SIGKILL)
+            restart = pipe.wait(name) - begun
+            pid = program(name)
+            time.sleep(GAP)
+            begun = time.perf_counter()
+            podd.delete(name)
+            wait_dead(pid)
+            delete = time.perf_counter() - begun
+            if number > 0:
+                for values, value in zip(taken[what], (start, restart, delete)):
+                    values.append(value * 1000)
+    return [(what, *(statistics.median(values) for values in three)) for what, three in taken.items()]
+
+
 def many(peer, count, concurrency, pipe, sync):
     names = [f"many-{peer.name}-{n}" for n in range(count)]
     begun = time.perf_counter()
@@ -509,6 +574,7 @@ def main():
                 continue
             peers.append(Podman(work, rootfs) if name == "podman" else Oci(name, work, tree))
         figures = rounds(peers, options.rounds, pipe, sync)
+        more = extras(podd, max(3, options.rounds // 2), pipe, sync)
 
         throughput = {}
         for peer in peers:
@@ -521,10 +587,10 @@ def main():
         remove(podd, names, 4)
         api = answers.measure(podd.socket, lambda: sum(map(pss, podd.processes()[0])) / 1024)
         # What was measured by now is not lost if a pull fails; the run fails all the same.
-        report(options, peers, figures, throughput, sizes, cpu, wrote, api, [])
+        report(options, peers, figures, more, throughput, sizes, cpu, wrote, api, [])
         if not options.only:
             pulled = pulls.measure(options.binary, max(1, options.rounds // 4))
-            report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled)
+            report(options, peers, figures, more, throughput, sizes, cpu, wrote, api, pulled)
     finally:
         for peer in reversed(peers):
             peer.close()
@@ -532,7 +598,7 @@ def main():
         shutil.rmtree(pathlib.Path("/run") / work.name, ignore_errors=True)
 
 
-def report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled):
+def report(options, peers, figures, more, throughput, sizes, cpu, wrote, api, pulled):
     out = ["# What podd takes, beside its peers", ""]
     out.append(f"Machine: {facts()}. " + "; ".join(p.version for p in peers) + ".")
     out.append("")
@@ -552,6 +618,9 @@ def report(options, peers, figures, throughput, sizes, cpu, wrote, api, pulled):
         if "podman" in figures and figures["podman"][act]:
             ratio = f"{summary(figures['podman'][act])[0] / summary(figures['podd'][act])[0]:.1f}"
         out.append(f"| {act} | " + " | ".join(cells) + f" | {ratio} |")
+    out += ["", "| podd, ms, median: a pod with | start | restart | delete |", "| --- | --- | --- | --- |"]
+    for what, start, restart, delete in more:
+        out.append(f"| {what} | {start:.1f} | {restart:.1f} | {delete:.1f} |")
     out += ["", "| 4 at a time | pods | created a second | deleted a second |", "| --- | --- | --- | --- |"]
     for name, (count, created, deleted) in throughput.items():
         out.append(f"| {name} | {count} | {created:.1f} | {deleted:.1f} |")

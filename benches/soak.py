@@ -9,6 +9,12 @@ life appends a line to a file of its own). In the end everything is deleted, and
 
     make soak KILLS=200
     benches/soak.py --kills 20 --seed 7
+
+With --steady the pods stay: one that is Ready, one that is not, one that has not Started, one whose probes have failed
+and will go on to fail, each with probes that run all the time. Nothing about them may change, however often the agent
+dies: not a condition, not a container's state, not even the version of the object.
+
+    benches/soak.py --steady --kills 300
 """
 
 import argparse
@@ -48,16 +54,18 @@ class Unix(http.client.HTTPConnection):
 
 
 class Agent:
-    def __init__(self, binary, work):
+    def __init__(self, binary, work, steady):
         self.binary, self.dir = binary, work
-        self.bridge, self.cgroup = "podd-soak", "podd-soak"
+        # Names of their own: both kinds of soak may run side by side.
+        self.bridge = self.cgroup = "podd-steady" if steady else "podd-soak"
+        self.port, self.cidr = (7447, "10.244.236.0/22") if steady else (7446, "10.244.240.0/22")
         self.log = open(work / "agent.log", "a")
         self.child = None
 
     def start(self):
         self.child = subprocess.Popen(
             [self.binary, "serve", "--root", self.dir / "root", "--run-dir", self.dir / "run", "--log-dir", self.dir / "log",
-             "--listen", "127.0.0.1:7446", "--bridge", self.bridge, "--pod-cidr", "10.244.240.0/22",
+             "--listen", f"127.0.0.1:{self.port}", "--bridge", self.bridge, "--pod-cidr", self.cidr,
              "--cgroup-root", self.cgroup, "--node-name", "soak", "--max-restart-backoff", "1s"],
             stdout=self.log, stderr=self.log)
 
@@ -210,15 +218,160 @@ def left(agent):
     return found
 
 
+def churn(agent, options, out):
+    """Pods come and go while the agent is killed; what is wrong with them, in words."""
+    wrong, disturbed, alive = [], set(), {}
+    counts = {"created": 0, "deleted": 0, "agent": 0, "shim": 0, "infra or container": 0, "ends seen": 0}
+    begun = time.monotonic()
+    serial = 0
+    while counts["agent"] < options.kills:
+        until = time.monotonic() + random.uniform(0.01, 1.5)
+        while time.monotonic() < until:
+            if len(alive) < options.pods:
+                kind = random.choice(["runs", "ends", "crashes"])
+                code = 0 if kind == "runs" else random.choice([0, 1, 3, 42, 255])
+                name = f"{kind}-{serial}"
+                serial += 1
+                made = agent.try_ask("POST", PODS, pod(name, kind, code, out))
+                if made is None:
+                    break
+                if made[0] != 201:
+                    wrong.append(f"{name} was refused: {made}")
+                alive[name] = kind
+                counts["created"] += 1
+            elif random.random() < 0.5:
+                name = random.choice(list(alive))
+                answer = agent.try_ask("DELETE", f"{PODS}/{name}?gracePeriodSeconds={random.choice([0, 0, 1])}")
+                if answer is None:
+                    break
+                if answer[0] not in (200, 404):
+                    wrong.append(f"{name} is not deleted: {answer}")
+                del alive[name]
+                counts["deleted"] += 1
+            else:
+                listed = agent.try_ask("GET", PODS)
+                if listed is None:
+                    break
+                wrong += doubled(agent.cgroup)
+                for item in listed[1]["items"]:
+                    check(item, wrong, disturbed)
+                    if random.random() < 0.1:
+                        wrong += filter(None, [lives_too_many(agent, item["metadata"]["name"], out)])
+                    counts["ends seen"] += item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+            if random.random() < 0.02:
+                victims = [(p, "shim", uid) for p, uid in shims(agent.dir / "run")]
+                victims += [(p, "infra or container", uid_of(p)) for p in processes(agent.cgroup)]
+                if victims:
+                    pid, what, uid = random.choice(victims)
+                    disturbed.add(uid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        counts[what] += 1
+        agent.kill()
+        counts["agent"] += 1
+        agent.start()
+        agent.wait_ready()
+        if counts["agent"] % 20 == 0:
+            print(f"  {counts['agent']} kills, {counts['created']} pods made, {len(wrong)} wrong", file=sys.stderr)
+
+    for name in alive:
+        wrong += filter(None, [lives_too_many(agent, name, out)])
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        code, listed = agent.ask("GET", PODS)
+        for item in listed["items"]:
+            check(item, wrong, disturbed)
+        if not listed["items"]:
+            break
+        if time.monotonic() > deadline:
+            wrong.append(f"pods that do not go: {[i['metadata']['name'] for i in listed['items']]}")
+            break
+        agent.ask("DELETE", PODS + "?gracePeriodSeconds=0")
+        time.sleep(0.1)
+    while remains := left(agent):
+        if time.monotonic() > deadline:
+            wrong += remains
+            break
+        time.sleep(0.1)
+    took = time.monotonic() - begun
+    print(f"soak: {took:.0f} s, " + ", ".join(f"{key} {value}" for key, value in counts.items()))
+    return wrong
+
+
+def probed(name, probes):
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "terminationGracePeriodSeconds": 1,
+        "initContainers": [{"name": "init", "image": "soak/busybox:1", "command": ["true"]},
+                           {"name": "sidecar", "image": "soak/busybox:1", "command": ["sleep", "100000"],
+                            "restartPolicy": "Always", "readinessProbe": probe("true")}],
+        "containers": [{"name": "c", "image": "soak/busybox:1", "command": ["sleep", "100000"], **probes}]}}
+
+
+def probe(command, **more):
+    return {"exec": {"command": [command]}, "periodSeconds": 1, **more}
+
+
+def steady(agent, options, _out):
+    """Pods in which nothing happens, while the agent is killed; what has changed all the same, in words."""
+    pods = {
+        "ready": {"startupProbe": probe("true"), "livenessProbe": probe("true"), "readinessProbe": probe("true")},
+        "not-ready": {"livenessProbe": probe("true"), "readinessProbe": probe("false")},
+        "not-started": {"startupProbe": probe("false", failureThreshold=1_000_000), "readinessProbe": probe("true")},
+        "no-longer-ready": {"readinessProbe": probe("false", failureThreshold=2)},
+    }
+    for name, probes in pods.items():
+        code, answer = agent.ask("POST", PODS, probed(name, probes))
+        if code != 201:
+            raise Wrong(f"{name} was refused: {answer}")
+
+    def told():
+        code, listed = agent.ask("GET", PODS)
+        return {pod["metadata"]["name"]: pod for pod in listed["items"]}
+
+    def expected(pod):
+        status = (pod["status"].get("containerStatuses") or [{}])[0]
+        return (status.get("ready"), status.get("started")) == {
+            "ready": (True, True), "not-started": (False, False)}.get(pod["metadata"]["name"], (False, True))
+
+    deadline = time.monotonic() + PATIENCE
+    while not all(expected(pod) for pod in told().values()):
+        if time.monotonic() > deadline:
+            raise Wrong(f"the pods do not become as they should: {told()}")
+        time.sleep(0.1)
+    time.sleep(3)  # every probe has run a few times: nothing is left to change
+    before, begun, wrong = told(), time.monotonic(), []
+    for kills in range(1, options.kills + 1):
+        time.sleep(random.uniform(0, 1.5))
+        agent.kill()
+        agent.start()
+        agent.wait_ready()
+        for name, pod in told().items():
+            if pod != before[name]:
+                wrong.append(f"{name} has changed after {kills} kills: {pod}, before: {before[name]}")
+                before[name] = pod
+        if kills % 20 == 0:
+            print(f"  {kills} kills, {len(wrong)} wrong", file=sys.stderr)
+    time.sleep(3)  # and the last agent's probes have run, too
+    wrong += [f"{name} has changed in the end: {pod}" for name, pod in told().items() if pod != before[name]]
+    print(f"soak: {options.kills} kills of the agent in {time.monotonic() - begun:.0f} s under {len(before)} pods that stay as they are")
+    agent.ask("DELETE", PODS + "?gracePeriodSeconds=0")
+    while remains := left(agent):
+        if time.monotonic() > deadline + PATIENCE + 3 * options.kills:
+            return wrong + remains
+        time.sleep(0.1)
+    return wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--pods", type=int, default=20)
+    parser.add_argument("--steady", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--binary", default=str(HERE.parent / "target/release/podd"))
     options = parser.parse_args()
     random.seed(options.seed)
-    print(f"soak: seed {options.seed}, {options.kills} kills, {options.pods} pods")
+    print(f"soak: seed {options.seed}, {options.kills} kills" + ("" if options.steady else f", {options.pods} pods"))
     work = pathlib.Path(tempfile.mkdtemp(prefix="podd-soak-"))
     out = work / "out"
     out.mkdir()
@@ -230,87 +383,13 @@ def main():
             (tree / "bin" / applet).symlink_to("busybox")
     subprocess.run(["tar", "-C", tree, "-cf", work / "rootfs.tar", "."], check=True)
 
-    agent = Agent(options.binary, work)
-    wrong, disturbed, alive = [], set(), {}
-    counts = {"created": 0, "deleted": 0, "agent": 0, "shim": 0, "infra or container": 0, "ends seen": 0}
+    agent = Agent(options.binary, work, options.steady)
     try:
         agent.start()
         agent.wait_ready()
         subprocess.run([options.binary, "image", "import", work / "rootfs.tar", "--name", "soak/busybox:1", "--socket",
                         work / "run/podd.sock"], check=True, capture_output=True)
-        begun = time.monotonic()
-        serial = 0
-        while counts["agent"] < options.kills:
-            until = time.monotonic() + random.uniform(0.01, 1.5)
-            while time.monotonic() < until:
-                if len(alive) < options.pods:
-                    kind = random.choice(["runs", "ends", "crashes"])
-                    code = 0 if kind == "runs" else random.choice([0, 1, 3, 42, 255])
-                    name = f"{kind}-{serial}"
-                    serial += 1
-                    made = agent.try_ask("POST", PODS, pod(name, kind, code, out))
-                    if made is None:
-                        break
-                    if made[0] != 201:
-                        wrong.append(f"{name} was refused: {made}")
-                    alive[name] = kind
-                    counts["created"] += 1
-                elif random.random() < 0.5:
-                    name = random.choice(list(alive))
-                    answer = agent.try_ask("DELETE", f"{PODS}/{name}?gracePeriodSeconds={random.choice([0, 0, 1])}")
-                    if answer is None:
-                        break
-                    if answer[0] not in (200, 404):
-                        wrong.append(f"{name} is not deleted: {answer}")
-                    del alive[name]
-                    counts["deleted"] += 1
-                else:
-                    listed = agent.try_ask("GET", PODS)
-                    if listed is None:
-                        break
-                    wrong += doubled(agent.cgroup)
-                    for item in listed[1]["items"]:
-                        check(item, wrong, disturbed)
-                        if random.random() < 0.1:
-                            wrong += filter(None, [lives_too_many(agent, item["metadata"]["name"], out)])
-                        counts["ends seen"] += item.get("status", {}).get("phase") in ("Succeeded", "Failed")
-                if random.random() < 0.02:
-                    victims = [(p, "shim", uid) for p, uid in shims(work / "run")]
-                    victims += [(p, "infra or container", uid_of(p)) for p in processes(agent.cgroup)]
-                    if victims:
-                        pid, what, uid = random.choice(victims)
-                        disturbed.add(uid)
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
-                            counts[what] += 1
-            agent.kill()
-            counts["agent"] += 1
-            agent.start()
-            agent.wait_ready()
-            if counts["agent"] % 20 == 0:
-                print(f"  {counts['agent']} kills, {counts['created']} pods made, {len(wrong)} wrong", file=sys.stderr)
-
-        for name in alive:
-            wrong += filter(None, [lives_too_many(agent, name, out)])
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            code, listed = agent.ask("GET", PODS)
-            for item in listed["items"]:
-                check(item, wrong, disturbed)
-            if not listed["items"]:
-                break
-            if time.monotonic() > deadline:
-                wrong.append(f"pods that do not go: {[i['metadata']['name'] for i in listed['items']]}")
-                break
-            agent.ask("DELETE", PODS + "?gracePeriodSeconds=0")
-            time.sleep(0.1)
-        while remains := left(agent):
-            if time.monotonic() > deadline:
-                wrong += remains
-                break
-            time.sleep(0.1)
-        took = time.monotonic() - begun
-        print(f"soak: {took:.0f} s, " + ", ".join(f"{key} {value}" for key, value in counts.items()))
+        wrong = (steady if options.steady else churn)(agent, options, out)
         agent.child.terminate()
         agent.child.wait()
     except BaseException:
@@ -334,7 +413,7 @@ def main():
         print(f"soak: state is kept in {work}, seed {options.seed}")
         sys.exit(1)
     shutil.rmtree(work, ignore_errors=True)
-    print("soak: nothing doubled, no exit code wrong, nothing left")
+    print("soak: nothing changed, nothing left" if options.steady else "soak: nothing doubled, no exit code wrong, nothing left")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ set -euo pipefail
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-packages=(gcc make curl jq iproute2 nftables busybox-static runc crun skopeo docker-registry apache2-utils sqlite3 python3 procps)
+packages=(gcc make curl jq iproute2 nftables busybox-static runc crun skopeo docker-registry apache2-utils mmdebstrap git sqlite3 python3 procps)
 if [ "${1:-}" = bench ]; then
-    packages+=(podman netavark iptables catatonit mmdebstrap containerd)
+    packages+=(podman netavark iptables catatonit containerd)
 fi
 missing=()
 # What makes SDKs of podd's document in the tests; of another origin than Debian they serve as well.

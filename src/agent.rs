@@ -5,6 +5,8 @@
 //! **Invariant:** nothing is decided here. What is made first is removed last.
 
 mod objects;
+mod ports;
+mod user_ids;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -24,17 +26,20 @@ use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
 use crate::controller::Controller;
 use crate::event::Recorder;
+use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::host;
+use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
-use crate::linux::{privilege, process};
+use crate::linux::{app_armor, privilege, process};
 use crate::model::{Capacity, Timestamp};
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Identity, NodeKeeper};
+use crate::node::{Facts, Handler, Identity, NodeKeeper};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
+use crate::refresh::Refresher;
 use crate::runtime::stream::Streams;
 use crate::runtime::{Handlers, LookupError, Machine, Parts, Program, RuntimeClasses, Settings, Shims};
 use crate::space::{Disk, Space};
@@ -77,12 +82,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     .await
     .context("cannot open the image store")?
     .with_registries(config.registries.clone());
-    let network = Network::open(NetworkConfig {
+    let network = NetworkConfig {
         bridge: config.bridge.clone(),
         cidr: config.pod_cidr.parse()?,
-    })
-    .await
-    .context("cannot set up the pods' network")?;
+    };
+    let network = Network::open(network, ports::of_last_agent(&store).await?)
+        .await
+        .context("cannot set up the pods' network")?;
     let pool = network.pool();
     let host_ip = network.gateway();
     let tcp = TcpListener::bind(config.listen)
@@ -106,8 +112,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
-    let volumes = Volumes::new(config.root.join("pods"));
 
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let allocatable = Capacity {
+        cpu_milli: facts.cpus.saturating_mul(1000),
+        memory: facts.memory,
+        storage: facts.disk,
+    };
+    let volumes = Volumes::new(config.root.join("pods"), config.run_dir.join("volumes"), allocatable);
     let machine = Machine::new(
         Parts {
             shims,
@@ -117,6 +129,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             cgroups,
             handlers: handlers(&store, &config),
             objects: Arc::new(objects::StoredObjects::new(store.clone(), Arc::clone(&accounts))),
+            user_ids: Arc::new(user_ids::StoredUserIds {
+                store: store.clone(),
+                range: config.user_ids,
+            }),
             hint: hint.clone(),
             hints,
         },
@@ -128,20 +144,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             node_name: config.node_name.clone(),
             memory: host::memory_total().context("cannot read how much memory this machine has")?,
             pids_limit: PIDS_LIMIT,
+            pod_pids_limit: config.pod_pids_limit,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
                 .context("cannot read the capabilities of this process")?,
+            host_ips: vec![IpAddr::V4(host_ip)],
             api,
+            allocatable,
         },
     );
     let machine = Arc::new(machine.context("cannot make the places that containers mount on")?);
     let (stop, stopped) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let (recorder, events) = Recorder::new(store.clone(), &config.node_name, clock);
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
-    let capacity = Some(Capacity {
-        cpu_milli: facts.cpus.saturating_mul(1000),
-        memory: facts.memory,
-    });
+    let capacity = Some(allocatable);
     let node = NodeKeeper {
         store: store.clone(),
         recorder: recorder.clone(),
@@ -150,12 +165,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             host_ips: vec![IpAddr::V4(host_ip)],
             pod_cidr: config.pod_cidr.clone(),
             version: api::git_version(),
+            handlers: known_handlers(&config),
         },
         facts,
         images: images.changes(),
         clock,
     };
     let streams: Arc<dyn Streams> = machine.clone();
+    let evictions = Evictions::new(eviction::Parts {
+        pods: config.root.join("pods"),
+        log_dir: config.log_dir.clone(),
+        hints: hint.clone(),
+        period: eviction::PERIOD,
+    });
     let probes = Probes::new(probe::Parts {
         streams: Arc::clone(&streams),
         hints: hint,
@@ -163,13 +185,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node_ip: IpAddr::V4(host_ip),
         clock,
     });
+    let refresher = Refresher {
+        store: store.clone(),
+        runtime: Arc::clone(&machine),
+        node_name: config.node_name.clone(),
+        clock,
+    };
     let controller = Controller {
         store: store.clone(),
         runtime: Arc::clone(&machine),
         probes,
+        evictions,
         limits: Limits {
             max_backoff: config.max_restart_backoff,
             capacity,
+            sysctls: config.sysctls.clone(),
+            app_armor: app_armor::is_enabled(Path::new("/")),
         },
         node: NodeFacts {
             name: config.node_name.clone(),
@@ -233,6 +264,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let router = api::router(state).merge(api::images::router(images));
 
     let controller = tokio::spawn(controller.run(stopped.clone(), ready));
+    let refresher = tokio::spawn(refresher.run(stopped.clone()));
     let garbage = tokio::spawn(garbage.run(stopped.clone()));
     let space = tokio::spawn(space.run(stopped.clone()));
     let node = tokio::spawn(node.run(readiness.clone(), stopped.clone()));
@@ -269,6 +301,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.send_replace(true);
     controller.await.context("the controller panicked")?;
+    refresher.await.context("the keeper of volumes' files panicked")?;
     garbage.await.context("the garbage collection panicked")?;
     space.await.context("the keeper of the disk panicked")?;
     node.await.context("the keeper of the node panicked")?;
@@ -317,6 +350,23 @@ fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {
         stored_as: kind.stored_as.to_owned(),
         namespaced: kind.namespaced,
     }
+}
+
+/// What the node tells of its runtimes. Of a program nothing is promised.
+fn known_handlers(config: &Config) -> Vec<Handler> {
+    let user_namespaces = idmap::try_mount(&config.root).is_ok();
+    let own = |name: &str| Handler {
+        name: name.to_owned(),
+        recursive_read_only: true,
+        user_namespaces,
+    };
+    let program = |name: &String| Handler {
+        name: name.clone(),
+        recursive_read_only: false,
+        user_namespaces: false,
+    };
+    let all = [own(""), own(OWN_HANDLER)].into_iter();
+    all.chain(config.runtimes.keys().map(program)).collect()
 }
 
 /// The OCI runtimes that this agent was given, and the classes that name them.

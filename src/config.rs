@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use crate::image::Reference;
 use crate::image::registry::RegistrySettings;
+use crate::model::{AllowedSysctls, IDS_PER_POD, SysctlPatternError};
 use crate::space::Policy;
+use crate::store::UserRange;
 
 /// Everything `podd serve` can be told, as it was told: each may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -88,6 +90,32 @@ pub struct Settings {
     /// Who tokens of service accounts say made them [default: https://kubernetes.default.svc.cluster.local]
     #[arg(long, env = "PODD_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
+    /// Where pods find the seccomp profiles that they name [default: seccomp in the root]
+    #[arg(long, env = "PODD_SECCOMP_PROFILE_ROOT", value_name = "DIR")]
+    pub seccomp_profile_root: Option<PathBuf>,
+    /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings of names with * behind them
+    /// [default: none]
+    #[arg(
+        long,
+        env = "PODD_ALLOWED_UNSAFE_SYSCTLS",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Processes and threads that all containers of one pod may have together; -1: each container has its own limit alone
+    /// [default: -1]
+    #[arg(
+        long,
+        env = "PODD_POD_PIDS_LIMIT",
+        value_name = "COUNT",
+        allow_negative_numbers = true
+    )]
+    pub pod_pids_limit: Option<i64>,
+    /// The ids of the machine that the user namespaces of pods have, 65536 each, as in /etc/subuid
+    /// [default: 1879048192:268435456]
+    #[arg(long, env = "PODD_USER_IDS", value_name = "FIRST:COUNT")]
+    pub user_ids: Option<String>,
 }
 
 /// An OCI runtime's program.
@@ -128,6 +156,10 @@ impl Settings {
             docker_config,
             max_image_size,
             service_account_issuer,
+            seccomp_profile_root,
+            allowed_unsafe_sysctls,
+            pod_pids_limit,
+            user_ids,
         } = self;
         Self {
             runtime: [runtime, below.runtime].concat(),
@@ -152,6 +184,14 @@ impl Settings {
             docker_config: docker_config.or(below.docker_config),
             max_image_size: max_image_size.or(below.max_image_size),
             service_account_issuer: service_account_issuer.or(below.service_account_issuer),
+            seccomp_profile_root: seccomp_profile_root.or(below.seccomp_profile_root),
+            allowed_unsafe_sysctls: if allowed_unsafe_sysctls.is_empty() {
+                below.allowed_unsafe_sysctls
+            } else {
+                allowed_unsafe_sysctls
+            },
+            pod_pids_limit: pod_pids_limit.or(below.pod_pids_limit),
+            user_ids: user_ids.or(below.user_ids),
         }
     }
 
@@ -193,6 +233,12 @@ pub struct Config {
     pub max_image_size: u64,
     /// An https URL.
     pub service_account_issuer: String,
+    pub seccomp_profile_root: PathBuf,
+    /// The kernel parameters that pods may set.
+    pub sysctls: AllowedSysctls,
+    /// `None`: only each container is limited.
+    pub pod_pids_limit: Option<i64>,
+    pub user_ids: UserRange,
 }
 
 /// Who tokens of service accounts say made them when nothing else is said.
@@ -233,6 +279,10 @@ impl Config {
             docker_config,
             max_image_size,
             service_account_issuer,
+            seccomp_profile_root,
+            allowed_unsafe_sysctls,
+            pod_pids_limit,
+            user_ids,
         } = settings;
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
@@ -348,7 +398,21 @@ impl Config {
                 "an https URL without a query, such as https://kubernetes.default.svc.cluster.local",
             ));
         }
+        let pod_pids_limit = match pod_pids_limit.unwrap_or(-1) {
+            -1 => None,
+            limit if limit > 0 => Some(limit),
+            other => {
+                let expected = "-1 or a number of processes and threads";
+                return Err(invalid("pod-pids-limit", &other.to_string(), expected));
+            }
+        };
         let pod_cidr = pod_cidr.unwrap_or_else(|| "10.244.0.0/22".to_owned());
+        let seccomp_profile_root = absolute(
+            "seccomp-profile-root",
+            seccomp_profile_root.unwrap_or_else(|| root.join("seccomp")),
+        )?;
+        let sysctls = AllowedSysctls::with_unsafe(allowed_unsafe_sysctls.iter().map(String::as_str))
+            .map_err(ConfigError::AllowedUnsafeSysctls)?;
         Ok(Self {
             root,
             run_dir,
@@ -367,6 +431,10 @@ impl Config {
             registries,
             max_image_size,
             service_account_issuer,
+            seccomp_profile_root,
+            sysctls,
+            pod_pids_limit,
+            user_ids: user_range(user_ids)?,
         })
     }
 }
@@ -427,6 +495,35 @@ fn image_gc(high: Option<u8>, low: Option<u8>, minimum_age: Option<String>) -> R
             .ok_or_else(|| invalid("image-minimum-gc-age", &text, "a duration such as 2m, 90s or 24h"))?,
     };
     Ok(Policy { high, low, minimum_age })
+}
+
+/// Whole ranges of pods, none of them the machine's own first one. By default ids that `useradd` gives no subordinate
+/// ranges from and systemd leaves alone (systemd `docs/UIDS-GIDS.md`: 0x70000000 to 0x7fffffff are unused).
+fn user_range(text: Option<String>) -> Result<UserRange, ConfigError> {
+    let Some(text) = text else {
+        return Ok(UserRange {
+            first: 0x7000_0000,
+            pods: 4096,
+        });
+    };
+    let parsed = || {
+        let (first, count) = text.split_once(':')?;
+        let (first, count) = (first.parse::<u32>().ok()?, count.parse::<u32>().ok()?);
+        let whole = first % IDS_PER_POD == 0 && count % IDS_PER_POD == 0;
+        // (uid_t) -1 is no id: the last range stays free.
+        let fits = u64::from(first) + u64::from(count) <= u64::from(u32::MAX - (IDS_PER_POD - 1));
+        (whole && fits && first > 0 && count > 0).then_some(UserRange {
+            first,
+            pods: count / IDS_PER_POD,
+        })
+    };
+    parsed().ok_or_else(|| {
+        invalid(
+            "user-ids",
+            &text,
+            "a first id and a number of ids, both multiples of 65536, such as 131072:6553600",
+        )
+    })
 }
 
 fn absolute(setting: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -496,6 +593,8 @@ fn is_dns_subdomain(name: &str) -> bool {
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("allowed-unsafe-sysctls")]
+    AllowedUnsafeSysctls(#[source] SysctlPatternError),
     #[error("cannot read the configuration file {}", path.display())]
     Read {
         path: PathBuf,
@@ -577,7 +676,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 10] = [
+        let wrong: [(Settings, &str); 11] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
@@ -647,6 +746,13 @@ mod tests {
                     ..Settings::default()
                 },
                 "streaming-idle-timeout",
+            ),
+            (
+                Settings {
+                    pod_pids_limit: Some(0),
+                    ..Settings::default()
+                },
+                "pod-pids-limit",
             ),
         ];
         for (settings, name) in wrong {

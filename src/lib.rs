@@ -34,6 +34,8 @@
 //! | edge | [`api`] | HTTP: handlers generic over kinds, watch, tables, errors as Status |
 //! | drivers | [`controller`] | the loop and its queue |
 //! | | [`probe`] | probes and hooks: what is asked of a container while it runs |
+//! | | [`eviction`] | pods that use more of the disk than they may |
+//! | | [`refresh`] | the files of volumes follow the objects that they tell of |
 //! | | [`garbage`] | namespaces from their first moment to their end; what goes with its owner |
 //! | | [`space`] | room on the disk: images that nobody uses go |
 //! | | [`node`] | the node's object and Lease; pods that wait to be bound |
@@ -58,6 +60,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod event;
+pub mod eviction;
 pub mod garbage;
 pub mod image;
 pub mod linux;
@@ -66,6 +69,7 @@ pub mod network;
 pub mod node;
 pub mod probe;
 pub mod reconcile;
+pub mod refresh;
 pub mod runtime;
 pub mod schedule;
 pub mod shim;

@@ -24,10 +24,10 @@ use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::model::{Attempt, Capacity, GivenUp, Observed, PodSpec, QosClass, SandboxState, Timestamp};
-use crate::reconcile::is_finished;
+use crate::reconcile::{is_finished, is_rejected};
 use crate::schedule::Placement;
-use conditions::conditions;
 pub use conditions::{DISRUPTION_TARGET, OWN_CONDITIONS, set_condition, set_placement};
+use conditions::{conditions, foreign};
 use containers::{Statuses, statuses};
 use phase::{Ends, Phase, phase};
 
@@ -49,6 +49,9 @@ pub fn status(
     observed: &Observed,
     previous: Option<&PodStatus>,
 ) -> PodStatus {
+    if let Some(end) = observed.given_up.as_ref().filter(|_| is_rejected(observed)) {
+        return rejected(desired, observed, end, previous);
+    }
     let over = is_over(desired, observed);
     let containers = statuses(now, desired, observed, over);
     let ends = Ends {
@@ -71,7 +74,9 @@ pub fn status(
     } = containers;
     let host_ips: Vec<String> = node.host_ips.iter().map(ToString::to_string).collect();
     let pod_ips = pod_ips(desired, observed, &host_ips, previous);
+    let resources = containers::resources(&desired.resources);
     PodStatus {
+        allocated_resources: resources.as_ref().and_then(|resources| resources.requests.clone()),
         conditions: Some(conditions),
         container_statuses: Some(regular),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
@@ -85,7 +90,24 @@ pub fn status(
         pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
         qos_class: Some(qos_class(desired.qos_class()).to_owned()),
         reason,
+        resources,
         start_time: observed.started_at.map(wire_time),
+        ..PodStatus::default()
+    }
+}
+
+/// A pod that was turned away: that, and nothing of its containers (`kubelet.go rejectPod`).
+fn rejected(desired: &PodSpec, observed: &Observed, end: &GivenUp, previous: Option<&PodStatus>) -> PodStatus {
+    let GivenUp { at, reason, message } = end;
+    let conditions = foreign(previous);
+    PodStatus {
+        conditions: (!conditions.is_empty()).then_some(conditions),
+        message: Some(message.clone()),
+        observed_generation: Some(desired.generation),
+        phase: Some(Phase::Failed.as_str().to_owned()),
+        qos_class: Some(qos_class(desired.qos_class()).to_owned()),
+        reason: Some(reason.as_str().to_owned()),
+        start_time: Some(wire_time(observed.started_at.unwrap_or(*at))),
         ..PodStatus::default()
     }
 }

@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Drivers, and what they tell.
     ("event", &["model", "store"]),
     ("probe", &["model", "reconcile", "runtime", "event"]),
+    ("eviction", &["model", "linux", "runtime"]),
     (
         "controller",
         &[
@@ -40,8 +41,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "runtime",
             "event",
             "probe",
+            "eviction",
         ],
     ),
+    ("refresh", &["model", "admit", "store", "runtime"]),
     ("garbage", &["model", "admit", "store"]),
     (
         "statics",
@@ -79,7 +82,9 @@ const EVERYTHING: &[&str] = &[
     "runtime",
     "event",
     "probe",
+    "eviction",
     "controller",
+    "refresh",
     "garbage",
     "statics",
     "space",
@@ -116,7 +121,10 @@ const WORDS: &[(&str, Rule, &str)] = &[
     ),
     (
         "tokio",
-        Rule::Not(&["src/shim", "src/linux"], &["src/linux/inotify.rs"]),
+        Rule::Not(
+            &["src/shim", "src/linux"],
+            &["src/linux/inotify.rs", "src/linux/nfnetlink.rs"],
+        ),
         "the shim has one thread and no tokio",
     ),
     (

@@ -1,16 +1,15 @@
 //! The rules of one container (`validation.go`: `validateContainerCommon` and what it calls).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Component, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, ResourceRequirements, VolumeMount};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+use k8s_openapi::api::core::v1::{Container, ContainerPort, VolumeMount};
 
-use super::expansion::{Expander, TooLong};
 use super::fault::{Findings, Path};
-use super::quantity::Quantity;
-use super::spec::one_of;
-use super::{expansion, fields, life, names, schema, security};
+use super::spec::{BAD_IP, one_of};
+use super::{env, fields, life, names, resources, schema, security};
+use crate::model::expansion::{self, Expander, TooLong};
 
 /// Linux' `PATH_MAX`, its NUL left out.
 const PATH_MAX: usize = 4095;
@@ -93,7 +92,12 @@ pub(super) fn check(
         around.host_network,
         findings,
     );
-    let known = check_env(
+    env::check_from(
+        container.env_from.as_deref().unwrap_or_default(),
+        &at.child("envFrom"),
+        findings,
+    );
+    let known = env::check(
         container.env.as_deref().unwrap_or_default(),
         &at.child("env"),
         expander,
@@ -110,10 +114,14 @@ pub(super) fn check(
         container.volume_mounts.as_deref().unwrap_or_default(),
         &at.child("volumeMounts"),
         &around.volumes,
+        container
+            .security_context
+            .as_ref()
+            .is_some_and(|context| context.privileged == Some(true)),
         findings,
     );
     if let Some(resources) = &container.resources {
-        check_resources(resources, &at.child("resources"), findings);
+        resources::check(resources, &at.child("resources"), findings);
     }
     if let Some(path) = container.termination_message_path.as_deref() {
         let at = at.child("terminationMessagePath");
@@ -199,6 +207,11 @@ fn check_ports(ports: &[ContainerPort], at: &Path, host_network: bool, findings:
                 findings.invalid_value(&at.child("containerPort"), port.container_port, detail);
             }
         }
+        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty())
+            && ip.parse::<IpAddr>().is_err()
+        {
+            findings.invalid(&at.child("hostIP"), ip, BAD_IP);
+        }
         one_of(
             port.protocol.as_deref(),
             &["SCTP", "TCP", "UDP"],
@@ -227,34 +240,6 @@ pub(super) fn check_host_ports(containers: &[Container], at: &Path, findings: &m
     }
 }
 
-/// Checks the variables and gives back what command and args may refer to.
-fn check_env(env: &[EnvVar], at: &Path, expander: &mut Expander, findings: &mut Findings) -> BTreeMap<String, String> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut known = BTreeMap::new();
-    for (i, variable) in env.iter().enumerate() {
-        let at_entry = at.index(i);
-        let name_at = at_entry.child("name");
-        if variable.name.is_empty() {
-            findings.required(&name_at, "");
-        } else {
-            findings.invalid_each(&name_at, &variable.name, &names::env_name(&variable.name));
-            if let Some(earlier) = seen.insert(&variable.name, i) {
-                let text = format!("hides previous definition of {:?} at env[{earlier}]", variable.name);
-                findings.warn(&at_entry, &text);
-            }
-        }
-        let value = variable.value.as_deref().unwrap_or_default();
-        let value_at = at_entry.child("value");
-        check_text(value, &value_at, findings);
-        let value = expander.variable(&variable.name, value, &known);
-        if let Some(value) = check_length(value, &value_at, findings) {
-            known.insert(variable.name.clone(), value);
-        }
-        fields::env(variable, &at_entry, findings);
-    }
-    known
-}
-
 pub(super) fn check_length(expanded: Result<String, TooLong>, at: &Path, findings: &mut Findings) -> Option<String> {
     match expanded {
         Ok(text) => return Some(text),
@@ -270,7 +255,13 @@ pub(super) fn check_length(expanded: Result<String, TooLong>, at: &Path, finding
     None
 }
 
-fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, findings: &mut Findings) {
+fn check_mounts(
+    mounts: &[VolumeMount],
+    at: &Path,
+    volumes: &BTreeSet<&str>,
+    privileged: bool,
+    findings: &mut Findings,
+) {
     let mut seen = BTreeSet::new();
     for (i, mount) in mounts.iter().enumerate() {
         let at = at.index(i);
@@ -302,79 +293,47 @@ fn check_mounts(mounts: &[VolumeMount], at: &Path, volumes: &BTreeSet<&str>, fin
             }
             check_path(sub_path, &at, findings);
         }
-        let propagations = ["Bidirectional", "HostToContainer", "None"];
-        let known = mount
-            .mount_propagation
-            .as_deref()
-            .is_none_or(|p| p.is_empty() || propagations.contains(&p));
-        if known {
-            fields::volume_mount(mount, &at, findings);
-        } else {
-            one_of(
-                mount.mount_propagation.as_deref(),
-                &propagations,
-                &at.child("mountPropagation"),
-                findings,
-            );
-        }
-    }
-}
-
-fn check_resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
-    fields::resources(resources, at, findings);
-    let limits = check_amounts(resources.limits.iter().flatten(), &at.child("limits"), findings);
-    let requests_at = at.child("requests");
-    // A request that was filled in from its limit, or says the same, has been looked at there.
-    let limit_of = |name: &String| resources.limits.as_ref().and_then(|limits| limits.get(name));
-    let own = resources
-        .requests
-        .iter()
-        .flatten()
-        .filter(|(name, request)| limit_of(name) != Some(*request));
-    let requests = check_amounts(own, &requests_at, findings);
-    for (name, (text, request)) in &requests {
-        if let Some((limit_text, limit)) = limits.get(name)
-            && request > limit
-        {
-            findings.invalid(
-                &requests_at,
-                text,
-                &format!("must be less than or equal to {name} limit of {limit_text}"),
-            );
-        }
-    }
-}
-
-type Amounts<'a> = BTreeMap<&'a str, (&'a str, Quantity)>;
-
-fn check_amounts<'a>(
-    amounts: impl Iterator<Item = (&'a String, &'a WireQuantity)>,
-    at: &Path,
-    findings: &mut Findings,
-) -> Amounts<'a> {
-    let mut read = Amounts::new();
-    for (name, WireQuantity(text)) in amounts {
-        let at = at.key(name);
-        match name.as_str() {
-            "cpu" | "memory" => {}
-            "ephemeral-storage" => findings.warn(&at, "podd does not limit the disk space of a container yet"),
-            name if name.starts_with("hugepages-") => findings.unsupported(&at, "huge pages"),
-            name if name.contains('/') => findings.unsupported(&at, "extended resources"),
-            name => findings.invalid(&at, name, "must be a standard resource for containers"),
-        }
-        match Quantity::parse(text) {
-            Err(error) => findings.invalid(&at, text, &error.to_string()),
-            Ok(amount) if amount.is_negative() => findings.invalid(&at, text, "must be greater than or equal to 0"),
-            Ok(amount) => {
-                if name == "memory" && !amount.is_whole() {
-                    findings.warn(
-                        &at,
-                        &format!("fractional byte value {text:?} is invalid, must be an integer"),
-                    );
-                }
-                read.insert(name, (text, amount));
+        if let Some(expression) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
+            let at = at.child("subPathExpr");
+            if mount.sub_path.as_deref().is_some_and(|path| !path.is_empty()) {
+                findings.invalid(&at, expression, "subPathExpr and subPath are mutually exclusive");
             }
+            if expression.starts_with('/') {
+                findings.invalid(&at, expression, "must be a relative path");
+            }
+            check_path(expression, &at, findings);
         }
+        fields::volume_mount(mount, &at, findings);
+        check_propagation(mount, privileged, &at.child("mountPropagation"), findings);
+        check_recursive_read_only(mount, &at.child("recursiveReadOnly"), findings);
     }
-    read
+}
+
+/// `validateMountPropagation`.
+fn check_propagation(mount: &VolumeMount, privileged: bool, at: &Path, findings: &mut Findings) {
+    let propagation = mount.mount_propagation.as_deref();
+    one_of(propagation, &["Bidirectional", "HostToContainer", "None"], at, findings);
+    if propagation == Some("Bidirectional") && !privileged {
+        let detail = "Bidirectional mount propagation is available only to privileged containers";
+        findings.forbidden(at, detail);
+    }
+}
+
+/// `validateMountRecursiveReadOnly`.
+fn check_recursive_read_only(mount: &VolumeMount, at: &Path, findings: &mut Findings) {
+    let mode = mount.recursive_read_only.as_deref();
+    one_of(mode, &["Disabled", "Enabled", "IfPossible"], at, findings);
+    if !matches!(mode, Some("Enabled" | "IfPossible")) {
+        return;
+    }
+    if mount.read_only != Some(true) {
+        findings.forbidden(at, "may only be specified when readOnly is true");
+    }
+    let propagation = mount.mount_propagation.as_deref();
+    if propagation.is_some_and(|propagation| !matches!(propagation, "" | "None")) {
+        findings.forbidden(
+            at,
+            "may only be specified when mountPropagation is None or not specified",
+        );
+    }
 }

@@ -3,11 +3,10 @@
 //! Go cannot tell an empty text from none, so an empty one is filled in as well. Applied twice it does nothing the
 //! second time.
 
-use k8s_openapi::api::core::v1::{
-    Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, ResourceRequirements, Volume,
-};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe, Volume};
 
-use super::{ephemeral, service_account};
+use super::volume::projected;
+use super::{ephemeral, resources, service_account};
 
 /// `terminationGracePeriodSeconds` where it is not given.
 pub(super) const GRACE_SECONDS: i64 = 30;
@@ -36,6 +35,8 @@ pub(super) fn apply(spec: &mut PodSpec) {
         container(&mut common, host_network);
         *entry = ephemeral::whole(common, target);
     }
+    // What its containers ask for is filled in by now.
+    resources::fill_pod(spec);
     for entry in spec.volumes.iter_mut().flatten() {
         volume(entry);
     }
@@ -44,6 +45,11 @@ pub(super) fn apply(spec: &mut PodSpec) {
 fn container(container: &mut Container, host_network: bool) {
     let image = container.image.as_deref().unwrap_or_default();
     fill(&mut container.image_pull_policy, pull_policy(image));
+    for variable in container.env.iter_mut().flatten() {
+        if let Some(field) = variable.value_from.as_mut().and_then(|from| from.field_ref.as_mut()) {
+            fill(&mut field.api_version, "v1");
+        }
+    }
     fill(&mut container.termination_message_path, TERMINATION_MESSAGE_PATH);
     fill(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
@@ -53,7 +59,7 @@ fn container(container: &mut Container, host_network: bool) {
             port.host_port = Some(port.container_port);
         }
     }
-    requests_from_limits(container.resources.get_or_insert_default());
+    resources::fill(container.resources.get_or_insert_default());
     let probes = [
         &mut container.liveness_probe,
         &mut container.readiness_probe,
@@ -103,18 +109,6 @@ fn http_get(get: &mut HTTPGetAction) {
     fill(&mut get.scheme, "HTTP");
 }
 
-fn requests_from_limits(resources: &mut ResourceRequirements) {
-    let Some(limits) = resources.limits.as_ref().filter(|limits| !limits.is_empty()) else {
-        return;
-    };
-    let requests = resources.requests.get_or_insert_default();
-    for (name, limit) in limits {
-        if !requests.contains_key(name) {
-            requests.insert(name.clone(), limit.clone());
-        }
-    }
-}
-
 fn volume(volume: &mut Volume) {
     if let Some(host_path) = &mut volume.host_path {
         host_path.type_.get_or_insert_default();
@@ -123,6 +117,7 @@ fn volume(volume: &mut Volume) {
         let reference = image.reference.as_deref().unwrap_or_default();
         fill(&mut image.pull_policy, pull_policy(reference));
     }
+    projected::fill(volume);
 }
 
 fn pull_policy(image: &str) -> &'static str {

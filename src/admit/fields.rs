@@ -4,9 +4,11 @@
 //! brings breaks the build here until someone decides. The rules of the honoured fields stand in the neighbouring
 //! modules; what is refused, warned of or harmless is decided in this file alone.
 
+use std::net::Ipv6Addr;
+
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, ContainerPort, EnvVar, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext,
-    Volume, VolumeMount,
+    Affinity, Container, ContainerPort, EnvVar, EnvVarSource, PodSecurityContext, PodSpec, ResourceRequirements,
+    SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 
 use super::fault::{Findings, Path};
@@ -125,7 +127,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 *host_pid == Some(true),
                 Refused("the host's process namespace"),
             ),
-            ("hostUsers", *host_users == Some(false), Refused("user namespaces")),
+            ("hostUsers", *host_users == Some(false), Honoured),
             ("hostname", hostname.is_some(), Honoured),
             ("hostnameOverride", hostname_override.is_some(), Honoured),
             ("imagePullSecrets", filled(image_pull_secrets.as_ref()), Honoured),
@@ -147,11 +149,7 @@ pub(super) fn pod_spec(spec: &PodSpec, at: &Path, findings: &mut Findings) {
                 filled(resource_claims.as_ref()),
                 Refused("resource claims"),
             ),
-            (
-                "resources",
-                given(resources.as_ref()),
-                Refused("resources of a whole pod"),
-            ),
+            ("resources", resources.is_some(), Honoured),
             ("restartPolicy", restart_policy.is_some(), Honoured),
             ("runtimeClassName", runtime_class_name.is_some(), Honoured),
             ("schedulerName", scheduler_name.is_some(), Honoured),
@@ -255,7 +253,7 @@ pub(super) fn container(container: &Container, at: &Path, findings: &mut Finding
             ("args", args.is_some(), Honoured),
             ("command", command.is_some(), Honoured),
             ("env", env.is_some(), Honoured),
-            ("envFrom", filled(env_from.as_ref()), Refused("envFrom")),
+            ("envFrom", filled(env_from.as_ref()), Honoured),
             ("image", image.is_some(), Honoured),
             ("imagePullPolicy", image_pull_policy.is_some(), Honoured),
             ("lifecycle", lifecycle.is_some(), Honoured),
@@ -305,7 +303,32 @@ pub(super) fn env(variable: &EnvVar, at: &Path, findings: &mut Findings) {
         &[
             ("name", true, Honoured),
             ("value", value.is_some(), Honoured),
-            ("valueFrom", value_from.is_some(), Refused("valueFrom")),
+            ("valueFrom", value_from.is_some(), Honoured),
+        ],
+        at,
+        findings,
+    );
+}
+
+pub(super) fn env_source(source: &EnvVarSource, at: &Path, findings: &mut Findings) {
+    let EnvVarSource {
+        config_map_key_ref,
+        field_ref,
+        file_key_ref,
+        resource_field_ref,
+        secret_key_ref,
+    } = source;
+    apply(
+        &[
+            ("configMapKeyRef", config_map_key_ref.is_some(), Honoured),
+            ("fieldRef", field_ref.is_some(), Honoured),
+            (
+                "fileKeyRef",
+                file_key_ref.is_some(),
+                Refused("variables from files of volumes"),
+            ),
+            ("resourceFieldRef", resource_field_ref.is_some(), Honoured),
+            ("secretKeyRef", secret_key_ref.is_some(), Honoured),
         ],
         at,
         findings,
@@ -329,12 +352,14 @@ pub(super) fn port(port: &ContainerPort, host_network: bool, at: &Path, findings
                 host_network && other_than(host_ip.as_ref(), &["0.0.0.0", "::"]),
                 Warned("with hostNetwork the process itself decides on which addresses it listens"),
             ),
-            // On the host's network the port is the host's by itself.
             (
-                "hostPort",
-                !host_network && host_port.is_some_and(|p| p != 0),
-                Refused("ports of the host"),
+                "hostIP",
+                // Pods have none, and no port leads from one family to the other.
+                !host_network && host_ip.as_deref().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+                Refused("IPv6 addresses of the host"),
             ),
+            // On the host's network the port is the host's by itself.
+            ("hostPort", host_port.is_some_and(|p| p != 0), Honoured),
             ("name", name.is_some(), Honoured),
             ("protocol", protocol.is_some(), Honoured),
         ],
@@ -359,29 +384,21 @@ pub(super) fn volume_mount(mount: &VolumeMount, at: &Path, findings: &mut Findin
             (
                 "mountPropagation",
                 other_than(mount_propagation.as_ref(), &["None"]),
-                Refused("mount propagation"),
+                Honoured,
             ),
             ("name", true, Honoured),
             ("readOnly", read_only.is_some(), Honoured),
-            // "IfPossible" may always mean no.
-            (
-                "recursiveReadOnly",
-                other_than(recursive_read_only.as_ref(), &["Disabled", "IfPossible"]),
-                Refused("mounts that are read-only all the way down"),
-            ),
+            ("recursiveReadOnly", recursive_read_only.is_some(), Honoured),
             ("subPath", sub_path.is_some(), Honoured),
-            (
-                "subPathExpr",
-                other_than(sub_path_expr.as_ref(), &[]),
-                Refused("subPathExpr"),
-            ),
+            ("subPathExpr", sub_path_expr.is_some(), Honoured),
         ],
         at,
         findings,
     );
 }
 
-pub(super) fn resources(resources: &ResourceRequirements, at: &Path, findings: &mut Findings) {
+/// `of_pod`: of the pod as a whole, which can have no claims at all.
+pub(super) fn resources(resources: &ResourceRequirements, of_pod: bool, at: &Path, findings: &mut Findings) {
     let ResourceRequirements {
         claims,
         limits,
@@ -389,7 +406,7 @@ pub(super) fn resources(resources: &ResourceRequirements, at: &Path, findings: &
     } = resources;
     apply(
         &[
-            ("claims", filled(claims.as_ref()), Refused("resource claims")),
+            ("claims", !of_pod && filled(claims.as_ref()), Refused("resource claims")),
             ("limits", limits.is_some(), Honoured),
             ("requests", requests.is_some(), Honoured),
         ],
@@ -545,9 +562,9 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
         ("azureFile", azure_file.is_some(), Refused("azureFile volumes")),
         ("cephfs", cephfs.is_some(), Refused("cephfs volumes")),
         ("cinder", cinder.is_some(), Refused("cinder volumes")),
-        ("configMap", config_map.is_some(), Refused("configMap volumes")),
+        ("configMap", config_map.is_some(), Honoured),
         ("csi", csi.is_some(), Refused("csi volumes")),
-        ("downwardAPI", downward_api.is_some(), Refused("downwardAPI volumes")),
+        ("downwardAPI", downward_api.is_some(), Honoured),
         ("emptyDir", empty_dir.is_some(), Honoured),
         ("ephemeral", ephemeral.is_some(), Refused("ephemeral volumes")),
         ("fc", fc.is_some(), Refused("fc volumes")),
@@ -583,7 +600,7 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
         ("quobyte", quobyte.is_some(), Refused("quobyte volumes")),
         ("rbd", rbd.is_some(), Refused("rbd volumes")),
         ("scaleIO", scale_io.is_some(), Refused("scaleIO volumes")),
-        ("secret", secret.is_some(), Refused("secret volumes")),
+        ("secret", secret.is_some(), Honoured),
         ("storageos", storageos.is_some(), Refused("storageos volumes")),
         (
             "vsphereVolume",
@@ -591,4 +608,32 @@ pub(super) fn volume_sources(volume: &Volume) -> [Row; 30] {
             Refused("vsphereVolume volumes"),
         ),
     ]
+}
+
+/// Every source of a projected volume.
+pub(super) fn volume_projection(source: &VolumeProjection, at: &Path, findings: &mut Findings) {
+    let VolumeProjection {
+        cluster_trust_bundle,
+        config_map,
+        downward_api,
+        pod_certificate,
+        secret,
+        service_account_token,
+    } = source;
+    apply(
+        &[
+            (
+                "clusterTrustBundle",
+                cluster_trust_bundle.is_some(),
+                Refused("cluster trust bundles"),
+            ),
+            ("configMap", config_map.is_some(), Honoured),
+            ("downwardAPI", downward_api.is_some(), Honoured),
+            ("podCertificate", pod_certificate.is_some(), Refused("pod certificates")),
+            ("secret", secret.is_some(), Honoured),
+            ("serviceAccountToken", service_account_token.is_some(), Honoured),
+        ],
+        at,
+        findings,
+    );
 }

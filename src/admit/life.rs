@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::container::{Role, Surroundings, check_length, check_text};
-use super::expansion::Expander;
 use super::fault::{Findings, Path};
 use super::names;
 use super::spec::{MAX_GRACE, one_of};
+use crate::model::expansion::Expander;
 
 const NOT_INIT: &str = "may not be set for init containers without restartPolicy=Always";
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
@@ -101,8 +101,10 @@ fn check_ephemeral(container: &Container, at: &Path, findings: &mut Findings) {
         }
     }
     for (i, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if mount.sub_path.as_ref().is_some_and(|path| !path.is_empty()) {
-            findings.forbidden(&at.child("volumeMounts").index(i).child("subPath"), NOT_EPHEMERAL);
+        for (field, path) in [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)] {
+            if path.as_ref().is_some_and(|path| !path.is_empty()) {
+                findings.forbidden(&at.child("volumeMounts").index(i).child(field), NOT_EPHEMERAL);
+            }
         }
     }
 }

@@ -64,6 +64,14 @@ impl Quantity {
         self.rounded_up(NANO / 1_000)
     }
 
+    /// The sum, within the bounds of every amount.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            nanos: (self.nanos + other.nanos).clamp(-CAP, CAP),
+        }
+    }
+
     fn rounded_up(self, unit: i128) -> u64 {
         let positive = self.nanos.max(0);
         u64::try_from((positive + unit - 1) / unit).unwrap_or(u64::MAX)

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodSpec};
 
 use super::container::{Role, Surroundings};
-use super::expansion::Expander;
 use super::fault::{Findings, Path};
-use super::{container, ephemeral, fields, names, placement, security, volume};
+use super::{container, ephemeral, fields, names, placement, resources, security, volume};
+use crate::model::expansion::Expander;
 
 /// The longest grace podd takes, in seconds (68 years): with it no date leaves the calendar.
 pub(super) const MAX_GRACE: i64 = i32::MAX as i64;
@@ -18,7 +18,8 @@ const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_BYTES: usize = 2048;
 /// Linux' `__NEW_UTS_LEN`.
 const HOST_NAME_MAX: usize = 64;
-const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+/// Kubernetes' words.
+pub(super) const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// Checks a spec whose defaults are filled in.
 pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
@@ -35,6 +36,7 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
         os: spec.os.as_ref().map(|os| os.name.as_str()),
     };
     check_containers(spec, &around, at, findings);
+    resources::check_pod(spec, &at.child("resources"), findings);
 
     one_of(
         spec.restart_policy.as_deref(),
@@ -59,6 +61,7 @@ pub(super) fn check(spec: &PodSpec, at: &Path, findings: &mut Findings) {
     }
     check_dns(spec, at, findings);
     check_host_name(spec, host_network, at, findings);
+    check_host_users(spec, at, findings);
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
         check_host_alias(alias, &at.child("hostAliases").index(i), findings);
     }
@@ -89,18 +92,14 @@ fn check_containers(spec: &PodSpec, around: &Surroundings<'_>, at: &Path, findin
         container::check(entry, Role::Regular, &at, around, &mut expander, findings);
         check_unique(&entry.name, &mut taken, &at, findings);
     }
-    if around.host_network {
-        container::check_host_ports(&spec.containers, &at_regular, findings);
-    }
+    container::check_host_ports(&spec.containers, &at_regular, findings);
     let at_init = at.child("initContainers");
     for (i, entry) in spec.init_containers.iter().flatten().enumerate() {
         let at = at_init.index(i);
         container::check(entry, Role::of_init(entry), &at, around, &mut expander, findings);
         check_unique(&entry.name, &mut taken, &at, findings);
-        if around.host_network {
-            // They run one after the other, so each is looked at alone.
-            container::check_host_ports(std::slice::from_ref(entry), &at_init, findings);
-        }
+        // They run one after the other, so each is looked at alone.
+        container::check_host_ports(std::slice::from_ref(entry), &at_init, findings);
     }
     let targets = taken.clone();
     let at_ephemeral = at.child("ephemeralContainers");
@@ -215,6 +214,22 @@ fn check_host_name(spec: &PodSpec, host_network: bool, at: &Path, findings: &mut
         }
         if !names::is_subdomain(name) {
             findings.invalid_each(&at, name, &names::dns_subdomain(name));
+        }
+    }
+}
+
+/// `validateHostUsers`, which spells two of the fields as Go does.
+fn check_host_users(spec: &PodSpec, at: &Path, findings: &mut Findings) {
+    if spec.host_users != Some(false) {
+        return;
+    }
+    for (field, shared) in [
+        ("hostNetwork", spec.host_network),
+        ("HostPID", spec.host_pid),
+        ("HostIPC", spec.host_ipc),
+    ] {
+        if shared == Some(true) {
+            findings.forbidden(&at.child(field), "when `hostUsers` is false");
         }
     }
 }

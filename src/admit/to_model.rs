@@ -3,7 +3,9 @@
 //! Everything was checked when the pod was admitted, so nothing can fail here; a stored pod that says otherwise was
 //! written by another version, and the error names the field.
 
+mod env;
 mod life;
+mod projected;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,14 +18,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::container::cleaned;
 use super::defaults;
 use super::ephemeral;
-use super::expansion::Expander;
 use super::names::LABEL_MAX;
 use super::quantity::Quantity;
 use super::security::plain_capability;
+use crate::model::expansion::Expander;
 use crate::model::{
     About, AppArmorProfile, Capabilities, ContainerSecurity, ContainerSpec, Deletion, DnsPolicy, DnsSpec,
     EmptyDirMedium, HostAlias, HostPathType, HostPort, Isolation, Mount, PodRuntime, PodSecurity, PodSpec, Propagation,
     Protocol, PullPolicy, Resources, RestartPolicy, SeccompProfile, Timestamp, Uid, Volume, VolumeSource,
+    normal_sysctl,
 };
 
 /// A stored pod that this version of podd cannot understand.
@@ -238,7 +241,7 @@ fn pod_security(context: Option<&wire::PodSecurityContext>) -> Result<PodSecurit
             .transpose()?,
         fs_group_on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
         sysctls: sysctls
-            .map(|wire::Sysctl { name, value }| (name.replace('/', "."), value))
+            .map(|wire::Sysctl { name, value }| (normal_sysctl(&name), value))
             .collect(),
     })
 }
@@ -287,7 +290,8 @@ fn volume(volume: &wire::Volume) -> Result<Volume, ModelError> {
             pull_policy: self::pull_policy(pull_policy.as_deref(), || format!("{}.image.pullPolicy", field()))?,
         }
     } else {
-        return Err(missing(&format!("a source that is known for {}", field())));
+        let source = projected::source(volume, &field())?;
+        source.ok_or_else(|| missing(&format!("a source that is known for {}", field())))?
     };
     Ok(Volume {
         name: volume.name.clone(),
@@ -349,27 +353,25 @@ fn container(
 ) -> Result<ContainerSpec, ModelError> {
     let field = |name: &str| format!("spec.{list}[{}].{name}", container.name);
     let pull_policy = pull_policy(container.image_pull_policy.as_deref(), || field("imagePullPolicy"))?;
-    let (env, known) = environment(container.env.as_deref().unwrap_or_default(), expander, &field("env"))?;
-    let mut words = |words: Option<&Vec<String>>, name: &str| {
-        words
-            .into_iter()
-            .flatten()
-            .map(|word| expander.word(word, &known))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| not_understood(field(name), TOO_LONG))
-    };
-    let (command, args) = (
-        words(container.command.as_ref(), "command")?,
-        words(container.args.as_ref(), "args")?,
-    );
     let message_path = text(container.termination_message_path.as_ref()).unwrap_or(defaults::TERMINATION_MESSAGE_PATH);
     Ok(ContainerSpec {
         name: container.name.clone(),
         image: container.image.clone().ok_or_else(|| missing(&field("image")))?,
         pull_policy,
-        command,
-        args,
-        env,
+        command: container.command.clone().unwrap_or_default(),
+        args: container.args.clone().unwrap_or_default(),
+        env: container
+            .env
+            .iter()
+            .flatten()
+            .map(|variable| env::variable(variable, &field("env")))
+            .collect::<Result<_, _>>()?,
+        env_from: container
+            .env_from
+            .iter()
+            .flatten()
+            .map(|source| env::from(source, &field("envFrom")))
+            .collect::<Result<_, _>>()?,
         working_dir: text(container.working_dir.as_ref()).map(PathBuf::from),
         mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
         resources: resources(container.resources.as_ref(), &field("resources"))?,
@@ -386,31 +388,6 @@ fn container(
             .collect::<Result<_, _>>()?,
         life: life::life(container, target, expander, &field)?,
     })
-}
-
-/// Names and values.
-type Variables = Vec<(String, String)>;
-
-/// The variables in order, each seeing the ones before it, and all of them by name for command and args.
-fn environment(
-    env: &[wire::EnvVar],
-    expander: &mut Expander,
-    field: &str,
-) -> Result<(Variables, BTreeMap<String, String>), ModelError> {
-    let mut list = Vec::with_capacity(env.len());
-    let mut known = BTreeMap::new();
-    for wire::EnvVar {
-        name,
-        value,
-        value_from: _,
-    } in env
-    {
-        let value = expander.variable(name, value.as_deref().unwrap_or_default(), &known);
-        let value = value.map_err(|_| not_understood(field, TOO_LONG))?;
-        known.insert(name.clone(), value.clone());
-        list.push((name.clone(), value));
-    }
-    Ok((list, known))
 }
 
 fn mount(mount: &wire::VolumeMount) -> Mount {
@@ -472,11 +449,18 @@ fn resources(resources: Option<&wire::ResourceRequirements>, field: &str) -> Res
         let parsed = found.map(|text| amount(&text.0, field)).transpose()?;
         Ok::<_, ModelError>(parsed.map(unit).filter(|amount| *amount > 0))
     };
+    // A request of nothing beside a limit is no request that is left out: that would be the limit.
+    let request = |name: &str, limit: Option<u64>, unit| {
+        let asked = requests.as_ref().is_some_and(|requests| requests.contains_key(name));
+        Ok::<_, ModelError>(read(requests, name, unit)?.or(limit.filter(|_| asked).map(|_| 0)))
+    };
+    let cpu_limit_milli = read(limits, "cpu", Quantity::millis)?;
+    let memory_limit = read(limits, "memory", Quantity::units)?;
     Ok(Resources {
-        cpu_request_milli: read(requests, "cpu", Quantity::millis)?,
-        cpu_limit_milli: read(limits, "cpu", Quantity::millis)?,
-        memory_request: read(requests, "memory", Quantity::units)?,
-        memory_limit: read(limits, "memory", Quantity::units)?,
+        cpu_request_milli: request("cpu", cpu_limit_milli, Quantity::millis)?,
+        cpu_limit_milli,
+        memory_request: request("memory", memory_limit, Quantity::units)?,
+        memory_limit,
         storage_request: read(requests, "ephemeral-storage", Quantity::units)?,
         storage_limit: read(limits, "ephemeral-storage", Quantity::units)?,
         hugepages: hugepages(limits.as_ref(), field)?,

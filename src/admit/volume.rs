@@ -1,5 +1,7 @@
 //! The rules of a pod's volumes (`validation.go`: `ValidateVolumes`).
 
+pub(super) mod projected;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, Volume};
@@ -70,6 +72,7 @@ fn check(volume: &Volume, at: &Path, findings: &mut Findings) {
     if let Some(source) = &volume.image {
         check_image(source, &at.child("image"), findings);
     }
+    projected::check(volume, at, findings);
 }
 
 /// `validateImageVolumeSource`, of a pod.

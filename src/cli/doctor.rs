@@ -20,8 +20,11 @@ use caps::{CapSet, Capability};
 
 use crate::config::Config;
 use crate::linux::cgroup::Cgroups;
+use crate::linux::idmap;
 use crate::linux::probe::{self, Namespace};
-use crate::network::rules::{self, RulesError};
+use crate::model::Protocol;
+use crate::network::Cidr;
+use crate::network::rules::{self, Mapping, RulesError};
 
 /// `mount_setattr` and killing a whole cgroup at once.
 const OLDEST_KERNEL: (u32, u32) = (5, 14);
@@ -89,6 +92,7 @@ pub fn run(out: &mut dyn Write, config: &Config) -> io::Result<bool> {
     namespaces(&mut report)?;
     calls(&mut report)?;
     overlay(&mut report, &config.root)?;
+    mapped_mounts(&mut report, &config.root)?;
     seccomp(&mut report)?;
     network(&mut report, config)?;
     for (what, path) in [
@@ -252,6 +256,26 @@ fn cgroups(report: &mut Report<'_>) -> io::Result<()> {
     }
 }
 
+/// What pods with `hostUsers: false` need of the file system of their volumes and roots.
+fn mapped_mounts(report: &mut Report<'_>, root: &Path) -> io::Result<()> {
+    let what = "id-mapped mounts";
+    let there = existing(root);
+    match idmap::try_mount(there) {
+        Ok(()) => report.line(
+            Level::Ok,
+            what,
+            format_args!("they work on {}", there.display()),
+            "pods can have user namespaces (hostUsers: false)",
+        ),
+        Err(error) => report.line(
+            Level::Warn,
+            what,
+            format_args!("they do not work on {}: {error}", there.display()),
+            "a pod with hostUsers: false stays Pending",
+        ),
+    }
+}
+
 fn namespaces(report: &mut Report<'_>) -> io::Result<()> {
     for kind in Namespace::ALL {
         let used = match kind {
@@ -344,11 +368,12 @@ fn network(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
         ),
     }?;
     let outside = "pods reach each other and this machine, but not the outside";
-    let cidr = match config.pod_cidr.parse() {
+    let cidr: Cidr = match config.pod_cidr.parse() {
         Ok(cidr) => cidr,
         Err(error) => return report.line(Level::Fail, "pod-cidr", error, "podd serve refuses to start"),
     };
-    match probe::in_new_network(|| rules::apply(&config.bridge, cidr)) {
+    let plain = Mapping::new();
+    match probe::in_new_network(|| rules::apply(&config.bridge, cidr, None, &plain)) {
         Ok(Ok(())) => {
             let does = format!(
                 "pods reach the outside through a table of podd's own, {}",
@@ -359,6 +384,25 @@ fn network(report: &mut Report<'_>, config: &Config) -> io::Result<()> {
         Ok(Err(RulesError::Absent)) => report.line(Level::Warn, "nftables", "there is no nft program", outside)?,
         Ok(Err(error)) => report.line(Level::Warn, "nftables", chain(&error), outside)?,
         Err(error) => report.line(Level::Warn, "nftables", error, outside)?,
+    }
+    let pending = "a pod with a hostPort stays Pending: it cannot be mapped";
+    let one = Mapping::from([(
+        rules::Port {
+            protocol: Protocol::Tcp,
+            ip: None,
+            number: 1,
+        },
+        (cidr.pool().0, 1),
+    )]);
+    match probe::in_new_network(|| rules::apply(&config.bridge, cidr, None, &one)) {
+        Ok(Ok(())) => report.line(
+            Level::Ok,
+            "hostPort",
+            "a port of the machine could be mapped",
+            "ports of pods are in the same table",
+        )?,
+        Ok(Err(error)) => report.line(Level::Warn, "hostPort", chain(&error), pending)?,
+        Err(error) => report.line(Level::Warn, "hostPort", error, pending)?,
     }
     match fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
         Ok(value) if value.trim() != "0" => {
@@ -497,6 +541,7 @@ mod tests {
             "seccomp",
             "bridge",
             "nftables",
+            "hostPort",
             "net.ipv4.ip_forward",
             "space of root",
             "space of run-dir",
@@ -566,14 +611,26 @@ mod tests {
             docker_config,
             max_image_size,
             service_account_issuer,
+            seccomp_profile_root,
+            pod_pids_limit: Some(-1),
+            user_ids,
             // Lists, which are empty by default.
+            allowed_unsafe_sysctls: _,
             runtime: _,
             runtimes: _,
         } = toml::from_str(&set).unwrap()
         else {
             panic!("a setting without a default has a value")
         };
-        let paths = [root, run_dir, log_dir, socket, registry_config, docker_config];
+        let paths = [
+            root,
+            run_dir,
+            log_dir,
+            socket,
+            registry_config,
+            docker_config,
+            seccomp_profile_root,
+        ];
         assert!(paths.iter().all(Option::is_some));
         let words = [
             listen,
@@ -587,6 +644,7 @@ mod tests {
             default_registry,
             max_image_size,
             service_account_issuer,
+            user_ids,
         ];
         assert!(
             [image_gc_high_threshold, image_gc_low_threshold]

@@ -2,8 +2,9 @@
 
 use futures_util::future::join_all;
 
+use super::Controller;
 use super::pass::{Pass, Record};
-use crate::model::{Attempt, AttemptState, ContainerSpec, Exit, Observed, PodSpec, Step};
+use crate::model::{Attempt, AttemptState, ContainerSpec, Exit, GivenUpReason, Observed, PodSpec, Step};
 use crate::reconcile;
 use crate::runtime::Runtime;
 
@@ -14,6 +15,52 @@ impl<R: Runtime> Pass<R> {
             record.observed = reconcile::report(self.now(), desired, &record.observed, &report);
             record.heard += 1;
         }
+        self.hear_of_excess(desired, record);
+    }
+
+    /// A pod that uses more of the disk than it may is given up, unless it ends anyway.
+    fn hear_of_excess(&self, desired: &PodSpec, record: &mut Record) {
+        let Some(message) = self.controller.evictions.verdict(&self.uid) else {
+            return;
+        };
+        let observed = &record.observed;
+        if desired.deletion.is_some() || observed.torn_down || reconcile::is_finished(desired, observed) {
+            self.controller.evictions.settle(&self.uid);
+            return;
+        }
+        let reason = GivenUpReason::Evicted;
+        let step = Step::GiveUp {
+            reason,
+            message: message.clone(),
+        };
+        self.telling(desired).step(&step, observed);
+        record.observed = reconcile::gave_up(self.now(), observed, reason, message);
+    }
+
+    /// From now on look after what runs of the pod, and count what it asks for.
+    pub(super) fn look_after(&self, desired: &PodSpec, observed: &Observed) {
+        let Controller {
+            probes,
+            evictions,
+            runtime,
+            ..
+        } = &*self.controller;
+        probes.watch(desired, observed);
+        evictions.watch(desired, observed);
+        runtime.weigh(desired, !observed.torn_down);
+    }
+
+    /// The pod is no more.
+    pub(super) fn look_away(&self) {
+        let Controller {
+            probes,
+            evictions,
+            runtime,
+            ..
+        } = &*self.controller;
+        probes.forget(&self.uid);
+        evictions.forget(&self.uid);
+        runtime.forget(&self.uid);
     }
 
     /// A hook that this agent runs: its end comes as a report, and until then there is nothing to do.

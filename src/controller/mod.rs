@@ -1,6 +1,7 @@
 //! The loop: for each pod that something happened to, observe, record, decide, act, look again.
 //!
-//! Goes in: hints (a pod was written, a journal grew, a probe or a hook has reported, a timer is due). Comes out: steps carried out by the runtime,
+//! Goes in: hints (a pod was written, a journal grew, a probe or a hook has reported, a pod
+//! uses too much of the disk, a timer is due). Comes out: steps carried out by the runtime,
 //! records and statuses in the store, and events. Pods of no node or of another one are let be.
 //!
 //! **Invariant:** nothing is decided here and nothing is remembered here: `reconcile` decides, from what the store has.
@@ -22,6 +23,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::event::Recorder;
+use crate::eviction::Evictions;
 use crate::model::{Timestamp, Uid};
 use crate::probe::Probes;
 use crate::reconcile::Limits;
@@ -47,6 +49,8 @@ pub struct Controller<R> {
     pub runtime: Arc<R>,
     /// What asks running containers, and runs their hooks.
     pub probes: Probes,
+    /// What looks after the disk that pods use.
+    pub evictions: Evictions,
     pub limits: Limits,
     pub node: NodeFacts,
     pub boot_id: String,

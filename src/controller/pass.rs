@@ -16,7 +16,7 @@ use super::{Controller, POD};
 use crate::admit::{self, ModelError};
 use crate::model::{
     Attempt, ContainerSpec, FailedStep, FailureReason, Observed, PodSpec, ResolvedImage, Resources, Snapshot, Step,
-    Timestamp, Uid,
+    Timestamp, Uid, User,
 };
 use crate::reconcile::{self, reconcile};
 use crate::runtime::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
@@ -54,6 +54,7 @@ struct Start<'a> {
     attempt: u32,
     sandbox: u32,
     image: ResolvedImage,
+    user: User,
 }
 
 /// What is known of the pod, and how much of it is stored.
@@ -104,7 +105,7 @@ impl<R: Runtime> Pass<R> {
         };
         for round in 0..ROUNDS {
             let Some(found) = object? else {
-                self.controller.probes.forget(&self.uid);
+                self.look_away();
                 return self.remove_orphan().await;
             };
             let (pod, previous) = wire(&found)?;
@@ -179,8 +180,8 @@ impl<R: Runtime> Pass<R> {
         let round = self.settle(desired, acts.into_iter().chain(starts), record).await?;
         match round {
             // What was started is probed, whatever else there is to do.
-            Round::Again | Round::Wait(_) => self.controller.probes.watch(desired, &record.observed),
-            Round::Forgotten => self.controller.probes.forget(&self.uid),
+            Round::Again | Round::Wait(_) => self.look_after(desired, &record.observed),
+            Round::Forgotten => self.look_away(),
         }
         Ok(round)
     }
@@ -195,7 +196,7 @@ impl<R: Runtime> Pass<R> {
         wake_at: Option<Timestamp>,
     ) -> Result<Round, PassError> {
         self.save(record).await?;
-        self.controller.probes.watch(desired, &record.observed);
+        self.look_after(desired, &record.observed);
         Ok(if self.report(version, told).await? {
             Round::Wait(wake_at)
         } else {
@@ -222,7 +223,7 @@ impl<R: Runtime> Pass<R> {
         Ok(None)
     }
 
-    fn telling<'a>(&'a self, pod: &'a PodSpec) -> Telling<'a> {
+    pub(super) fn telling<'a>(&'a self, pod: &'a PodSpec) -> Telling<'a> {
         Telling {
             recorder: &self.controller.recorder,
             pod,
@@ -321,12 +322,23 @@ impl<R: Runtime> Pass<R> {
             match self.controller.runtime.image(desired, container).await {
                 Ok(Image::Present { image, pulled }) => {
                     self.telling(desired).pulled(container, pulled);
-                    starts.push(Start {
-                        container,
-                        attempt: *attempt,
-                        sandbox: *sandbox,
-                        image: *image,
-                    });
+                    let user = match reconcile::known_user(observed, &container.name, &image.id) {
+                        Some(known) => Ok(known.clone()),
+                        None => self.controller.runtime.user(desired, container, &image).await,
+                    };
+                    match user {
+                        Ok(user) => starts.push(Start {
+                            container,
+                            attempt: *attempt,
+                            sandbox: *sandbox,
+                            image: *image,
+                            user,
+                        }),
+                        Err(error) => {
+                            let step = FailedStep::Container(container.name.clone());
+                            self.fail(desired, observed, step, &error);
+                        }
+                    }
                 }
                 Ok(Image::Pulling {
                     begun,
@@ -397,7 +409,7 @@ impl<R: Runtime> Pass<R> {
                         } = start.container;
                         *observed = reconcile::begin_attempt(observed, begun, name, image.clone(), resources);
                         let repo_digest = start.image.repo_digest.as_deref();
-                        *observed = reconcile::started_from(observed, container, *attempt, repo_digest);
+                        *observed = reconcile::started_from(observed, container, *attempt, repo_digest, &start.user);
                     }
                 }
                 Step::KillContainer { container, attempt } => {
@@ -432,11 +444,12 @@ impl<R: Runtime> Pass<R> {
             attempt,
             sandbox,
             image,
+            user,
         } = start;
         let runtime = &self.controller.runtime;
         let step = FailedStep::Container(container.name.clone());
         match runtime
-            .start_container(desired, container, attempt, sandbox, &image, ip, recorded)
+            .start_container(desired, container, attempt, sandbox, &image, &user, ip, recorded)
             .await
         {
             Ok(()) => {
@@ -585,6 +598,9 @@ impl<R: Runtime> Pass<R> {
         }
         self.controller.probes.settle(&self.uid, record.heard);
         record.heard = 0;
+        if record.observed.given_up.is_some() {
+            self.controller.evictions.settle(&self.uid);
+        }
         Ok(())
     }
 

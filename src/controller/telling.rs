@@ -12,6 +12,7 @@ use crate::model::{
     Attempt, AttemptState, ContainerSpec, FailedStep, FailureReason, GivenUpReason, Hook, HookRecord, Observed,
     PodSpec, RestartPolicy, Step, StopReason,
 };
+use crate::reconcile::event_message;
 use crate::runtime::StepError;
 
 /// Tells of one pod.
@@ -166,7 +167,7 @@ impl Telling<'_> {
                     } else {
                         Severity::Warning
                     };
-                    self.of_pod(severity, reason.as_str(), message.clone());
+                    self.of_pod(severity, reason.as_str(), event_message(message).to_owned());
                 }
             }
             Step::RunHook {

@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 use super::pass::{Pass, Record, Round};
 use super::{Controller, POD};
 use crate::event::{EVENT, Recorder};
+use crate::eviction::{self, Evictions};
 use crate::model::{
     Action, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord, ImageConfig,
     ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy, SandboxSnapshot,
-    Snapshot, StopReason, Timestamp, Uid,
+    Snapshot, StopReason, Timestamp, Uid, User,
 };
 use crate::probe::testing::{Programs, shell};
 use crate::probe::{Parts, Probes};
@@ -134,6 +135,10 @@ impl Runtime for Machine {
         })
     }
 
+    async fn user(&self, _: &PodSpec, _: &ContainerSpec, _: &ResolvedImage) -> Result<User, StepError> {
+        Ok(User::default())
+    }
+
     async fn start_container(
         &self,
         _: &PodSpec,
@@ -141,6 +146,7 @@ impl Runtime for Machine {
         attempt: u32,
         _: u32,
         _: &ResolvedImage,
+        _: &User,
         _: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
@@ -233,6 +239,12 @@ impl World {
         let programs = Arc::<Programs>::default();
         let (hint, hints) = mpsc::unbounded_channel();
         let recorder = Recorder::hasty(store.clone(), now);
+        let evictions = Evictions::new(eviction::Parts {
+            pods: dir.path().join("pods"),
+            log_dir: dir.path().join("log"),
+            hints: hint.clone(),
+            period: std::time::Duration::from_millis(1),
+        });
         let probes = Probes::new(Parts {
             streams: programs.clone(),
             hints: hint,
@@ -244,6 +256,7 @@ impl World {
             store,
             runtime: Arc::new(machine),
             probes,
+            evictions,
             limits: Limits::default(),
             node: NodeFacts {
                 host_ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],

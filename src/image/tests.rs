@@ -239,7 +239,7 @@ async fn docker_archives_are_imported() {
         assert_eq!((&image.config.user[..], &image.config.working_dir[..]), ("web", "/app"));
         assert!(image.layers[0].join("app/run").is_file(), "topmost first");
         assert!(image.layers[1].join("bin/sh").is_file());
-        let ids = user::resolve_user(&image.layers, &image.config.user, None, None, &[]).unwrap();
+        let ids = user::resolve_user(&image.layers, &image.config.user, &user::Wish::default()).unwrap();
         assert_eq!((ids.uid, ids.gid), (33, 33));
         // Manifest and config are kept.
         let kept = bench

@@ -65,10 +65,10 @@ pub enum UserError {
     },
 }
 
-/// What `runAsNonRoot: true` says of a container: of its `runAsUser`, the image's `User` (may be empty), and the ids they
+/// What `runAsNonRoot: true` says of a container: of its `runAsUser`, the image's `User` (may be empty), and the uid they
 /// came to. The words are the kubelet's (`pkg/kubelet/kuberuntime/security_context_others.go` `verifyRunAsNonRoot`), which
 /// puts the pod behind them.
-pub fn check_non_root(image_user: &str, run_as_user: Option<u32>, ids: &UserIds) -> Result<(), UserError> {
+pub fn check_non_root(image_user: &str, run_as_user: Option<u32>, uid: u32) -> Result<(), UserError> {
     if run_as_user == Some(0) {
         return Err(UserError::RunAsUserIsRoot);
     }
@@ -77,26 +77,37 @@ pub fn check_non_root(image_user: &str, run_as_user: Option<u32>, ids: &UserIds)
     if run_as_user.is_none() && !user.is_empty() && number(user).is_none() {
         return Err(UserError::NotNumeric { user: user.to_owned() });
     }
-    if ids.uid == 0 {
+    if uid == 0 {
         Err(UserError::ImageRunsAsRoot)
     } else {
         Ok(())
     }
 }
 
-/// Whom a container runs as. `layers`: unpacked, topmost first. `spec`: the image's `User`. The pod's `run_as_user` and
-/// `run_as_group` replace it; `supplemental` groups are added.
-pub fn resolve_user(
-    layers: &[PathBuf],
-    spec: &str,
-    run_as_user: Option<u32>,
-    run_as_group: Option<u32>,
-    supplemental: &[u32],
-) -> Result<UserIds, UserError> {
+/// What a pod says of whom a container runs as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Wish {
+    pub run_as_user: Option<u32>,
+    pub run_as_group: Option<u32>,
+    /// Groups that are added: `fsGroup`, then `supplementalGroups` (`kuberuntime/security_context_others.go`).
+    pub groups: Vec<u32>,
+    /// Of the image's /etc/group none are added (`supplementalGroupsPolicy: Strict`).
+    pub strict_groups: bool,
+}
+
+/// Whom a container runs as. `layers`: unpacked, topmost first. `spec`: the image's `User`. The pod's user and group
+/// replace it.
+pub fn resolve_user(layers: &[PathBuf], spec: &str, wish: &Wish) -> Result<UserIds, UserError> {
+    let Wish {
+        run_as_user,
+        run_as_group,
+        groups: supplemental,
+        strict_groups,
+    } = wish;
     let spec = match (run_as_user, run_as_group) {
         (Some(uid), Some(gid)) => format!("{uid}:{gid}"),
         (Some(uid), None) => uid.to_string(),
-        (None, Some(group)) => return Err(UserError::GroupWithoutUser { group }),
+        (None, Some(group)) => return Err(UserError::GroupWithoutUser { group: *group }),
         (None, None) => spec.to_owned(),
     };
     let passwd = Passwd::read(layers)?;
@@ -131,8 +142,8 @@ pub fn resolve_user(
     };
     let mut additional_gids = vec![gid];
     let of_user = match name {
-        Some(name) => Groups::read(layers)?.of_member(&name),
-        None => Vec::new(),
+        Some(name) if !strict_groups => Groups::read(layers)?.of_member(&name),
+        Some(_) | None => Vec::new(),
     };
     for gid in of_user.into_iter().chain(supplemental.iter().copied()) {
         if !additional_gids.contains(&gid) {

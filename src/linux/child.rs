@@ -8,6 +8,8 @@
 //! The order matters, and these are its reasons: the cgroup is entered first, so that everything is accounted for; the
 //! host's mounts are made private before anything is mounted; every target is a descriptor resolved inside the new root;
 //! the root is changed when all is in place; privileges are given up last, the seccomp filter the very last of all.
+//! A user namespace is entered after all that the machine's root alone may do (mounts, limits), and with it a mount
+//! namespace that belongs to it: what was mounted before can be uncovered by nobody in there.
 //!
 //! **Invariant:** no allocation, no locks, no panics: only system calls on what the plan holds.
 
@@ -18,6 +20,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::cgroup::Entry;
+use super::idmap::{self, UserNamespace};
 use super::plan::{Device, Fault, Link, Mount, Plan, ProcessPlan, Root, Step, What, Word};
 use super::rootfs::{self, Kind, PathBuffer};
 use super::sys::{self, MountAttr, OPEN_TREE_CLONE};
@@ -34,17 +37,21 @@ enum Never {}
 
 fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, Fault> {
     enter(plan)?;
-    take_shared_trees(plan)?;
+    take_trees(plan)?;
     // What the host mounts and unmounts is still seen, so that its mounts are not held here; what happens here is not
     // seen outside.
     sys::propagate(c"/", libc::MS_SLAVE | libc::MS_REC).map_err(Step::Propagation.fault())?;
-    let root = mount_root(&plan.root)?;
+    if let Some(user) = &plan.user {
+        idmap::make_as_root_of(user.first).map_err(Step::UserNamespace.fault())?;
+    }
+    let root = mount_root(&plan.root, plan.user.as_ref())?;
     let root = root.as_fd();
     for index in 0..plan.mounts.len() {
         mount(root, plan, index)?;
     }
+    let first = plan.user.as_ref().map_or(0, |user| user.first);
     for (index, device) in plan.devices.iter().enumerate() {
-        make_device(root, device).map_err(Step::Device.at(index))?;
+        make_device(root, device, first).map_err(Step::Device.at(index))?;
     }
     for (index, link) in plan.links.iter().enumerate() {
         make_link(root, link).map_err(Step::Link.at(index))?;
@@ -63,10 +70,19 @@ fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, F
         sys::receive_byte(channel).map_err(Step::ParentGone.fault())?;
     }
     limit(&plan.process)?;
+    if let Some(user) = &plan.user {
+        enter_user_namespace(user).map_err(Step::UserNamespace.fault())?;
+    }
     give_up(&plan.process)?;
     // The shim hears that everything but the exec itself has been done. If it is gone, so are we.
     sys::send(channel, &Word::Ready.encode(), None).map_err(Step::ParentGone.fault())?;
     Err(become_program(&plan.process))
+}
+
+/// The working directory and the root are those of the new mount namespace afterwards.
+fn enter_user_namespace(user: &UserNamespace) -> Result<(), Errno> {
+    sys::setns(user.namespace.as_fd(), libc::CLONE_NEWUSER)?;
+    sys::unshare(libc::CLONE_NEWNS)
 }
 
 /// The last filter and the program. Returns only with what went wrong.
@@ -131,16 +147,19 @@ pub(super) fn set_oom_score(process: &ProcessPlan) {
 
 const KILL: libc::c_ulong = libc::SIGKILL.cast_unsigned() as libc::c_ulong;
 
-/// Mounts that shall be shared with the host are taken before the others are cut off from it.
-fn take_shared_trees(plan: &mut Plan) -> Result<(), Fault> {
+/// Mounts that shall be shared with the host are taken before the others are cut off from it; all of them, where what is
+/// made afterwards belongs to somebody else than the host's root.
+fn take_trees(plan: &mut Plan) -> Result<(), Fault> {
+    let all = plan.user.is_some();
     for (index, (mount, tree)) in plan.mounts.iter().zip(plan.trees.iter_mut()).enumerate() {
         if let What::Bind {
             source,
             sub_path,
             recursive,
-            shared: true,
+            shared,
             ..
         } = &mount.what
+            && (all || *shared)
         {
             let taken = take_tree(source, sub_path.as_deref(), *recursive).map_err(Step::MountSource.at(index))?;
             *tree = Some(taken);
@@ -167,7 +186,7 @@ pub(super) fn take_tree(source: &CStr, sub_path: Option<&CStr>, recursive: bool)
 
 /// The overlay. Its layers are named by descriptors, so that many of them fit on the one page of options, and so that no
 /// character in a path means anything.
-pub(super) fn mount_root(root: &Root) -> Result<OwnedFd, Fault> {
+pub(super) fn mount_root(root: &Root, user: Option<&UserNamespace>) -> Result<OwnedFd, Fault> {
     const DIRECTORY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY;
     let too_long = || Step::RootOptions.fault();
     let mut options = PathBuffer::new();
@@ -175,7 +194,11 @@ pub(super) fn mount_root(root: &Root) -> Result<OwnedFd, Fault> {
     // Descriptors stay open until exec closes them all.
     let mut first_layer = None;
     for (index, layer) in root.lower.iter().enumerate() {
-        let opened = sys::open(layer, DIRECTORY).map_err(Step::Layer.at(index))?;
+        let mut opened = sys::open(layer, DIRECTORY).map_err(Step::Layer.at(index))?;
+        if let Some(user) = user {
+            idmap::map_in_place(opened.as_fd(), user.namespace.as_fd()).map_err(Step::MapRoot.fault())?;
+            opened = sys::open(layer, DIRECTORY).map_err(Step::Layer.at(index))?;
+        }
         if index > 0 {
             options.push(b":").map_err(too_long())?;
         }
@@ -185,6 +208,11 @@ pub(super) fn mount_root(root: &Root) -> Result<OwnedFd, Fault> {
         } else {
             std::mem::forget(opened);
         }
+    }
+    if let Some(user) = user {
+        // Both at once: an overlay wants them in one mount.
+        let home = sys::open(&root.home, DIRECTORY).map_err(Step::UpperLayer.fault())?;
+        idmap::map_in_place(home.as_fd(), user.namespace.as_fd()).map_err(Step::MapRoot.fault())?;
     }
     let upper = sys::open(&root.upper, DIRECTORY).map_err(Step::UpperLayer.fault())?;
     options.push(b",upperdir=").map_err(too_long())?;
@@ -209,6 +237,7 @@ fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Faul
             recursive,
             attr,
             attr_recursive,
+            mapped,
             shared: _,
         } => {
             let tree = match plan.trees[index].take() {
@@ -220,6 +249,9 @@ fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Faul
                 _ => Kind::File,
             };
             let target = rootfs::open_or_make(root, &mount.destination, kind).map_err(Step::MountTarget.at(index))?;
+            if let (true, Some(user)) = (*mapped, &plan.user) {
+                idmap::map_mount(tree.as_fd(), user.namespace.as_fd()).map_err(Step::MapMount.at(index))?;
+            }
             // All of it before anybody can see the mount.
             let set = || {
                 if *attr_recursive != MountAttr::default() {
@@ -245,6 +277,13 @@ fn mount(root: BorrowedFd<'_>, plan: &mut Plan, index: usize) -> Result<(), Faul
             let do_mount = || {
                 let path = rootfs::descriptor_path(target.as_fd())?;
                 sys::mount(source, path.as_c_str(), kind, *flags, data)?;
+                if (kind.as_c_str() == c"devpts" || kind.as_c_str() == c"mqueue")
+                    && let Some(user) = &plan.user
+                {
+                    // The kernel makes their roots the machine's, whoever we make files as.
+                    let mounted = rootfs::open_in_root(root, &mount.destination, libc::O_PATH)?;
+                    sys::chown(mounted.as_fd(), user.first, user.first)?;
+                }
                 if !mount.propagation.is_empty() {
                     let mounted = rootfs::open_in_root(root, &mount.destination, libc::O_PATH)?;
                     set_propagation(mounted.as_fd(), mount)?;
@@ -281,7 +320,8 @@ fn is_device(file: BorrowedFd<'_>, device: &Device) -> Result<bool, Errno> {
     Ok(stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT && stat.st_rdev == device.number)
 }
 
-fn make_device(root: BorrowedFd<'_>, device: &Device) -> Result<(), Errno> {
+/// `first`: the container's id 0.
+fn make_device(root: BorrowedFd<'_>, device: &Device, first: u32) -> Result<(), Errno> {
     let strict = sys::IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
     let directory = rootfs::open_or_make(root, &device.directory, Kind::Directory)?;
     let directory = directory.as_fd();
@@ -301,7 +341,11 @@ fn make_device(root: BorrowedFd<'_>, device: &Device) -> Result<(), Errno> {
     sys::chmodat(directory, &device.name, device.mode & 0o7777)?;
     if device.uid != 0 || device.gid != 0 {
         let node = sys::openat2(directory, &device.name, libc::O_PATH, 0, strict)?;
-        sys::chown(node.as_fd(), device.uid, device.gid)?;
+        sys::chown(
+            node.as_fd(),
+            device.uid.saturating_add(first),
+            device.gid.saturating_add(first),
+        )?;
     }
     Ok(())
 }
@@ -434,7 +478,7 @@ fn change_root(root: BorrowedFd<'_>, propagation: Option<libc::c_ulong>) -> Resu
 }
 
 fn streams(plan: &Plan, terminal: Option<&OwnedFd>) -> Result<(), Fault> {
-    let uid = plan.process.uid;
+    let uid = plan.outer_uid();
     let set = || {
         if let Some(slave) = terminal {
             sys::set_controlling_terminal(slave.as_fd())?;

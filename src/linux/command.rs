@@ -208,8 +208,9 @@ fn mount_root(root: &RootMount<'_>) -> Result<(), String> {
         // Both are the runtime's to set.
         readonly: false,
         propagation: None,
+        home: path(root.upper.parent().unwrap_or(root.upper))?,
     };
-    match child::mount_root(&plan) {
+    match child::mount_root(&plan, None) {
         Ok(_mounted) => Ok(()),
         Err(fault) => Err(format!(
             "mount the root: {:?}: {}",

@@ -27,13 +27,14 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::capability::{self, Capabilities};
 use super::cgroup::{CgroupError, Cgroups, Entry};
+use super::idmap::UserNamespace;
 use super::mount::UnsupportedOption;
 use super::plan::{Plan, ProcessPlan, Root, WORD_LENGTH, What, Word};
 use super::process::{self, Cloned};
 use super::seccomp::Program;
 use super::{child, fd, sys};
 use spec::{
-    Namespaces, absolute, cgroup_mounts, devices, exec, path_string, paths, plain_number, plan_mount,
+    Namespaces, absolute, cgroup_mounts, devices, exec, first_id, path_string, paths, plain_number, plan_mount,
     refuse_unsupported, rlimit, root_propagation, sysctls, terminal,
 };
 
@@ -119,6 +120,8 @@ pub enum PrepareError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("a user namespace is joined by its path, and its ids are one range of users and groups from 0 on")]
+    UserNamespace,
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
     #[error("standard streams: {0}")]
@@ -239,6 +242,12 @@ impl Prepared {
             .ok_or(PrepareError::Missing { field: "process" })?;
         let linux = spec.linux().as_ref().ok_or(PrepareError::Missing { field: "linux" })?;
         let namespaces = Namespaces::of(spec)?;
+        let user = match (namespaces.user, first_id(spec)?) {
+            (Some(namespace), Some(first)) => Some(UserNamespace { namespace, first }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(PrepareError::UserNamespace),
+        };
+        let first = user.as_ref().map_or(0, |user| user.first);
         let cgroup_path = linux.cgroups_path().as_ref().ok_or(PrepareError::Missing {
             field: "linux.cgroupsPath",
         })?;
@@ -261,7 +270,7 @@ impl Prepared {
                 )?;
                 continue;
             }
-            let planned = plan_mount(mount, parts.sub_paths)?;
+            let planned = plan_mount(mount, parts.sub_paths, first)?;
             own_dev |= mount.destination() == Path::new("/dev") && matches!(planned.what, What::Bind { .. });
             mounts.push(planned);
         }
@@ -286,6 +295,7 @@ impl Prepared {
             clone_flags: namespaces.clone_flags,
             pid_namespace: namespaces.pid,
             join: namespaces.join,
+            user,
             new_cgroup_namespace: namespaces.new_cgroup,
             cgroup: entry,
             sysctls: sysctls(linux.sysctl().as_ref())?,
@@ -299,6 +309,7 @@ impl Prepared {
                 work: path_string("work directory", parts.work)?,
                 target: path_string("root target", parts.target)?,
                 readonly: root.and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+                home: path_string("upper layer", parts.upper.parent().unwrap_or(parts.upper))?,
                 propagation: root_propagation(linux.rootfs_propagation().as_deref())?,
             },
             mounts,
@@ -359,6 +370,7 @@ impl Prepared {
                 // What only the child needs is closed on this side.
                 plan.stdio = None;
                 plan.join.clear();
+                plan.user = None;
                 plan.pid_namespace = None;
                 plan.cgroup = Entry {
                     tasks: Vec::new(),

@@ -25,7 +25,7 @@ use super::child::{
     become_program, die_with_parent, enter_cgroup, file_streams, give_up, limit, set_oom_score, terminal_streams,
 };
 use super::plan::{Fault, ProcessPlan, Step, Word};
-use super::{process, sys};
+use super::{idmap, process, sys};
 
 /// The whole plan of a joining process.
 pub(super) struct JoinPlan<'a> {
@@ -35,6 +35,8 @@ pub(super) struct JoinPlan<'a> {
     pub(super) standard: Standard,
     pub(super) cwd: CString,
     pub(super) process: ProcessPlan,
+    /// The container is in a user namespace, whose id 0 this is.
+    pub(super) first_id: Option<u32>,
 }
 
 /// See [`super::container::join::JoinStreams`].
@@ -67,8 +69,19 @@ fn outside(plan: &JoinPlan<'_>, channel: BorrowedFd<'_>) -> Result<Never, Fault>
     die_with_parent()?;
     sys::umask(0);
     set_oom_score(&plan.process);
-    sys::setns(plan.first, NAMESPACES).map_err(Step::Container.fault())?;
+    let mut namespaces = NAMESPACES;
+    if let Some(first) = plan.first_id {
+        // In there nobody may raise a limit, nor give away what belongs to the host's root.
+        limit(&plan.process)?;
+        if let Standard::Files(files) = &plan.standard {
+            file_streams(files, plan.process.uid.saturating_add(first)).map_err(Step::Stdio.fault())?;
+        }
+        idmap::make_as_root_of(first).map_err(Step::UserNamespace.fault())?;
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+    sys::setns(plan.first, namespaces).map_err(Step::Container.fault())?;
     match &plan.standard {
+        Standard::Files(_) if plan.first_id.is_some() => {}
         Standard::Files(files) => file_streams(files, plan.process.uid).map_err(Step::Stdio.fault())?,
         Standard::Terminal { to, rows, columns } => {
             let slave = make_terminal(to.as_fd(), *rows, *columns).map_err(Step::Terminal.fault())?;
@@ -77,7 +90,9 @@ fn outside(plan: &JoinPlan<'_>, channel: BorrowedFd<'_>) -> Result<Never, Fault>
     }
     close_all_but(channel).map_err(Step::Stdio.fault())?;
     enter_directory(&plan.cwd).map_err(Step::Cwd.fault())?;
-    limit(&plan.process)?;
+    if plan.first_id.is_none() {
+        limit(&plan.process)?;
+    }
     give_up(&plan.process)?;
     // SAFETY: the child goes on here and only makes system calls, as we do.
     match unsafe { process::clone_sibling() }.map_err(Step::Fork.fault())? {

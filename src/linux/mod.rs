@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** nothing here knows what a pod is, and nothing decides.
 
+pub mod app_armor;
 mod capability;
 pub mod cgroup;
 mod child;
@@ -13,6 +14,7 @@ pub mod container;
 pub mod fd;
 mod guest;
 pub mod host;
+pub mod idmap;
 pub mod infra;
 pub mod inotify;
 pub mod lock;
@@ -21,6 +23,8 @@ pub mod mounts;
 pub mod namespace;
 pub mod netlink;
 pub mod netns;
+pub mod nfnetlink;
+pub mod ownership;
 pub mod path;
 mod plan;
 pub mod poll;
@@ -32,3 +36,4 @@ pub mod seccomp;
 mod sys;
 pub mod terminal;
 pub mod unix;
+pub mod usage;

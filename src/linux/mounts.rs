@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::idmap;
+
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint {
@@ -27,6 +29,17 @@ pub struct MountPoint {
 
 /// Mount a new tmpfs. `source` is a word by which it is known again; `size` in bytes, `None`: half of the memory.
 pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) -> io::Result<()> {
+    let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+    mount_tmpfs_with(target, source, &format!("mode={mode:o}{size}"))
+}
+
+/// The same for secrets: nothing in it is ever swapped out, where the kernel can promise that (6.4).
+pub fn mount_secret_tmpfs(target: &Path, source: &str, mode: u32) -> io::Result<()> {
+    mount_tmpfs_with(target, source, &format!("mode={mode:o},noswap"))
+        .or_else(|_| mount_tmpfs_with(target, source, &format!("mode={mode:o}")))
+}
+
+fn mount_tmpfs_with(target: &Path, source: &str, options: &str) -> io::Result<()> {
     // Mounted through a descriptor: what was looked at is what is mounted on.
     let directory = openat(
         CWD,
@@ -34,8 +47,7 @@ pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) ->
         OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
-    let data = std::ffi::CString::new(format!("mode={mode:o}{size}"))?;
+    let data = std::ffi::CString::new(options)?;
     Ok(mount(
         source,
         through(directory.as_fd()),
@@ -46,14 +58,21 @@ pub fn mount_tmpfs(target: &Path, source: &str, size: Option<u64>, mode: u32) ->
 }
 
 /// Mount an overlay of directories, topmost first, of which nothing can be changed. `source` is a word by which it is known
-/// again. They must stay as they are for as long as it is mounted.
-pub fn mount_layers(target: &Path, source: &str, layers: &[PathBuf]) -> io::Result<()> {
+/// again. They must stay as they are for as long as it is mounted. `mapped_as`: their files belong to the same numbers in
+/// this process's user namespace as on the disk; kernels before 6.15 cannot do that.
+pub fn mount_layers(target: &Path, source: &str, layers: &[PathBuf], mapped_as: Option<i32>) -> io::Result<()> {
     let open = |path: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(CWD, path, flags, Mode::empty())
     };
     let directory = open(target)?;
-    let opened = layers.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    let opened = layers
+        .iter()
+        .map(|path| match mapped_as {
+            Some(pid) => idmap::mapped(path, pid),
+            None => Ok(open(path)?),
+        })
+        .collect::<io::Result<Vec<_>>>()?;
     // Named by descriptors, many of them fit on the one page of options. Without an upper directory an overlay wants at
     // least two: the place itself is empty.
     let lower: Vec<_> = opened
@@ -86,6 +105,43 @@ pub fn beneath(directory: &Path) -> io::Result<Vec<MountPoint>> {
     let table = fs::read("/proc/self/mountinfo")?;
     let lines = table.split(|byte| *byte == b'\n').filter_map(parse);
     Ok(lines.filter(|mount| mount.path.starts_with(directory)).collect())
+}
+
+/// To whom a mount is propagated, or from whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    None,
+    /// It gets what is mounted elsewhere.
+    Slave,
+    /// What is mounted in it is seen elsewhere, and the other way round.
+    Shared,
+}
+
+/// The mount that a path lies on, and its peers.
+///
+/// # Errors
+/// The path is not there, or no mount is.
+pub fn peers_of(path: &Path) -> io::Result<(PathBuf, Peers)> {
+    let path = path.canonicalize()?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n').filter_map(parse_peers);
+    // The topmost of several at one place is the last of them.
+    let above = lines.filter(|(mount, _)| path.starts_with(mount));
+    let nearest = above.max_by_key(|(mount, _)| mount.components().count());
+    nearest.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Of one line of mountinfo: where it is mounted, and its optional fields.
+fn parse_peers(line: &[u8]) -> Option<(PathBuf, Peers)> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let path = unescape(words.nth(4)?);
+    let optional = words.skip(1).take_while(|word| *word != b"-");
+    let peers = optional.fold(Peers::None, |known, word| match known {
+        Peers::None | Peers::Slave if word.starts_with(b"shared:") => Peers::Shared,
+        Peers::None if word.starts_with(b"master:") => Peers::Slave,
+        other => other,
+    });
+    Some((path, peers))
 }
 
 /// The path of a descriptor for calls that take only paths.
@@ -152,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn the_peers_of_a_line() {
+        let of = |line: &[u8]| parse_peers(line).unwrap();
+        let here = |peers| (PathBuf::from("/mnt"), peers);
+        assert_eq!(of(b"36 35 98:0 / /mnt rw - tmpfs shared:1 rw"), here(Peers::None));
+        assert_eq!(of(b"36 35 98:0 / /mnt rw master:2 - tmpfs x rw"), here(Peers::Slave));
+        assert_eq!(
+            of(b"36 35 98:0 / /mnt rw shared:1 master:2 - tmpfs x rw"),
+            here(Peers::Shared)
+        );
+        assert_eq!(parse_peers(b""), None);
+    }
+
+    #[test]
     fn a_tmpfs_comes_and_goes() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
@@ -192,13 +261,13 @@ mod tests {
         fs::write(dir.join("bottom/file"), "below").unwrap();
         fs::write(dir.join("bottom/only"), "").unwrap();
         let both = dir.join("both");
-        mount_layers(&both, "here", &[dir.join("top"), dir.join("bottom")]).unwrap();
+        mount_layers(&both, "here", &[dir.join("top"), dir.join("bottom")], None).unwrap();
         assert_eq!(fs::read_to_string(both.join("file")).unwrap(), "above");
         assert!(both.join("only").exists());
         let refused = fs::write(both.join("file"), "").unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
         let one = dir.join("one");
-        mount_layers(&one, "here", &[dir.join("top")]).unwrap();
+        mount_layers(&one, "here", &[dir.join("top")], None).unwrap();
         assert_eq!(fs::read_dir(&one).unwrap().count(), 1);
         for place in [both, one] {
             unmount_now_or_later(&place).unwrap();

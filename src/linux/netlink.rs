@@ -23,8 +23,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -39,10 +39,10 @@ use nix::libc;
 pub const LOOPBACK: u32 = 1;
 
 // Numbers of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h that are read here.
-const HEADER: usize = 16;
-const NLMSG_NOOP: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const HEADER: usize = 16;
+pub(super) const NLMSG_NOOP: u16 = 1;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -58,7 +58,7 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 /// Without its high bits, which say how a value is stored.
-const NLA_TYPE_MASK: u16 = 0x3fff;
+pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
 /// A dump is given in pieces of at most 32 KiB.
 const BUFFER: usize = 64 << 10;
 /// How often a listing that changed while it was read is read again.
@@ -362,6 +362,19 @@ impl Netlink {
         )
     }
 
+    /// Let a bridge send a frame back through the port of this name that it came from. Done already: nothing happens.
+    pub fn reflect(&mut self, port: &str) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(port.to_owned()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        ]));
+        self.act(RouteNetlinkMessage::NewLink(message), 0, || {
+            format!("let the bridge answer through its port {port}")
+        })
+    }
+
     /// Delete an interface; with a veth its other end goes too. Not there: `Ok(false)`.
     ///
     /// Deleting a veth takes tens of milliseconds, in which the kernel changes no other link.
@@ -451,7 +464,7 @@ impl Netlink {
 }
 
 /// Repeat what a signal interrupted.
-fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -461,16 +474,16 @@ fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// One message from the kernel.
-struct Answer<'a> {
-    kind: u16,
+pub(super) struct Answer<'a> {
+    pub(super) kind: u16,
     flags: u16,
-    sequence: u32,
-    body: &'a [u8],
+    pub(super) sequence: u32,
+    pub(super) body: &'a [u8],
 }
 
 impl Answer<'_> {
     /// The outcome that `NLMSG_ERROR` and `NLMSG_DONE` carry.
-    fn end(&self) -> Result<(), Refusal> {
+    pub(super) fn end(&self) -> Result<(), Refusal> {
         let code = u32_at(self.body, 0).map_or(0, u32::cast_signed);
         if code >= 0 {
             return Ok(());
@@ -493,7 +506,7 @@ impl Answer<'_> {
 }
 
 /// The first message of a datagram, and what comes after it.
-fn split(bytes: &[u8]) -> Option<(Answer<'_>, &[u8])> {
+pub(super) fn split(bytes: &[u8]) -> Option<(Answer<'_>, &[u8])> {
     let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
     let body = bytes.get(HEADER..length)?;
     let answer = Answer {
@@ -540,7 +553,7 @@ fn parse_address(body: &[u8]) -> Option<Address> {
     Some(Address { link, ip: ip?, prefix })
 }
 
-fn for_each(attributes: &[u8], mut each: impl FnMut(u16, &[u8])) {
+pub(super) fn for_each(attributes: &[u8], mut each: impl FnMut(u16, &[u8])) {
     for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
         each(attribute.kind() & NLA_TYPE_MASK, attribute.value());
     }
@@ -550,10 +563,10 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }

@@ -16,8 +16,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fchmod, fsync, mkdirat, openat, openat2,
-    renameat, renameat_with, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, fchmod, fchown, fsync, mkdirat,
+    openat, openat2, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -210,6 +210,40 @@ pub fn write_new(path: &Path, mode: u32) -> io::Result<File> {
     let file = openat(CWD, path, flags, Mode::from_raw_mode(mode))?;
     fchmod(&file, Mode::from_raw_mode(mode))?;
     Ok(File::from(file))
+}
+
+/// Who something is to belong to; `None`: it stays whoever's it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub user: Option<u32>,
+    pub group: Option<u32>,
+}
+
+/// Make a file beneath a directory, with exactly this mode. `AlreadyExists`: something of this name is there, a link too.
+pub fn write_new_beneath(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    bytes: &[u8],
+    mode: u32,
+    owner: Owner,
+) -> io::Result<()> {
+    if name.as_bytes().contains(&b'/') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(directory, name, flags, Mode::from_raw_mode(0o600))?);
+    file.write_all(bytes)?;
+    give(file.as_fd(), owner)?;
+    Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
+}
+
+/// Give an open file or directory to somebody. The mode may have to be set anew after it.
+pub fn give(file: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
+    let Owner { user, group } = owner;
+    if user.is_none() && group.is_none() {
+        return Ok(());
+    }
+    Ok(fchown(file, user.map(Uid::from_raw), group.map(Gid::from_raw))?)
 }
 
 /// Remove a file, a link or a whole tree, in a parent that is ours. Not there: nothing happens.

@@ -11,6 +11,7 @@ use nix::libc;
 
 use super::capability::Capabilities;
 use super::cgroup::Entry;
+use super::idmap::UserNamespace;
 use super::seccomp::Program;
 use super::sys::{self, MountAttr};
 
@@ -21,6 +22,8 @@ pub(super) struct Plan {
     /// A pid namespace to be born into; the parent enters it for the moment of the clone.
     pub(super) pid_namespace: Option<OwnedFd>,
     pub(super) join: Vec<Join>,
+    /// Entered when all is mounted, together with a mount namespace that is its own.
+    pub(super) user: Option<UserNamespace>,
     /// Made after the cgroup is entered, because what is entered then becomes its root.
     pub(super) new_cgroup_namespace: bool,
     pub(super) cgroup: Entry,
@@ -79,6 +82,8 @@ pub(super) struct Root {
     pub(super) work: CString,
     pub(super) target: CString,
     pub(super) readonly: bool,
+    /// The directory that `upper` and `work` lie in.
+    pub(super) home: CString,
     /// Of `/` at the end, if the spec names one.
     pub(super) propagation: Option<libc::c_ulong>,
 }
@@ -97,6 +102,8 @@ pub(super) enum What {
         recursive: bool,
         attr: MountAttr,
         attr_recursive: MountAttr,
+        /// Its owners are counted as the container's user namespace does.
+        mapped: bool,
         /// Taken while the host's mounts are still shared with us.
         shared: bool,
     },
@@ -187,10 +194,13 @@ pub(super) enum Step {
     Exec,
     Container,
     Fork,
+    UserNamespace,
+    MapRoot,
+    MapMount,
 }
 
 impl Step {
-    const ALL: [Self; 37] = [
+    const ALL: [Self; 40] = [
         Self::Cgroup,
         Self::ParentGone,
         Self::Session,
@@ -228,6 +238,9 @@ impl Step {
         Self::Exec,
         Self::Container,
         Self::Fork,
+        Self::UserNamespace,
+        Self::MapRoot,
+        Self::MapMount,
     ];
 
     fn from_number(number: u32) -> Option<Self> {
@@ -318,6 +331,12 @@ pub(super) fn errno_words(errno: Errno) -> String {
 }
 
 impl Plan {
+    /// The container's user, as the machine counts.
+    pub(super) fn outer_uid(&self) -> u32 {
+        let first = self.user.as_ref().map_or(0, |user| user.first);
+        self.process.uid.saturating_add(first)
+    }
+
     /// What a user is told about a fault.
     pub(super) fn describe(&self, fault: Fault) -> String {
         let Fault { step, index, errno } = fault;
@@ -388,6 +407,12 @@ impl Plan {
             Step::Cwd => format!("working directory {}: {words}", quoted(Some(&self.cwd))),
             Step::ReadonlyRoot => format!("make the root file system read-only: {words}"),
             Step::Pivot => format!("change root: {words}"),
+            Step::UserNamespace => format!("enter the user namespace: {words}"),
+            Step::MapRoot => format!("root file system: its file system cannot be id-mapped: {words}"),
+            Step::MapMount => format!(
+                "{}: its file system cannot be id-mapped: {words}",
+                mounted(self.mounts.get(index))
+            ),
             Step::Cgroup
             | Step::ParentGone
             | Step::Session
@@ -432,6 +457,7 @@ impl ProcessPlan {
             Step::Terminal => format!("terminal: {words}"),
             Step::Stdio => format!("standard streams: {words}"),
             Step::Cwd => format!("working directory: {words}"),
+            Step::UserNamespace => format!("enter the user namespace: {words}"),
             Step::Join
             | Step::CgroupNamespace
             | Step::Sysctl
@@ -452,6 +478,8 @@ impl ProcessPlan {
             | Step::Readonly
             | Step::LateReadonly
             | Step::ReadonlyRoot
+            | Step::MapRoot
+            | Step::MapMount
             | Step::Pivot => format!("{step:?}: {words}"),
         }
     }

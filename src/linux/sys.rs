@@ -311,6 +311,22 @@ pub(super) fn setresuid(uid: libc::uid_t) -> Result<(), Errno> {
     result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
+/// The user and the group that files are made as and looked at with: setfsuid(2), setfsgid(2).
+pub(super) fn set_file_ids(id: u32) -> Result<(), Errno> {
+    for call in [libc::SYS_setfsgid, libc::SYS_setfsuid] {
+        // It gives no error, only what was set before: asked a second time, that is what we want.
+        // SAFETY: no memory is involved; there is one thread.
+        let set = unsafe {
+            libc::syscall(call, id);
+            libc::syscall(call, id)
+        };
+        if set != c_long::from(id) {
+            return Err(Errno::EPERM);
+        }
+    }
+    Ok(())
+}
+
 /// Three sets of capabilities, one bit for each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CapSets {

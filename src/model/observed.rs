@@ -113,6 +113,9 @@ pub struct AttemptLife {
     pub repo_digest: Option<String>,
     /// What it was started with, or resized to since.
     pub resources: Option<Resources>,
+    /// Whom it runs as: worked out once for an image, and the same at every restart from it. `None` in what an older
+    /// podd wrote.
+    pub user: Option<User>,
     pub startup: ProbeRecord,
     pub liveness: ProbeRecord,
     pub readiness: ProbeRecord,
@@ -120,6 +123,17 @@ pub struct AttemptLife {
     pub pre_stop: HookRecord,
     /// Set once it was decided that this attempt has to end although its pod is not being deleted.
     pub stop: Option<Stop>,
+}
+
+/// Whom the processes of a container run as, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    /// `gid` first, then those of the image, then those of the pod.
+    pub groups: Vec<u32>,
+    /// Where the user is at home in the image: `HOME`, unless image or pod say otherwise.
+    pub home: String,
 }
 
 /// What is known of one probe of one attempt (Kubernetes `pkg/kubelet/prober/worker.go`).

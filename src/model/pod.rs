@@ -94,40 +94,15 @@ impl PodSpec {
             .find(|container| container.name == name)
     }
 
-    /// Kubernetes `pkg/apis/core/v1/helper/qos/qos.go`: Guaranteed if every container (init containers too) has cpu and
-    /// memory limits and its requests equal them, `BestEffort` if nothing is set anywhere, else Burstable.
-    pub fn qos_class(&self) -> QosClass {
-        let all = self
-            .init_containers
-            .iter()
-            .chain(&self.containers)
-            .map(|container| &container.resources);
-        let says_nothing = |r: &Resources| {
-            let Resources {
-                cpu_request_milli,
-                cpu_limit_milli,
-                memory_request,
-                memory_limit,
-                storage_request: _,
-                storage_limit: _,
-                hugepages: _,
-            } = r;
-            [cpu_request_milli, cpu_limit_milli, memory_request, memory_limit]
-                .into_iter()
-                .all(Option::is_none)
-        };
-        if all.clone().all(says_nothing) {
-            return QosClass::BestEffort;
-        }
-        let guaranteed = all.clone().all(|r| {
-            r.cpu_limit_milli.is_some_and(|l| r.cpu_request_milli.unwrap_or(l) == l)
-                && r.memory_limit.is_some_and(|l| r.memory_request.unwrap_or(l) == l)
-        });
-        if guaranteed {
-            QosClass::Guaranteed
-        } else {
-            QosClass::Burstable
-        }
+    /// What its volumes take from other objects and from itself, each with the name of its volume.
+    pub fn projections(&self) -> impl Iterator<Item = (&str, &Projection)> {
+        self.volumes.iter().flat_map(|volume| {
+            let sources = match &volume.source {
+                VolumeSource::Projected { sources, .. } => &sources[..],
+                VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
+            };
+            sources.iter().map(|source| (volume.name.as_str(), source))
+        })
     }
 }
 
@@ -153,6 +128,9 @@ pub struct Isolation {
     /// `setHostnameAsFQDN`: the kernel's host name is the whole name with its domain.
     pub hostname_is_fqdn: bool,
 }
+
+/// How many ids a pod's user namespace has (a kubelet's `idsPerPod`, which must be a multiple of this).
+pub const IDS_PER_POD: u32 = 65_536;
 
 /// `spec.restartPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,12 +175,14 @@ pub struct ContainerSpec {
     /// The image as the manifest names it.
     pub image: String,
     pub pull_policy: PullPolicy,
-    /// Replaces the image's Entrypoint when not empty. `$(VAR)` is expanded already.
+    /// Replaces the image's Entrypoint when not empty. As written: `$(VAR)` is expanded at every start.
     pub command: Vec<String>,
-    /// Replaces the image's Cmd when not empty. `$(VAR)` is expanded already.
+    /// Replaces the image's Cmd when not empty. As written, too.
     pub args: Vec<String>,
-    /// In order; a later one of the same name wins. `$(VAR)` is expanded already.
-    pub env: Vec<(String, String)>,
+    /// In order; a later one of the same name wins, and any of them over what `env_from` gives.
+    pub env: Vec<EnvVar>,
+    /// In order; a later one wins.
+    pub env_from: Vec<EnvFrom>,
     /// `None`: the image's `WorkingDir`, else `/`.
     pub working_dir: Option<PathBuf>,
     pub mounts: Vec<Mount>,
@@ -284,6 +264,24 @@ pub struct EnvFrom {
 pub enum ObjectKind {
     ConfigMap,
     Secret,
+}
+
+impl ObjectKind {
+    /// As messages about its keys name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+
+    /// As messages about its objects name it: `configmap "x" not found`.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+        }
+    }
 }
 
 /// A `fieldRef` (Kubernetes `pkg/fieldpath`).
@@ -439,6 +437,8 @@ impl Resources {
 pub struct Capacity {
     pub cpu_milli: u64,
     pub memory: u64,
+    /// `ephemeral-storage`, in bytes.
+    pub storage: u64,
 }
 
 /// One `volumeMounts` entry.

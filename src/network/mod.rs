@@ -1,8 +1,8 @@
 //! The pods' network: a bridge, one address a pod, and the way to the outside.
 //!
-//! Goes in: a range of addresses, and for each sandbox the process that holds its network namespace. Comes out: `eth0`
-//! inside, with its address and a default route, joined to the bridge; masquerading through an nftables table of our
-//! own.
+//! Goes in: a range of addresses, for each sandbox the process that holds its network namespace, and the ports of the
+//! machine that pods want. Comes out: `eth0` inside, with its address and a default route, joined to the bridge;
+//! masquerading and ports through an nftables table of our own.
 //!
 //! * The host's end of each link is named after the sandbox (`pd` and 12 hex digits) and carries `<uid>/<attempt>` as
 //!   its alias. Nobody deletes it in the ordinary course: it dies with the pod's namespace, and deleting a link takes
@@ -15,10 +15,12 @@
 //!   drops forwarded packets, it drops those between pods too; `podd doctor` says so.
 //! * With the host's network there is nothing to do.
 //!
-//! **Invariant:** no link, address, route or rule is touched but the bridge, its own ports and its own table; one
-//! system setting (`net.ipv4.ip_forward`) is changed, and that is logged.
+//! **Invariant:** no link, address, route or rule is touched but the bridge, its own ports and its own table; of the
+//! packet filter's connections none is forgotten but those to ports of pods. One system setting
+//! (`net.ipv4.ip_forward`) is changed, and that is logged.
 
 mod cidr;
+mod ports;
 pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
@@ -29,17 +31,21 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
+use tokio::task::AbortHandle;
 
 pub use cidr::{Cidr, CidrError};
+pub use ports::PodPorts;
 pub use rules::RulesError;
 
+use self::ports::{Filter, Wanted};
 use self::worker::{Tools, Worker};
 use crate::linux::netlink::{LOOPBACK, Link, Netlink, NetlinkError, Veth};
 use crate::linux::netns::{self, VisitError};
+use crate::linux::nfnetlink::Monitor;
 use crate::model::Uid;
 
 /// What a pod's interface is called inside.
@@ -66,6 +72,19 @@ struct Inner {
     config: NetworkConfig,
     worker: Worker,
     masquerades: AtomicBool,
+    wanted: Mutex<Wanted>,
+    /// Held while `nft` runs.
+    filter: Mutex<Filter>,
+    /// What looks after the table.
+    watch: Option<AbortHandle>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+    }
 }
 
 /// The host's end of a pod's link.
@@ -118,21 +137,32 @@ pub enum NetworkError {
     },
     #[error("cannot remove the packet filter's table")]
     Rules(#[source] RulesError),
+    #[error("cannot map host ports")]
+    Ports(#[source] RulesError),
 }
 
 impl Network {
-    /// Make what is missing: the bridge with the gateway's address, forwarding, the packet filter's table.
+    /// Make what is missing: the bridge with the gateway's address, forwarding, the packet filter's table, in which
+    /// `ports` lead to pods from the beginning (of two that want one port, the one that stands later has it).
     ///
-    /// Without nftables pods reach each other and the host all the same, and there is a warning.
-    pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
+    /// Without nftables pods reach each other and the host all the same, and there is a warning. Must be called within a
+    /// tokio runtime.
+    pub async fn open(config: NetworkConfig, ports: Vec<PodPorts>) -> Result<Self, NetworkError> {
         let worker = Worker::start()?;
-        let network = Self {
-            inner: Arc::new(Inner {
-                config,
-                worker,
-                masquerades: AtomicBool::new(false),
-            }),
-        };
+        // Before the table is made, so that no change after that is missed.
+        let monitor = Monitor::open(&rules::table(&config.bridge));
+        let monitor = monitor.inspect_err(|error| tracing::warn!(%error, "the packet filter cannot be watched"));
+        let inner = Arc::new_cyclic(|inner| Inner {
+            watch: monitor
+                .ok()
+                .map(|monitor| tokio::spawn(ports::watch(monitor, inner.clone())).abort_handle()),
+            worker,
+            masquerades: AtomicBool::new(false),
+            wanted: Mutex::new(Wanted::new(ports)),
+            filter: Mutex::new(Filter::new(config.clone())),
+            config,
+        });
+        let network = Self { inner };
         network.repair().await?;
         Ok(network)
     }
@@ -140,29 +170,29 @@ impl Network {
     /// The same as at opening: whatever somebody removed is made again. Pods keep their links, if the bridge is there.
     pub async fn repair(&self) -> Result<(), NetworkError> {
         let config = self.inner.config.clone();
-        let masquerades = self
-            .inner
+        self.inner
             .worker
             .run(move |tools| {
                 make_bridge(&mut tools.netlink, &config)?;
                 forward();
-                match rules::apply(&config.bridge, config.cidr) {
-                    Ok(()) => Ok(true),
-                    Err(error) => {
-                        let cause = std::error::Error::source(&error)
-                            .map(ToString::to_string)
-                            .unwrap_or_default();
-                        tracing::warn!(
-                            %error,
-                            cause,
-                            "pods do not reach the outside: their addresses cannot be masqueraded without nftables"
-                        );
-                        Ok(false)
-                    }
-                }
+                Ok(())
             })
             .await?;
-        self.inner.masquerades.store(masquerades, Ordering::Relaxed);
+        let made = self.inner.filter(|filter, ports| {
+            filter.doubt();
+            filter.settle(ports)
+        });
+        let masquerades = made.await?.inspect_err(|error| {
+            let cause = std::error::Error::source(error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::warn!(
+                %error,
+                cause,
+                "pods do not reach the outside and have no ports of this machine: that needs nftables"
+            );
+        });
+        self.inner.masquerades.store(masquerades.is_ok(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -220,6 +250,11 @@ impl Network {
 
     /// Remove links, bridge and table. Only on request: an agent that ends leaves its pods connected.
     pub async fn close(&self) -> Result<(), NetworkError> {
+        let removed = self.inner.filter(|filter, _ports| match filter.remove() {
+            Ok(()) | Err(RulesError::Absent) => Ok(()),
+            Err(error) => Err(NetworkError::Rules(error)),
+        });
+        removed.await??;
         let bridge = self.inner.config.bridge.clone();
         self.inner
             .worker
@@ -228,10 +263,7 @@ impl Network {
                     tools.netlink.delete_link(&link.name)?;
                 }
                 tools.netlink.delete_link(&bridge)?;
-                match rules::remove(&bridge) {
-                    Ok(()) | Err(RulesError::Absent) => Ok(()),
-                    Err(error) => Err(NetworkError::Rules(error)),
-                }
+                Ok(())
             })
             .await
     }

@@ -1,6 +1,8 @@
 //! Each test has a machine of its own: a network namespace in which bridge, rules and settings are made for real, and
 //! which takes all of it along when it goes.
 
+mod ports;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -109,7 +111,7 @@ fn fetch(address: SocketAddr) -> String {
 #[test]
 fn pods_and_host_reach_each_other() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         assert_eq!(network.gateway(), ip(1));
         assert_eq!(network.pool(), (ip(2), ip(254)));
         let (a, b) = (Infra::start(), Infra::start());
@@ -148,7 +150,7 @@ fn pods_and_host_reach_each_other() {
 #[test]
 fn inside_there_is_loopback_and_one_interface_with_a_default_route() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         let pod = Infra::start();
         network.attach(&uid(1), 7, pod.pid(), ip(9)).await.unwrap();
         let (links, addresses) = pod.inside(|| {
@@ -192,7 +194,7 @@ fn inside_there_is_loopback_and_one_interface_with_a_default_route() {
 #[test]
 fn attaching_again_changes_nothing() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         let pod = Infra::start();
         network.attach(&uid(1), 0, pod.pid(), ip(2)).await.unwrap();
         let before = Netlink::open().unwrap().links().unwrap();
@@ -207,7 +209,7 @@ fn attaching_again_changes_nothing() {
         assert_eq!(text, "hello");
 
         // An agent that starts again finds everything in place.
-        let again = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let again = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         again.attach(&uid(1), 0, pod.pid(), ip(2)).await.unwrap();
         assert_eq!(Netlink::open().unwrap().links().unwrap(), before);
         let (text, _) = tcp(&fetch, &|| pod.inside(|| TcpListener::bind((ip(2), 0)).unwrap()));
@@ -218,7 +220,7 @@ fn attaching_again_changes_nothing() {
 #[test]
 fn a_new_sandbox_takes_over_name_and_address() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         let other = Infra::start();
         network.attach(&uid(2), 0, other.pid(), ip(3)).await.unwrap();
         let old = Infra::start();
@@ -248,7 +250,7 @@ fn a_new_sandbox_takes_over_name_and_address() {
 #[test]
 fn a_removed_bridge_is_made_again() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         let mut netlink = Netlink::open().unwrap();
         netlink.delete_link("br0").unwrap();
         shell("nft flush ruleset");
@@ -271,7 +273,7 @@ fn a_pod_reaches_the_outside_under_the_machines_address() {
             outside.pid()
         ));
         outside.inside(|| shell("ip addr add 192.0.2.9/24 dev up1; ip link set up1 up"));
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         assert!(network.masquerades());
         assert_eq!(shell("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
         let pod = Infra::start();
@@ -289,8 +291,8 @@ fn foreign_tables_and_agents_are_left_alone() {
         shell("nft add table ip mine; nft add chain ip mine keep; nft add rule ip mine keep counter accept");
         let foreign = || shell("nft list table ip mine");
         let before = foreign();
-        let a = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
-        let b = Network::open(config("br1", "10.98.0.0/16")).await.unwrap();
+        let a = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
+        let b = Network::open(config("br1", "10.98.0.0/16"), Vec::new()).await.unwrap();
         assert_eq!(foreign(), before);
         let own = shell("nft list table ip podd-br1");
         assert!(
@@ -309,13 +311,15 @@ fn foreign_tables_and_agents_are_left_alone() {
         );
 
         // Opening again makes no second set of rules.
-        let again = Network::open(config("br1", "10.98.0.0/16")).await.unwrap();
+        let again = Network::open(config("br1", "10.98.0.0/16"), Vec::new()).await.unwrap();
         assert_eq!(shell("nft list table ip podd-br1"), own);
+        drop(b);
 
         // Pods of two agents reach each other through the machine.
         let (left, right) = (Infra::start(), Infra::start());
         a.attach(&uid(1), 0, left.pid(), ip(2)).await.unwrap();
-        b.attach(&uid(2), 0, right.pid(), Ipv4Addr::new(10, 98, 4, 4))
+        again
+            .attach(&uid(2), 0, right.pid(), Ipv4Addr::new(10, 98, 4, 4))
             .await
             .unwrap();
         let (text, _) = tcp(&|at| left.inside(|| fetch(at)), &|| {
@@ -347,11 +351,15 @@ fn foreign_tables_and_agents_are_left_alone() {
 #[test]
 fn what_cannot_be_is_said_clearly() {
     on_a_machine(async || {
-        let error = Network::open(config("lo", "10.99.0.0/24")).await.unwrap_err();
+        let error = Network::open(config("lo", "10.99.0.0/24"), Vec::new())
+            .await
+            .unwrap_err();
         assert!(error.to_string().starts_with("lo is no bridge"), "{error}");
 
         shell("ip link add other type bridge; ip addr add 10.99.0.77/28 dev other");
-        let error = Network::open(config("br0", "10.99.0.0/24")).await.unwrap_err();
+        let error = Network::open(config("br0", "10.99.0.0/24"), Vec::new())
+            .await
+            .unwrap_err();
         assert!(
             error
                 .to_string()
@@ -364,7 +372,7 @@ fn what_cannot_be_is_said_clearly() {
         shell("ip link del other");
         // A wider network around the pods' is no hindrance: the narrower route wins.
         shell("ip link add other type bridge; ip addr add 10.0.0.1/8 dev other");
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
 
         let pod = Infra::start();
         for wrong in [ip(0), ip(1), ip(255), Ipv4Addr::new(10, 98, 0, 2)] {
@@ -399,7 +407,7 @@ fn what_cannot_be_is_said_clearly() {
 #[test]
 fn a_lingering_namespace_does_not_keep_the_address() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         for sandbox in 0..5 {
             let (old, new) = (Infra::start(), Infra::start());
             network.attach(&uid(1), 2 * sandbox, old.pid(), ip(2)).await.unwrap();
@@ -431,7 +439,7 @@ fn repeated_beginnings() -> String {
 #[test]
 fn a_pod_is_reached_as_soon_as_it_is_attached() {
     on_a_machine(async || {
-        let network = Network::open(config("br0", "10.99.0.0/24")).await.unwrap();
+        let network = Network::open(config("br0", "10.99.0.0/24"), Vec::new()).await.unwrap();
         for number in 2..12 {
             let pod = Infra::start();
             let listener = pod.inside(|| TcpListener::bind("0.0.0.0:0").unwrap());

@@ -80,6 +80,17 @@ pub struct Identity {
     pub pod_cidr: String,
     /// What `/version` says too.
     pub version: String,
+    /// podd's own runtime, and the programs that make containers in its stead.
+    pub handlers: Vec<Handler>,
+}
+
+/// A runtime that pods can ask for, and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Empty: that of pods which ask for none.
+    pub name: String,
+    pub recursive_read_only: bool,
+    pub user_namespaces: bool,
 }
 
 /// Keeps the node, its Lease and what waits for it.

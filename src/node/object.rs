@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo, Taint};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus,
+    NodeSystemInfo, Taint,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
-use super::{Facts, Identity};
+use super::{Facts, Handler, Identity};
 use crate::model::{Timestamp, Uid};
 use crate::schedule;
 use crate::status::quantity;
@@ -85,6 +88,7 @@ pub(super) fn node(
         capacity,
         conditions,
         node_info,
+        runtime_handlers,
         // Nobody's, or somebody else's.
         config: _,
         daemon_endpoints: _,
@@ -92,7 +96,6 @@ pub(super) fn node(
         features: _,
         images: told_images,
         phase: _,
-        runtime_handlers: _,
         volumes_attached: _,
         volumes_in_use: _,
     } = status;
@@ -101,6 +104,7 @@ pub(super) fn node(
     *allocatable = Some(resources(facts));
     *told_images = Some(self::images(images)).filter(|images| !images.is_empty());
     *addresses = Some(self::addresses(identity));
+    *runtime_handlers = Some(identity.handlers.iter().map(handler).collect());
     *node_info = Some(NodeSystemInfo {
         architecture: schedule::architecture().to_owned(),
         boot_id: facts.boot_id.clone(),
@@ -139,6 +143,21 @@ pub(super) fn node(
         None => {}
     }
     node
+}
+
+fn handler(handler: &Handler) -> NodeRuntimeHandler {
+    let Handler {
+        name,
+        recursive_read_only,
+        user_namespaces,
+    } = handler;
+    NodeRuntimeHandler {
+        name: Some(name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(*recursive_read_only),
+            user_namespaces: Some(*user_namespaces),
+        }),
+    }
 }
 
 /// The largest images, by their digests and then their tags (kubelet `setters.go`, `Images`).

@@ -18,6 +18,11 @@ fn identity() -> Identity {
         host_ips: vec!["10.244.0.1".parse().unwrap()],
         pod_cidr: "10.244.0.0/22".to_owned(),
         version: "v1.36.0+podd.1".to_owned(),
+        handlers: vec![Handler {
+            name: String::new(),
+            recursive_read_only: true,
+            user_namespaces: false,
+        }],
     }
 }
 
@@ -58,6 +63,9 @@ fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
             "metadata": {"name": "node-1", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": labels},
             "spec": {"podCIDR": "10.244.0.0/22", "podCIDRs": ["10.244.0.0/22"]},
             "status": {
+                "runtimeHandlers": [
+                    {"name": "", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": false}},
+                ],
                 "capacity": resources, "allocatable": resources,
                 "addresses": [{"type": "InternalIP", "address": "10.244.0.1"}, {"type": "Hostname", "address": "node-1"}],
                 "conditions": [

@@ -55,6 +55,7 @@ pub(crate) mod course;
 mod life;
 mod outcome;
 mod record;
+mod rejection;
 mod report;
 mod resize;
 mod shutdown;
@@ -72,35 +73,44 @@ mod tests_init;
 mod tests_life;
 #[cfg(test)]
 mod tests_record;
+#[cfg(test)]
+mod tests_rejection;
 
 use std::time::Duration;
 
 pub(crate) use life::{is_done, is_running, policy};
 pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
-    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, gave_up, resized, sandbox_ready,
-    sandbox_stopped, started_from, succeeded, torn_down,
+    Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, gave_up, known_user, resized,
+    sandbox_ready, sandbox_stopped, started_from, succeeded, torn_down,
 };
 pub use record::record;
+pub use rejection::rejection;
+pub(crate) use rejection::{event_message, is_rejected};
 pub use report::report;
 pub(crate) use resize::{infeasible, is_resized};
 
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};
+use rejection::turned_away;
 
 use crate::model::{
-    Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step,
-    Timestamp,
+    AllowedSysctls, Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy,
+    SandboxState, Step, Timestamp,
 };
 
 /// What the operator may set, and what the machine allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The longest crash-loop delay, 1 s to 300 s (`--max-restart-backoff`; Kubernetes
     /// `crashLoopBackOff.maxContainerRestartPeriod`). Below 10 s it is the first delay too.
     pub max_backoff: Duration,
     /// What the machine has; a resize beyond it is not tried. `None`: not known.
     pub capacity: Option<Capacity>,
+    /// The kernel parameters that a pod may set.
+    pub sysctls: AllowedSysctls,
+    /// The kernel has AppArmor.
+    pub app_armor: bool,
 }
 
 impl Default for Limits {
@@ -108,6 +118,8 @@ impl Default for Limits {
         Self {
             max_backoff: Duration::from_mins(5),
             capacity: None,
+            sysctls: AllowedSysctls::default(),
+            app_armor: false,
         }
     }
 }
@@ -130,13 +142,17 @@ pub fn reconcile(now: Timestamp, desired: &PodSpec, observed: &Observed, limits:
     };
     match desired.deletion {
         Some(_) => planner.delete(),
-        None if observed.torn_down => {}
+        // Of one that was turned away nothing is there that could be taken away.
+        None if observed.torn_down || is_rejected(observed) => {}
         None if is_finished(desired, observed) => planner.end(),
         None if planner.is_past_deadline() => planner.step(Step::GiveUp {
             reason: GivenUpReason::DeadlineExceeded,
             message: PAST_DEADLINE.to_owned(),
         }),
-        None => planner.run(),
+        None => match turned_away(desired, observed, limits) {
+            Some(rejection) => planner.step(rejection),
+            None => planner.run(),
+        },
     }
     planner.plan
 }

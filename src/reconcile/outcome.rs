@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::record::{lose, tidy};
 use crate::model::{
     Attempt, AttemptLife, AttemptState, Backoff, FailedStep, Failure, FailureReason, GivenUp, GivenUpReason, Hook,
-    HookRecord, ImageId, Observed, Resources, Sandbox, SandboxState, Stop, Timestamp,
+    HookRecord, ImageId, Observed, Resources, Sandbox, SandboxState, Stop, Timestamp, User,
 };
 
 /// Before `CreateSandbox` is carried out: it is `Creating` from now on. The address stays what it was when `ip` is
@@ -180,8 +180,14 @@ pub fn resized(observed: &Observed, container: &str, attempt: u32, resources: &R
     new
 }
 
-/// The image that a new attempt is started from, by the digest of its manifest, where it has one.
-pub fn started_from(observed: &Observed, container: &str, attempt: u32, repo_digest: Option<&str>) -> Observed {
+/// The image that a new attempt is started from, by the digest of its manifest, where it has one; and whom it runs as.
+pub fn started_from(
+    observed: &Observed,
+    container: &str,
+    attempt: u32,
+    repo_digest: Option<&str>,
+    user: &User,
+) -> Observed {
     let mut new = observed.clone();
     let starting = new
         .attempts
@@ -189,8 +195,16 @@ pub fn started_from(observed: &Observed, container: &str, attempt: u32, repo_dig
         .find(|a| a.container == container && a.attempt == attempt && a.state == AttemptState::Starting);
     if let Some(starting) = starting {
         starting.life.repo_digest = repo_digest.map(str::to_owned);
+        starting.life.user = Some(user.clone());
     }
     new
+}
+
+/// Whom this container ran as when it was started from this image last: it is the same again.
+pub fn known_user<'a>(observed: &'a Observed, container: &str, image: &ImageId) -> Option<&'a User> {
+    let newest = observed.newest(container)?;
+    let same = newest.image_id.as_ref() == Some(image);
+    newest.life.user.as_ref().filter(|_| same)
 }
 
 /// Before `KillContainer` is carried out: `killed_at` is now. It is set anew each time SIGKILL is sent, since the pause

@@ -23,27 +23,23 @@ pub(super) fn restarts_when_resized(container: &ContainerSpec, running: &Attempt
 /// Why no resize of this pod can ever be done, in a kubelet's words: all its containers together ask for more than the
 /// machine has.
 pub(crate) fn infeasible(desired: &PodSpec, capacity: Option<Capacity>) -> Option<String> {
-    let Capacity { cpu_milli, memory } = capacity?;
-    let sidecars = desired
-        .init_containers
-        .iter()
-        .filter(|container| container.is_sidecar());
-    let (mut cpu_wanted, mut memory_wanted) = (0_u64, 0_u64);
-    for Resources {
-        cpu_request_milli,
-        cpu_limit_milli,
-        memory_request,
-        memory_limit,
-        storage_request: _,
-        storage_limit: _,
-        hugepages: _,
-    } in sidecars
-        .chain(&desired.containers)
-        .map(|container| &container.resources)
-    {
-        cpu_wanted = cpu_wanted.saturating_add(cpu_request_milli.or(*cpu_limit_milli).unwrap_or_default());
-        memory_wanted = memory_wanted.saturating_add(memory_request.or(*memory_limit).unwrap_or_default());
-    }
+    let Capacity {
+        cpu_milli,
+        memory,
+        storage: _,
+    } = capacity?;
+    let wanted = |get: fn(&Resources) -> Option<u64>| {
+        let sidecars = desired.init_containers.iter().filter(|init| init.is_sidecar());
+        let all = sidecars.chain(&desired.containers);
+        let sum = || {
+            let each = all.map(|container| get(&container.resources).unwrap_or_default());
+            each.fold(0, u64::saturating_add)
+        };
+        // What the pod says of itself as a whole is what counts.
+        get(&desired.resources).unwrap_or_else(sum)
+    };
+    let cpu_wanted = wanted(|r| r.cpu_request_milli.or(r.cpu_limit_milli));
+    let memory_wanted = wanted(|r| r.memory_request.or(r.memory_limit));
     let (what, wanted, has) = if cpu_wanted > cpu_milli {
         ("cpu", cpu_wanted, cpu_milli)
     } else if memory_wanted > memory {

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use super::life::is_running;
 use super::{Planner, backoff};
-use crate::model::{Attempt, Deletion, FailedStep, Hook, HookRecord, SandboxState, Step, Stop, StopReason, Timestamp};
+use crate::model::{
+    Attempt, Deletion, FailedStep, GivenUpReason, Hook, HookRecord, SandboxState, Step, Stop, StopReason, Timestamp,
+};
 
 /// Between the stop signal and SIGKILL, however little of the grace is left (`minimumGracePeriodInSeconds`).
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// Kubernetes `eviction_manager.go`, `immediateEvictionGracePeriodSeconds`.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 impl Planner<'_> {
     /// Nothing of the pod will run again: what still does (sidecars, or all when the pod was given up) is stopped, its
@@ -26,13 +30,23 @@ impl Planner<'_> {
                     if attempt.life.stop.is_some() {
                         self.end_container(attempt);
                     } else {
-                        self.begin_stop(attempt, StopReason::PodEnds, self.desired.termination_grace);
+                        self.begin_stop(attempt, StopReason::PodEnds, self.grace_of_end());
                     }
                 }
                 return;
             }
         }
         self.clear_away(Step::TearDown);
+    }
+
+    /// An evicted pod is a burden: it has no time to lose.
+    fn grace_of_end(&self) -> Duration {
+        let reason = self.observed.given_up.as_ref().map(|given_up| given_up.reason);
+        if reason == Some(GivenUpReason::Evicted) {
+            self.desired.termination_grace.min(EVICTION_GRACE)
+        } else {
+            self.desired.termination_grace
+        }
     }
 
     /// Every container is told to stop at once, but for sidecars, which wait for their turn; SIGKILL when the grace period

@@ -31,6 +31,7 @@ pub(crate) fn container(name: &str) -> ContainerSpec {
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
         resources: Resources::default(),

@@ -327,6 +327,7 @@ fn a_resize_beyond_the_machine_is_not_tried() {
     let capacity = Some(Capacity {
         cpu_milli: 1000,
         memory: 1 << 30,
+        storage: 0,
     });
     let limits = Limits {
         capacity,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::machine::{Machine, step, unresolved};
+use super::work::Joined;
 use super::{Image, StepError};
 use crate::model::{ContainerSpec, FailureReason, PodSpec, PullPolicy, VolumeSource};
 use crate::volume::{Prepared, Volumes};
@@ -81,11 +82,14 @@ pub(super) fn mount(
     volumes: &Volumes,
     pod: &PodSpec,
     layers: &VolumeLayers,
+    joined: &Joined,
     prepared: &mut Prepared,
 ) -> Result<(), StepError> {
+    // In a user namespace the layers' files belong to the same numbers there as on the disk.
+    let mapped_as = joined.first_id.map(|_| joined.infra_pid);
     for (name, layers) in layers {
         let path = volumes
-            .mount_image(&pod.uid, name, layers)
+            .mount_image(&pod.uid, name, layers, mapped_as)
             .map_err(|error| step(FailureReason::FailedMount, &error))?;
         prepared.sources.insert(name.clone(), path);
     }

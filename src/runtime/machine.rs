@@ -18,21 +18,24 @@ use super::handler::Handlers;
 use super::making::{Maker, Making};
 use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
+use super::quality::Quality;
+use super::refresh::Refreshing;
 use super::shims::{ShimError, Shims};
 use super::spec;
+use super::users::Users;
 use super::work::{self, stop_signal};
-use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
+use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError, UserIds};
 use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
-use crate::linux::cgroup::Cgroups;
+use crate::linux::cgroup::{Cgroups, Controls};
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    ContainerPhase, ContainerSpec, FailureReason, InfraSnapshot, PodSpec, PullPolicy, ResolvedImage, Resources,
-    Snapshot, Sources, TerminationMessagePolicy, Uid,
+    Capacity, ContainerPhase, ContainerSpec, FailureReason, IDS_PER_POD, InfraSnapshot, PodSpec, PullPolicy,
+    ResolvedImage, Resources, Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
 };
 use crate::network::Network;
-use crate::shim::protocol::{PROTOCOL, RequestBody, SandboxConfig};
+use crate::shim::protocol::{PROTOCOL, PodResources, RequestBody, SandboxConfig, Users as UserNamespace};
 use crate::volume::{EtcContext, Prepared, Volumes};
 
 /// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
@@ -53,6 +56,7 @@ pub struct Parts {
     pub cgroups: Cgroups,
     pub handlers: Handlers,
     pub objects: Arc<dyn Objects>,
+    pub user_ids: Arc<dyn UserIds>,
     /// To wake pods with, the other end of `hints`.
     pub hint: mpsc::UnboundedSender<Uid>,
     pub hints: mpsc::UnboundedReceiver<Uid>,
@@ -72,10 +76,16 @@ pub struct Settings {
     pub memory: u64,
     /// Processes a container may have.
     pub pids_limit: i64,
+    /// Processes and threads a pod may have; `None`: only each container is limited.
+    pub pod_pids_limit: Option<i64>,
     /// All that this agent can hand on.
     pub capabilities: Vec<Capability>,
+    /// The machine's addresses, as `status.hostIPs` tells them.
+    pub host_ips: Vec<IpAddr>,
     /// Where pods reach the API; `None`: they are not told.
     pub api: Option<SocketAddr>,
+    /// What the machine has for pods.
+    pub allocatable: Capacity,
 }
 
 /// See the module's doc.
@@ -84,13 +94,18 @@ pub struct Machine {
     pub(super) shims: Arc<Shims>,
     pub(super) images: ImageStore,
     pulling: Pulling,
-    network: Network,
-    volumes: Arc<Volumes>,
+    pub(super) network: Network,
+    pub(super) volumes: Arc<Volumes>,
+    pub(super) refreshing: Refreshing,
     cgroups: Arc<Cgroups>,
+    controls: Arc<Controls>,
+    quality: Quality,
     handlers: Handlers,
     objects: Arc<dyn Objects>,
+    user_ids: Arc<dyn UserIds>,
     settings: Settings,
     maker: Maker,
+    users: Users,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
 }
 
@@ -110,22 +125,38 @@ impl Machine {
             cgroups,
             handlers,
             objects,
+            user_ids,
             hint,
             hints,
         } = parts;
         let (volumes, cgroups) = (Arc::new(volumes), Arc::new(cgroups));
-        let v2 = cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2);
+        let controls = Arc::new(Controls::of(&cgroups, Path::new("/")));
         Ok(Self {
-            maker: Maker::new(Arc::clone(&shims), Arc::clone(&volumes), settings.clone(), v2),
+            maker: Maker::new(
+                Arc::clone(&shims),
+                Arc::clone(&volumes),
+                settings.clone(),
+                Arc::clone(&controls),
+            ),
+            quality: Quality::new(
+                Arc::clone(&cgroups),
+                &settings.cgroup_root,
+                settings.allocatable,
+                settings.memory,
+            ),
             shims,
             pulling: Pulling::new(images.clone(), hint),
             images,
             network,
             volumes,
+            refreshing: Refreshing::default(),
             cgroups,
+            controls,
             handlers,
             objects,
+            user_ids,
             settings,
+            users: Users::default(),
             hints: Mutex::new(Some(hints)),
         })
     }
@@ -181,10 +212,37 @@ impl Machine {
         })
     }
 
-    /// What the pod takes from other objects, as they are now.
-    async fn sources(&self, pod: &PodSpec, reason: FailureReason) -> Result<Arc<Sources>, StepError> {
-        let gathered = objects::gather(&*self.objects, pod).await;
-        gathered.map(Arc::new).map_err(|error| step(reason, &error))
+    /// What the pod's volumes and this container take from other objects, as they are now.
+    pub(super) async fn sources(
+        &self,
+        pod: &PodSpec,
+        container: Option<&ContainerSpec>,
+        reason: FailureReason,
+    ) -> Result<Arc<Sources>, StepError> {
+        let gathered = objects::gather(&*self.objects, pod, container).await;
+        let sources = gathered.map_err(|error| step(reason, &error))?;
+        self.refreshing.note(&pod.uid, &sources);
+        Ok(Arc::new(sources))
+    }
+
+    /// What a sandbox needs to know of its user namespace.
+    async fn user_namespace(&self, pod: &PodSpec) -> Result<Option<UserNamespace>, StepError> {
+        let first = self.first_id(pod, FailureReason::CreatePodSandboxError).await?;
+        Ok(first.map(|first| UserNamespace {
+            first,
+            count: IDS_PER_POD,
+            // Roots, volumes and files of the pod lie in the first, the layers of its images in the second.
+            mapped: vec![self.settings.pods.clone(), self.settings.mount_points.clone()],
+        }))
+    }
+
+    /// The first id of the pod's user namespace, if it has one.
+    async fn first_id(&self, pod: &PodSpec, reason: FailureReason) -> Result<Option<u32>, StepError> {
+        if !pod.isolation.user_namespace {
+            return Ok(None);
+        }
+        let first = self.user_ids.first(&pod.uid).await;
+        first.map(Some).map_err(|error| step(reason, &error))
     }
 
     /// Infra's pid, once the journal tells of it.
@@ -276,9 +334,13 @@ impl Machine {
         }
     }
 
+    fn pod_resources(&self, pod: &PodSpec) -> PodResources {
+        spec::pod_resources(pod, &self.controls, self.settings.pod_pids_limit)
+    }
+
     /// A container that comes back with larger limits needs room in the pod's own.
     async fn fit_pod(&self, pod: &PodSpec) -> Result<(), StepError> {
-        let limits = spec::pod_resources(pod);
+        let limits = self.pod_resources(pod);
         if limits.cpu_quota.is_none() && limits.memory_limit.is_none() {
             return Ok(());
         }
@@ -305,17 +367,31 @@ impl Machine {
             let Ok(volume_layers) = self.volume_layers(pod, container).await else {
                 continue;
             };
+            let Ok(user) = self.users.of(pod, container, &image).await else {
+                continue;
+            };
+            let sources = if objects::names_objects(container) {
+                let reason = FailureReason::CreateContainerConfigError;
+                let Ok(all) = self.sources(pod, Some(container), reason).await else {
+                    continue;
+                };
+                all
+            } else {
+                Arc::clone(sources)
+            };
             let making = Making {
                 pod: pod.clone(),
                 container: container.clone(),
                 sandbox: 0,
                 image,
-                sources: Arc::clone(sources),
+                user,
+                sources,
                 volume_layers,
                 ip,
                 joined: work::Joined {
                     infra_pid,
                     target: None,
+                    first_id: None,
                 },
             };
             self.maker.make_ahead(&making, 0).await;
@@ -361,7 +437,7 @@ impl Machine {
             .life
             .target
             .as_deref()
-            .filter(|_| !pod.share_process_namespace)
+            .filter(|_| !pod.share_process_namespace && !pod.isolation.host_pid)
         else {
             return Ok(None);
         };
@@ -435,34 +511,58 @@ impl Runtime for Machine {
         ip: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
+        let hostname = pod.kernel_name();
+        let hostname = hostname.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
         let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
         let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
-        let sources = self.sources(pod, FailureReason::FailedMount).await?;
+        if let (true, Some(runtime)) = (pod.isolation.user_namespace, &runtime) {
+            // kubelet `userns/userns_manager.go`.
+            return Err(StepError {
+                reason: FailureReason::CreatePodSandboxError,
+                message: format!(
+                    "RuntimeClass handler {:?} does not support user namespaces",
+                    runtime.handler
+                ),
+            });
+        }
+        let turn = self.refreshing.turn(pod).await;
+        let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         {
             let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
             let node_name = self.settings.node_name.clone();
             blocking("prepare volumes", move || {
-                prepare(&volumes, &pod, ip, &node_name, &sources).map(drop)
+                prepare(&volumes, &pod, ip, &node_name, &sources)?;
+                // Once, and not again when a container is restarted.
+                let given = volumes.give_to_group(&pod);
+                given.map_err(|error| step(FailureReason::FailedMount, &error))
             })
             .await?;
         }
+        drop(turn);
         if !recorded.wait().await {
             return Err(not_recorded(FailureReason::CreatePodSandboxError));
         }
+        let sysctls = pod.security.sysctls.iter();
         let config = SandboxConfig {
+            host_pid: pod.isolation.host_pid,
+            host_ipc: pod.isolation.host_ipc,
+            sysctls: sysctls
+                .map(|(name, value)| (sysctl_path(name), value.clone()))
+                .collect(),
             protocol: PROTOCOL,
             uid: pod.uid.0.clone(),
             attempt,
             boot_id: self.shims.boot_id().to_owned(),
-            hostname: pod.hostname.clone(),
+            hostname,
             host_network: pod.host_network,
             share_pid: pod.share_process_namespace,
             cgroup: spec::pod_cgroup(&self.settings.cgroup_root, pod),
-            resources: spec::pod_resources(pod),
+            resources: self.pod_resources(pod),
             oom_score_adj: INFRA_OOM_SCORE_ADJ,
             log_max_size: LOG_MAX_SIZE,
             log_max_files: LOG_MAX_FILES,
             runtime,
+            users: self.user_namespace(pod).await?,
         };
         self.shims
             .spawn(&pod.uid, config)
@@ -470,16 +570,6 @@ impl Runtime for Machine {
             .map_err(|e| sandbox_error(&e))?;
         let _busy = self.maker.busy();
         let infra = self.infra(&pod.uid, attempt).await?;
-        let attach = async {
-            match ip {
-                Some(IpAddr::V4(address)) => self
-                    .network
-                    .attach(&pod.uid, attempt, infra, address)
-                    .await
-                    .map_err(|error| step(FailureReason::CreatePodSandboxError, &error)),
-                Some(IpAddr::V6(_)) | None => Ok(()),
-            }
-        };
         let first = async {
             // Of a later sandbox nobody knows here which attempt comes next.
             self.maker.open(&pod.uid, attempt);
@@ -487,7 +577,7 @@ impl Runtime for Machine {
                 self.make_first(pod, &sources, ip, infra).await;
             }
         };
-        tokio::join!(attach, first).0
+        tokio::join!(self.connect(pod, attempt, infra, ip), first).0
     }
 
     async fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
@@ -551,6 +641,10 @@ impl Runtime for Machine {
             .await
     }
 
+    async fn user(&self, pod: &PodSpec, container: &ContainerSpec, image: &ResolvedImage) -> Result<User, StepError> {
+        self.users.of(pod, container, image).await
+    }
+
     async fn start_container(
         &self,
         pod: &PodSpec,
@@ -558,6 +652,7 @@ impl Runtime for Machine {
         attempt: u32,
         sandbox: u32,
         image: &ResolvedImage,
+        user: &User,
         ip: Option<IpAddr>,
         mut recorded: Recorded,
     ) -> Result<(), StepError> {
@@ -572,10 +667,17 @@ impl Runtime for Machine {
             container: container.clone(),
             sandbox,
             image: image.clone(),
-            sources: self.sources(pod, FailureReason::CreateContainerConfigError).await?,
+            user: user.clone(),
+            sources: self
+                .sources(pod, Some(container), FailureReason::CreateContainerConfigError)
+                .await?,
             ip,
             volume_layers,
-            joined: work::Joined { infra_pid, target },
+            joined: work::Joined {
+                infra_pid,
+                target,
+                first_id: self.first_id(pod, FailureReason::CreateContainerError).await?,
+            },
         };
         let _busy = self.maker.busy();
         if attempt > 0 {
@@ -637,8 +739,9 @@ impl Runtime for Machine {
                 .into_owned(),
             pod_cgroup,
             container: container.to_owned(),
-            resources: resources.clone(),
-            pod: spec::pod_resources(pod),
+            resources: spec::effective(pod, resources),
+            controls: Arc::clone(&self.controls),
+            pod: self.pod_resources(pod),
         };
         blocking("resize a container", move || {
             resize::resize(&cgroups, &target).map_err(|error| step(FailureReason::RunContainerError, &error))
@@ -683,6 +786,7 @@ impl Runtime for Machine {
 
     async fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> Result<(), StepError> {
         self.pulling.forget(uid);
+        self.disconnect(uid).await?;
         self.clear_cgroups(uid).await?;
         let volumes = Arc::clone(&self.volumes);
         let run = self.shims.pod_dir(uid);
@@ -696,6 +800,14 @@ impl Runtime for Machine {
             logs.as_deref().map_or(Ok(()), remove_tree)
         })
         .await
+    }
+
+    fn weigh(&self, pod: &PodSpec, is_active: bool) {
+        self.quality.weigh(pod, is_active);
+    }
+
+    fn forget(&self, uid: &Uid) {
+        self.quality.forget(uid);
     }
 
     fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>> {

@@ -18,7 +18,8 @@ use super::machine::{Settings, blocking, prepare};
 use super::shims::Shims;
 use super::work::{Joined, Work};
 use super::{LogDirName, StepError};
-use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Sources, Uid};
+use crate::linux::cgroup::Controls;
+use crate::model::{ContainerSpec, PodSpec, ResolvedImage, RestartPolicy, Sources, Uid, User};
 use crate::shim::protocol::{Ahead, RequestBody, StartContainer};
 use crate::volume::Volumes;
 
@@ -31,7 +32,7 @@ pub(super) struct Maker {
     shims: Arc<Shims>,
     volumes: Arc<Volumes>,
     settings: Arc<Settings>,
-    cgroup_v2: bool,
+    controls: Arc<Controls>,
     /// The sandboxes that are in use, one of each pod.
     open: Arc<Mutex<HashMap<Uid, Door>>>,
     /// What was made ahead for containers that are about to be started for the first time, by pod and container.
@@ -73,6 +74,7 @@ pub(super) struct Making {
     pub(super) container: ContainerSpec,
     pub(super) sandbox: u32,
     pub(super) image: ResolvedImage,
+    pub(super) user: User,
     /// What it takes from other objects.
     pub(super) sources: Arc<Sources>,
     /// Of the volumes that are images.
@@ -94,12 +96,12 @@ impl Making {
 }
 
 impl Maker {
-    pub(super) fn new(shims: Arc<Shims>, volumes: Arc<Volumes>, settings: Settings, cgroup_v2: bool) -> Self {
+    pub(super) fn new(shims: Arc<Shims>, volumes: Arc<Volumes>, settings: Settings, controls: Arc<Controls>) -> Self {
         Self {
             shims,
             volumes,
             settings: Arc::new(settings),
-            cgroup_v2,
+            controls,
             open: Arc::default(),
             first: Arc::default(),
             busy: Arc::default(),
@@ -133,6 +135,7 @@ impl Maker {
             container,
             sandbox,
             image,
+            user,
             sources,
             volume_layers,
             ip,
@@ -154,25 +157,30 @@ impl Maker {
                 .join(format!("{attempt}.log")),
         };
         let mut prepared = prepare(&self.volumes, pod, *ip, &self.settings.node_name, sources)?;
-        image_volume::mount(&self.volumes, pod, volume_layers, &mut prepared)?;
+        image_volume::mount(&self.volumes, pod, volume_layers, joined, &mut prepared)?;
         work.prepare(
             pod,
             container,
             attempt,
             image,
+            user,
             sources,
             &prepared,
             joined,
+            *ip,
             &self.settings,
-            self.cgroup_v2,
+            &self.controls,
         )
     }
 
     /// Make this attempt ready, and have the shim make its process. What fails here fails again, and is told, when the
     /// attempt is started.
     pub(super) async fn make_ahead(&self, making: &Making, attempt: u32) {
-        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot.
-        if making.pod.share_process_namespace || making.pod.runtime.class.is_some() {
+        let pod = &making.pod;
+        // A shim makes nothing ahead where others of the pod could reach it, and the program of an OCI runtime cannot. What
+        // waits in a user namespace would have to be made with its ids.
+        let shares = pod.share_process_namespace || pod.isolation.host_pid;
+        if shares || pod.runtime.class.is_some() || pod.isolation.user_namespace {
             return;
         }
         let (uid, sandbox) = (making.pod.uid.clone(), making.sandbox);

@@ -12,12 +12,18 @@ mod last_words;
 mod machine;
 mod making;
 mod objects;
+mod propagation;
 mod pulling;
+mod quality;
+mod refresh;
 mod resize;
 mod session;
 mod shims;
 pub mod spec;
 pub mod stream;
+mod user_ids;
+mod users;
+mod wiring;
 mod work;
 
 use std::future::Future;
@@ -28,9 +34,12 @@ use tokio::sync::{mpsc, watch};
 pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
 pub use machine::{Machine, Parts, Settings};
 pub use objects::Objects;
+pub use refresh::Files;
 pub use shims::{ShimError, Shims};
+pub use user_ids::UserIds;
+pub use wiring::host_ports;
 
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Resources, Snapshot, Uid, User};
 
 /// The word that a step is recorded. What only prepares may come before it; nothing that runs may.
 #[derive(Debug, Clone)]
@@ -99,6 +108,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// `RegistryUnavailable`, `ErrImageNeverPull`, `InvalidImageName`.
     fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> impl Future<Output = Result<Image, StepError>> + Send;
 
+    /// Whom the container runs as, by what its pod and this image say. Asked once for each image that it is started from.
+    /// Reason: `CreateContainerConfigError`.
+    fn user(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        image: &ResolvedImage,
+    ) -> impl Future<Output = Result<User, StepError>> + Send;
+
     /// Start this attempt in this (ready) sandbox. Returns when it runs, or with `RunContainerError` when it could not
     /// be executed (the snapshot then says `StartFailed`). Done already: nothing happens.
     #[expect(clippy::too_many_arguments, reason = "everything that one container is made of")]
@@ -109,6 +127,7 @@ pub trait Runtime: Send + Sync + 'static {
         attempt: u32,
         sandbox: u32,
         image: &ResolvedImage,
+        user: &User,
         ip: Option<IpAddr>,
         recorded: Recorded,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
@@ -163,6 +182,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// Remove everything that is left of the pod: volumes, directories, and (with `logs`) its logs. Only when all its
     /// sandboxes are removed. Nothing there: nothing happens.
     fn remove_pod(&self, uid: &Uid, logs: Option<&LogDirName>) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// What this pod asks for counts for the weight that its quality-of-service class has beside the others (`is_active`),
+    /// or does not any more. Nothing waits for it; said twice, nothing happens.
+    fn weigh(&self, _pod: &PodSpec, _is_active: bool) {}
+
+    /// The pod is no more.
+    fn forget(&self, _uid: &Uid) {}
 
     /// Uids of pods that something happened to. A hint may come late, twice, or for nothing. Taken once.
     fn hints(&self) -> Option<mpsc::UnboundedReceiver<Uid>>;

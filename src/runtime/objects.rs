@@ -10,7 +10,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use super::LookupError;
-use crate::model::{Data, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest, VolumeSource};
+use crate::model::{ContainerSpec, Data, EnvValue, ObjectKind, PodSpec, Projection, Sources, Token, TokenRequest};
 
 /// Where they are looked up.
 pub trait Objects: fmt::Debug + Send + Sync {
@@ -27,18 +27,22 @@ pub trait Objects: fmt::Debug + Send + Sync {
     fn token(&self, request: TokenRequest) -> BoxFuture<'_, Result<Option<Token>, LookupError>>;
 }
 
-/// Read everything that the pod names.
+/// Read everything that the pod's volumes name, and the variables of the container, if one is given.
 ///
 /// # Errors
 /// Something could not be looked up, which is not the same as missing.
-pub(super) async fn gather(objects: &dyn Objects, pod: &PodSpec) -> Result<Sources, LookupError> {
+pub(super) async fn gather(
+    objects: &dyn Objects,
+    pod: &PodSpec,
+    container: Option<&ContainerSpec>,
+) -> Result<Sources, LookupError> {
     let mut sources = Sources::default();
-    for (kind, name) in named(pod) {
+    for (kind, name) in named(pod, container) {
         if let Some(data) = objects.data(kind, &pod.namespace, name).await? {
             sources.objects.insert((kind, name.to_owned()), data);
         }
     }
-    for (volume, projection) in projections(pod) {
+    for (volume, projection) in pod.projections() {
         let Projection::Token {
             audience,
             expiration,
@@ -61,22 +65,26 @@ pub(super) async fn gather(objects: &dyn Objects, pod: &PodSpec) -> Result<Sourc
     Ok(sources)
 }
 
+/// Whether the container's variables need more than the pod's volumes do.
+pub(super) fn names_objects(container: &ContainerSpec) -> bool {
+    of_variables(container).next().is_some()
+}
+
 /// Each ConfigMap and Secret once.
-fn named(pod: &PodSpec) -> BTreeSet<(ObjectKind, &str)> {
-    let of_volumes = projections(pod).filter_map(|(_, projection)| match projection {
+fn named<'a>(pod: &'a PodSpec, container: Option<&'a ContainerSpec>) -> BTreeSet<(ObjectKind, &'a str)> {
+    let of_volumes = pod.projections().filter_map(|(_, projection)| match projection {
         Projection::Object { kind, name, .. } => Some((*kind, name.as_str())),
         Projection::Downward { .. } | Projection::Token { .. } => None,
     });
-    of_volumes.collect()
+    of_volumes.chain(container.into_iter().flat_map(of_variables)).collect()
 }
 
-/// Each with the name of its volume.
-fn projections(pod: &PodSpec) -> impl Iterator<Item = (&str, &Projection)> {
-    pod.volumes.iter().flat_map(|volume| {
-        let sources = match &volume.source {
-            VolumeSource::Projected { sources, .. } => &sources[..],
-            VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => &[],
-        };
-        sources.iter().map(|source| (volume.name.as_str(), source))
-    })
+fn of_variables(container: &ContainerSpec) -> impl Iterator<Item = (ObjectKind, &str)> {
+    let whole = container.env_from.iter().map(|from| (from.kind, from.object.as_str()));
+    let keys = container.env.iter().filter_map(|variable| match &variable.value {
+        EnvValue::ConfigMapKey(key) => Some((ObjectKind::ConfigMap, key.object.as_str())),
+        EnvValue::SecretKey(key) => Some((ObjectKind::Secret, key.object.as_str())),
+        EnvValue::Text(_) | EnvValue::Field(_) | EnvValue::Resource(_) => None,
+    });
+    whole.chain(keys)
 }

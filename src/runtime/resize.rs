@@ -8,10 +8,12 @@
 //! **Invariant:** memory is never taken away from under a container: a limit below what is in use is refused before
 //! anything is written, since v2 would kill for it. Written already, all is written again, with the same outcome.
 
+use std::sync::Arc;
+
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::spec;
-use crate::linux::cgroup::{CgroupError, Cgroups, Limits};
+use crate::linux::cgroup::{CgroupError, Cgroups, Controls, Limits};
 use crate::model::Resources;
 use crate::shim::protocol::PodResources;
 
@@ -21,7 +23,9 @@ pub(super) struct Target {
     pub(super) pod_cgroup: String,
     pub(super) container_cgroup: String,
     pub(super) container: String,
+    /// What it may have, with what it has from its pod ([`spec::effective`]).
     pub(super) resources: Resources,
+    pub(super) controls: Arc<Controls>,
     /// What the pod shall have when all its containers have what they shall.
     pub(super) pod: PodResources,
 }
@@ -44,13 +48,16 @@ pub(super) fn resize(cgroups: &Cgroups, target: &Target) -> Result<(), ResizeErr
         container_cgroup,
         container,
         resources,
+        controls,
         pod,
     } = target;
+    // How many processes, and how many huge pages: neither can be changed.
     let PodResources {
         cpu_shares,
         cpu_quota,
         memory_limit,
         pids_limit: _,
+        hugepages: _,
     } = *pod;
     let pod_memory = memory_limit.and_then(|limit| u64::try_from(limit).ok());
     if let Some((limit, usage)) = below_usage(cgroups, container_cgroup, resources.memory_limit)? {
@@ -78,7 +85,7 @@ pub(super) fn resize(cgroups: &Cgroups, target: &Target) -> Result<(), ResizeErr
         all
     };
     cgroups.apply(pod_cgroup, &of_pod(true))?;
-    cgroups.apply(container_cgroup, &of_container(resources, is_v2(cgroups)))?;
+    cgroups.apply(container_cgroup, &of_container(resources, controls))?;
     if !raises_cpu && !fits(cgroups, pod_cgroup, cpu_quota)? {
         // Another container of the pod is about to be made smaller; whoever comes last finds that all fit.
         let mut all = of_pod(false);
@@ -96,6 +103,7 @@ pub(super) fn fit_pod(cgroups: &Cgroups, pod_cgroup: &str, pod: &PodResources) -
         cpu_quota,
         memory_limit,
         pids_limit: _,
+        hugepages: _,
     } = *pod;
     let wanted = Limits {
         cpu_quota,
@@ -113,10 +121,6 @@ pub(super) fn fit_pod(cgroups: &Cgroups, pod_cgroup: &str, pod: &PodResources) -
         all.set_memory(Some(memory(memory_limit, None)));
     }
     Ok(cgroups.apply(pod_cgroup, &all)?)
-}
-
-fn is_v2(cgroups: &Cgroups) -> bool {
-    cgroups.hierarchies().iter().all(|hierarchy| hierarchy.v2)
 }
 
 /// The new limit and what is in use, if that is more, and the limit is a lower one than now.
@@ -155,13 +159,14 @@ fn fits(cgroups: &Cgroups, pod: &str, quota: Option<i64>) -> Result<bool, Cgroup
 }
 
 /// As a start would have it, and what is not limited any more is said so.
-fn of_container(resources: &Resources, v2: bool) -> LinuxResources {
-    let limits = spec::limits(resources, v2);
+fn of_container(resources: &Resources, controls: &Controls) -> LinuxResources {
+    let limits = spec::limits(resources, controls);
     let shares = limits.cpu().as_ref().and_then(LinuxCpu::shares);
     let quota = limits.cpu().as_ref().and_then(LinuxCpu::quota);
     let limit = limits.memory().as_ref().and_then(LinuxMemory::limit);
     let swap = limits.memory().as_ref().and_then(LinuxMemory::swap);
-    let swap = swap.or_else(|| v2.then_some(UNLIMITED));
+    // In v2 nobody has any swap, whatever the limit of memory is.
+    let swap = swap.or_else(|| (controls.swap && !controls.v2).then_some(UNLIMITED));
     let mut all = LinuxResources::default();
     all.set_cpu(Some(cpu(shares, quota)))
         .set_memory(Some(memory(limit, swap)));
@@ -235,13 +240,18 @@ mod tests {
                 cpu_shares: Some(512),
                 cpu_quota: cpu_milli.map(|milli| i64::try_from(milli * 100).unwrap()),
                 memory_limit: memory.map(|bytes| i64::try_from(bytes).unwrap()),
-                pids_limit: None,
+                ..PodResources::default()
             };
             let target = Target {
                 pod_cgroup: "pod".to_owned(),
                 container_cgroup: "/pod/web-0".to_owned(),
                 container: "web".to_owned(),
                 resources,
+                controls: Arc::new(Controls {
+                    v2: true,
+                    swap: true,
+                    page_sizes: Vec::new(),
+                }),
                 pod,
             };
             resize(&self.cgroups, &target)
@@ -278,7 +288,7 @@ mod tests {
         let fake = Fake::new(("5 10", "7", "1"), ("5 10", "7", "1"));
         fake.resize(None, None).unwrap();
         assert_eq!(fake.limits(), ["max 100000", "max", "max 100000", "max"]);
-        assert_eq!(fake.text("pod/web-0/memory.swap.max"), "max");
+        assert_eq!(fake.text("pod/web-0/memory.swap.max"), "0", "there never is any swap");
     }
 
     #[test]
@@ -325,7 +335,7 @@ mod tests {
                 cpu_shares: Some(512),
                 cpu_quota: Some(quota),
                 memory_limit: Some(i64::try_from(memory).unwrap()),
-                pids_limit: None,
+                ..PodResources::default()
             };
             fit_pod(&fake.cgroups, "pod", &pod).unwrap();
             [fake.text("pod/cpu.max"), fake.text("pod/memory.max")]
@@ -377,11 +387,12 @@ mod tests {
                     memory_limit: memory,
                     ..Resources::default()
                 },
+                controls: Arc::new(Controls::of(&real.cgroups, Path::new("/"))),
                 pod: PodResources {
                     cpu_shares: Some(512),
                     cpu_quota: quota,
                     memory_limit: memory.map(|bytes| i64::try_from(bytes).unwrap()),
-                    pids_limit: None,
+                    ..PodResources::default()
                 },
             };
             resize(&real.cgroups, &target).unwrap();

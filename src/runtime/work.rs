@@ -6,14 +6,16 @@
 //! **Invariant:** nothing here starts anything; made already, it is made again with the same content.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::StepError;
 use super::machine::{Settings, step};
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
-use crate::image::user;
+use super::{StepError, propagation};
+use crate::linux::cgroup::Controls;
 use crate::linux::{host, path, privilege};
-use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources};
+use crate::model::downward::Place;
+use crate::model::{ContainerSpec, FailureReason, PodSpec, ResolvedImage, Sources, User};
 use crate::shim::protocol::{Overlay, StartContainer};
 use crate::volume::Prepared;
 
@@ -32,6 +34,8 @@ pub(super) struct Joined {
     pub(super) infra_pid: i32,
     /// The first process of the container whose processes it sees.
     pub(super) target: Option<i32>,
+    /// Of infra's user namespace, if it has one of its own: the machine's id of its 0.
+    pub(super) first_id: Option<u32>,
 }
 
 /// The name, in an attempt's state directory, of the file that its last words are written to.
@@ -49,11 +53,13 @@ impl Work {
         container: &ContainerSpec,
         attempt: u32,
         image: &ResolvedImage,
+        user: &User,
         sources: &Sources,
         prepared: &Prepared,
         joined: &Joined,
+        ip: Option<IpAddr>,
         settings: &Settings,
-        cgroup_v2: bool,
+        controls: &Controls,
     ) -> Result<StartContainer, StepError> {
         let config_error = |message: String| StepError {
             reason: FailureReason::CreateContainerConfigError,
@@ -64,23 +70,6 @@ impl Work {
             message: error.to_string(),
         };
         let security = &container.security;
-        let user = user::resolve_user(
-            &image.layers,
-            &image.config.user,
-            security.run_as_user,
-            security.run_as_group,
-            &pod.security.supplemental_groups,
-        )
-        .and_then(|ids| {
-            if security.run_as_non_root {
-                user::check_non_root(&image.config.user, security.run_as_user, &ids)?;
-            }
-            Ok(ids)
-        })
-        .map_err(|error| config_error(error.to_string()))?;
-
-        let home = user::home_of(&image.layers, user.uid).map_err(|error| config_error(error.to_string()))?;
-
         let upper = self.state.join("upper");
         let work = self.state.join("work");
         let target = self.run.join("rootfs");
@@ -101,6 +90,8 @@ impl Work {
             Ok(Vec::new())
         }
         .map_err(create_error)?;
+        let class = pod.runtime.class.as_deref();
+        propagation::check(container, &prepared.sources, class)?;
         let input = SpecInput {
             pod,
             container,
@@ -110,11 +101,12 @@ impl Work {
             user: ResolvedUser {
                 uid: user.uid,
                 gid: user.gid,
-                additional_gids: user.additional_gids,
+                additional_gids: user.groups.clone(),
             },
-            home: &home,
+            home: &user.home,
             infra_pid: joined.infra_pid,
             target_pid: joined.target,
+            first_id: joined.first_id,
             cgroup_parent: &spec::pod_cgroup(&settings.cgroup_root, pod),
             volumes: &prepared.sources,
             etc: EtcFiles {
@@ -125,8 +117,19 @@ impl Work {
             },
             memory: settings.memory,
             pids_limit: settings.pids_limit,
-            cgroup_v2,
+            controls,
             node_name: &settings.node_name,
+            place: &Place {
+                node_name: settings.node_name.clone(),
+                host_ips: settings.host_ips.clone(),
+                pod_ips: if pod.host_network {
+                    settings.host_ips.clone()
+                } else {
+                    ip.into_iter().collect()
+                },
+            },
+            api: settings.api,
+            allocatable: &settings.allocatable,
             capabilities: &settings.capabilities,
             host_devices: &devices,
         };

@@ -10,6 +10,7 @@
 //! On the wire each message is a little-endian u32 length and that many bytes of JSON, over a unix stream socket.
 //! In the journal each [`Entry`] is one line of JSON, appended with a single write(2).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,15 @@ pub struct SandboxConfig {
     pub host_network: bool,
     /// Containers join infra's pid namespace instead of having one each.
     pub share_pid: bool,
+    /// Infra and the containers stay in the host's pid namespace.
+    #[serde(default)]
+    pub host_pid: bool,
+    /// In the host's IPC namespace.
+    #[serde(default)]
+    pub host_ipc: bool,
+    /// Kernel parameters that infra sets in its namespaces, in this order: names with slashes (`net/ipv4/...`).
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
     /// The pod's cgroup, relative to each hierarchy's root: `podd/burstable/pod<uid>`. The shim makes it, with the
     /// limits below, and `infra` beneath it for the infra process.
     pub cgroup: String,
@@ -69,6 +79,19 @@ pub struct SandboxConfig {
     /// Who makes the containers of this sandbox; `None`: the shim itself.
     #[serde(default)]
     pub runtime: Option<OciRuntime>,
+    /// The sandbox has a user namespace of its own, to which its other namespaces belong.
+    #[serde(default)]
+    pub users: Option<Users>,
+}
+
+/// The ids of a sandbox's user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// The machine's ids from here on are the namespace's from 0 on, users and groups alike.
+    pub first: u32,
+    pub count: u32,
+    /// Directories whose file systems must be able to show their files as the namespace counts; else there is no sandbox.
+    pub mapped: Vec<PathBuf>,
 }
 
 /// A program with the command line of an OCI runtime: `create`, `start`, `kill`, `delete`.
@@ -94,6 +117,9 @@ pub struct PodResources {
     /// Bytes.
     pub memory_limit: Option<i64>,
     pub pids_limit: Option<i64>,
+    /// Bytes of huge pages, by the size of a page as the kernel's files have it (`2MB`).
+    #[serde(default)]
+    pub hugepages: BTreeMap<String, i64>,
 }
 
 /// Agent to shim. Every request but `Hello` gets exactly one [`Reply`] with the same `id`.

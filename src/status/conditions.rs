@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use super::containers::Statuses;
 use super::phase::{Phase, has_started};
 use super::{NodeFacts, is_sandbox_ready, wire_time};
-use crate::model::{FailedStep, Observed, PodSpec, Timestamp};
+use crate::model::{FailedStep, GivenUpReason, Observed, PodSpec, Timestamp};
 use crate::reconcile::{infeasible, is_resized, is_running};
 use crate::schedule::Placement;
 
@@ -109,6 +109,7 @@ pub(super) fn conditions(
     ]
     .into_iter()
     .chain(resizing(node, desired, observed))
+    .chain(disruption(observed))
     .map(|(type_, verdict)| {
         let status = if verdict.holds { "True" } else { "False" };
         let same = before
@@ -127,12 +128,18 @@ pub(super) fn conditions(
         }
     })
     .chain(
-        before
-            .iter()
-            .filter(|known| !OWN_CONDITIONS.contains(&known.type_.as_str()))
-            .cloned(),
+        foreign(previous)
+            .into_iter()
+            .filter(|known| known.type_ != DISRUPTION_TARGET || disruption(observed).is_none()),
     )
     .collect()
+}
+
+/// The conditions that others have told: they stay.
+pub(super) fn foreign(previous: Option<&PodStatus>) -> Vec<PodCondition> {
+    let told = previous.and_then(|status| status.conditions.as_deref());
+    let foreign = |known: &&PodCondition| !OWN_CONDITIONS.contains(&known.type_.as_str());
+    told.unwrap_or_default().iter().filter(foreign).cloned().collect()
 }
 
 /// Kubernetes `status/generate.go GeneratePodReadyCondition`: the containers are ready, and so say the conditions that
@@ -232,6 +239,19 @@ fn initialized(phase: Phase, desired: &PodSpec, containers: &Statuses) -> Verdic
         reason: Some("ContainersNotInitialized"),
         message: Some(format!("containers with incomplete status: {incomplete}")),
     }
+}
+
+/// The pod was evicted (`eviction_manager.go evictPod`). Others may say so of it for other reasons.
+fn disruption(observed: &Observed) -> Option<(&'static str, Verdict)> {
+    let given_up = observed.given_up.as_ref()?;
+    (given_up.reason == GivenUpReason::Evicted).then(|| {
+        let verdict = Verdict {
+            holds: true,
+            reason: Some("TerminationByKubelet"),
+            message: Some(given_up.message.clone()),
+        };
+        (DISRUPTION_TARGET, verdict)
+    })
 }
 
 /// Names as Go prints a slice of strings, `[a b]`; empty when there is none.

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ResourceRequirements,
+    ContainerUser, LinuxContainerUser, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{is_sandbox_ready, quantity, wire_time};
 use crate::model::{
     Attempt, AttemptState, ContainerSpec, Exit, ExitStatus, FailedStep, Failure, FailureReason, HookRecord, Observed,
-    PodSpec, Resources, StopReason, Timestamp,
+    PodSpec, Resources, StopReason, Timestamp, User,
 };
 use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, policy, restart_due};
 
@@ -126,10 +126,13 @@ impl Place<'_> {
                 .unwrap_or_default(),
             last_state: Some(last_state.unwrap_or_default()),
             name: spec.name.clone(),
+            volume_mounts: volume_mounts(spec),
             ready,
             resources,
             restart_count: shown.map_or(0, |attempt| i32::try_from(attempt.attempt).unwrap_or(i32::MAX)),
             started: (kind != Kind::Ephemeral).then(|| runs.is_some_and(|runs| is_started(spec, runs))),
+            stop_signal: shown.and(spec.life.stop_signal.clone()),
+            user: shown.and_then(|attempt| attempt.life.user.as_ref()).map(user),
             state: Some(state),
             ..ContainerStatus::default()
         }
@@ -280,26 +283,73 @@ fn container_id(desired: &PodSpec, attempt: &Attempt) -> String {
     )
 }
 
-/// What the container got (`status.containerStatuses[].resources`); `None` when nothing was asked for.
-fn resources(resources: &Resources) -> Option<ResourceRequirements> {
-    let list = |cpu: Option<u64>, memory: Option<u64>| {
-        let cpu = cpu.map(|milli| ("cpu".to_owned(), Quantity(quantity::cpu(milli))));
-        let memory = memory.map(|bytes| ("memory".to_owned(), Quantity(quantity::bytes(bytes))));
-        let list: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).collect();
-        (!list.is_empty()).then_some(list)
-    };
+/// Whom the container runs or ran as (`kubelet_pods.go convertToAPIContainerStatuses`).
+fn user(user: &User) -> ContainerUser {
+    let User {
+        uid,
+        gid,
+        groups,
+        home: _,
+    } = user;
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: i64::from(*uid),
+            gid: i64::from(*gid),
+            supplemental_groups: Some(groups.iter().copied().map(i64::from).collect()),
+        }),
+    }
+}
+
+/// What is mounted, as the spec has it (kubelet: `recursiveReadOnly` is told of read-only mounts alone, and never
+/// `IfPossible`).
+fn volume_mounts(spec: &ContainerSpec) -> Option<Vec<VolumeMountStatus>> {
+    let told = spec.mounts.iter().map(|mount| {
+        let mode = if mount.recursive_read_only {
+            "Enabled"
+        } else {
+            "Disabled"
+        };
+        VolumeMountStatus {
+            mount_path: mount.path.display().to_string(),
+            name: mount.volume.clone(),
+            read_only: mount.read_only.then_some(true),
+            recursive_read_only: mount.read_only.then(|| mode.to_owned()),
+            volume_status: None,
+        }
+    });
+    Some(told.collect::<Vec<_>>()).filter(|mounts| !mounts.is_empty())
+}
+
+/// What a container, or a pod as a whole, got (`status.containerStatuses[].resources`, `status.resources`); `None` when
+/// nothing was asked for.
+pub(super) fn resources(resources: &Resources) -> Option<ResourceRequirements> {
     let Resources {
         cpu_request_milli,
         cpu_limit_milli,
         memory_request,
         memory_limit,
-        storage_request: _,
-        storage_limit: _,
-        hugepages: _,
-    } = *resources;
+        storage_request,
+        storage_limit,
+        hugepages,
+    } = resources;
+    let list = |cpu: Option<u64>, memory: Option<u64>, storage: Option<u64>| {
+        let bytes = |name: &str, bytes: u64| (name.to_owned(), Quantity(quantity::bytes(bytes)));
+        let cpu = cpu.map(|milli| ("cpu".to_owned(), Quantity(quantity::cpu(milli))));
+        let memory = memory.map(|amount| bytes("memory", amount));
+        let storage = storage.map(|amount| bytes("ephemeral-storage", amount));
+        let pages = hugepages
+            .iter()
+            .map(|(size, amount)| bytes(&format!("hugepages-{}", quantity::bytes(*size)), *amount));
+        let list: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).chain(storage).chain(pages).collect();
+        (!list.is_empty()).then_some(list)
+    };
     (!resources.is_empty()).then(|| ResourceRequirements {
         claims: None,
-        limits: list(cpu_limit_milli, memory_limit),
-        requests: list(cpu_request_milli.or(cpu_limit_milli), memory_request.or(memory_limit)),
+        limits: list(*cpu_limit_milli, *memory_limit, *storage_limit),
+        requests: list(
+            cpu_request_milli.or(*cpu_limit_milli),
+            memory_request.or(*memory_limit),
+            storage_request.or(*storage_limit),
+        ),
     })
 }

@@ -25,6 +25,7 @@ pub(super) fn node() -> NodeFacts {
         capacity: Some(Capacity {
             cpu_milli: 2000,
             memory: 4 << 30,
+            storage: 0,
         }),
     }
 }

@@ -36,6 +36,8 @@ pub enum StoreError {
     TooOld { asked: u64, oldest: u64 },
     #[error("no free address between {first} and {last}")]
     NoAddress { first: Ipv4Addr, last: Ipv4Addr },
+    #[error("every one of the {pods} ranges of user ids that pods may have is taken")]
+    NoUserIds { pods: u32 },
     /// The desired half of an object was no JSON object with a `metadata` object in it.
     #[error("{kind} {namespace}/{name} is not an object with metadata")]
     NotAnObject {

@@ -16,6 +16,7 @@
 //! | `attempt` | the newest lives of each container (three at least, and the newest that has ended) | the controller | restart counts, back-off, exit codes, `lastState`, what its probes and hooks came to, why it is stopped: decisions rest on these rows alone, and a new agent forgets no count |
 //! | `failure` | steps that failed and have not succeeded since | the controller | their back-off goes on after a restart |
 //! | `address` | which pod has which address | the controller, through the network | an address is never given to two pods, and a pod keeps its own over sandboxes |
+//! | `user_ids` | which pod's user namespace has which ids | the agent, for the runtime | no two pods have an id in common, and a pod keeps its own over sandboxes |
 //! | `image`, `image_name`, `image_layer` | images whose every blob and layer is durable on the disk | the image room | what is not here is not there: an unfinished import leaves nothing |
 //! | `image_use` | when each image was last used, to the hour | the image room | garbage collection takes the oldest first, also after a restart |
 //! | `image_volume` | the image that each image volume of a pod means | the image room | a pod's volume stays what it was, whatever its tag means today, and its image is kept |
@@ -50,6 +51,7 @@ mod row;
 mod setting;
 #[cfg(test)]
 mod tests;
+mod user_range;
 mod writer;
 
 use std::collections::HashMap;
@@ -71,6 +73,7 @@ use writer::{Failure, Reply, Request, Writer};
 
 pub use error::{RowError, StoreError};
 pub use history::Limits;
+pub use user_range::UserRange;
 
 /// Changes a subscriber may be behind before it misses some (and is told so: `RecvError::Lagged`). Each may hold two
 /// whole objects in memory, so it is not many: whoever is further behind reads on with [`Store::changes`].
@@ -590,6 +593,13 @@ impl Store {
     pub async fn release_address(&self, uid: &Uid) -> Result<(), StoreError> {
         let uid = uid.clone();
         self.write(|reply| Request::ReleaseAddress { uid, reply }).await
+    }
+
+    /// The first of the ids of the pod's user namespace: those it has, else the lowest free ones of the range, durable
+    /// before they are returned. They are free again when the pod's address is.
+    pub async fn user_ids(&self, uid: &Uid, range: UserRange) -> Result<u32, StoreError> {
+        let uid = uid.clone();
+        self.write(|reply| Request::UserIds { uid, range, reply }).await
     }
 
     // ---- images: written by the image room alone ----

@@ -22,7 +22,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::history::History;
 use super::recent::Recent;
-use super::{Change, ChangeType, ImageRow, StoreError, StoredObject, address, image, object, observed, setting};
+use super::{
+    Change, ChangeType, ImageRow, StoreError, StoredObject, UserRange, address, image, object, observed, setting,
+    user_range,
+};
 use crate::model::{Observed, Uid};
 
 /// The kind whose objects are asked for by uid again and again.
@@ -90,6 +93,11 @@ pub(super) enum Request {
     ReleaseAddress {
         uid: Uid,
         reply: Reply<()>,
+    },
+    UserIds {
+        uid: Uid,
+        range: UserRange,
+        reply: Reply<u32>,
     },
     PutImage {
         image: Box<ImageRow>,
@@ -423,6 +431,9 @@ impl Request {
                 reply,
             } => answer(reply, address::take(transaction.connection, &uid, first, last).await),
             Self::ReleaseAddress { uid, reply } => answer(reply, address::release(transaction.connection, &uid).await),
+            Self::UserIds { uid, range, reply } => {
+                answer(reply, user_range::take(transaction.connection, &uid, range).await)
+            }
             Self::PutImage { image, reply } => answer(reply, image::put(transaction.connection, &image).await),
             Self::NoteImage { note, reply } => answer(reply, image::note(transaction.connection, note).await),
             Self::RemoveImageName { name, reply } => {
@@ -454,6 +465,9 @@ impl Request {
             Self::Address { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
+            Self::UserIds { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
             Self::RemoveImageName { reply, .. } | Self::RemoveImage { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
@@ -477,6 +491,7 @@ async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<bool
     }
     observed::forget(transaction.connection, uid).await?;
     transaction.records.push((uid.clone(), None));
+    user_range::release(transaction.connection, uid).await?;
     address::release(transaction.connection, uid).await.map(|()| true)
 }
 

@@ -14,8 +14,6 @@ use crate::model::{DnsPolicy, DnsSpec, HostAlias, PodSpec};
 /// Kubernetes `kubelet_pods.go managedHostsHeader`.
 const HEADER: &str = "# Kubernetes-managed hosts file.\n";
 const HEADER_HOST_NETWORK: &str = "# Kubernetes-managed hosts file (host network).\n";
-/// What a kubelet without a cluster domain of its own is given everywhere.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Kubernetes `apis/core/validation MaxDNSNameservers`, `MaxDNSSearchPaths`, `MaxDNSSearchListChars`.
 const MAX_NAMESERVERS: usize = 3;
@@ -101,12 +99,8 @@ pub fn hosts(pod: &PodSpec, context: &EtcContext) -> String {
     );
     if let Some(ip) = context.ip {
         let name = &pod.hostname;
-        let _ = match &pod.subdomain {
-            Some(sub) => writeln!(
-                text,
-                "{ip}\t{name}.{sub}.{}.svc.{CLUSTER_DOMAIN}\t{name}",
-                pod.namespace
-            ),
+        let _ = match pod.fqdn() {
+            Some(whole) => writeln!(text, "{ip}\t{whole}\t{name}"),
             None => writeln!(text, "{ip}\t{name}"),
         };
     }
@@ -125,16 +119,15 @@ fn aliases(aliases: &[HostAlias]) -> String {
     text
 }
 
-/// `/etc/hostname`.
+/// `/etc/hostname`: what the kernel says, too.
 pub fn hostname(pod: &PodSpec, context: &EtcContext) -> String {
-    format!(
-        "{}\n",
-        if pod.host_network {
-            &context.node_name
-        } else {
-            &pod.hostname
-        }
-    )
+    let name = if pod.host_network {
+        context.node_name.clone()
+    } else {
+        // One that is too long for the kernel has no sandbox.
+        pod.kernel_name().unwrap_or_else(|_| pod.hostname.clone())
+    };
+    format!("{name}\n")
 }
 
 /// `/etc/resolv.conf`: Kubernetes `network/dns/dns.go GetPodDNS`, written as containerd writes it.

@@ -57,6 +57,7 @@ fn container(memory_limit: Option<u64>) -> ContainerSpec {
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
         resources: Resources {
@@ -101,11 +102,11 @@ fn host_path(name: &str, path: &Path, kind: HostPathType) -> Volume {
     }
 }
 
-fn with(volumes: Vec<Volume>) -> PodSpec {
+pub(super) fn with(volumes: Vec<Volume>) -> PodSpec {
     PodSpec { volumes, ..pod() }
 }
 
-fn context() -> EtcContext {
+pub(super) fn context() -> EtcContext {
     EtcContext {
         ip: Some("10.244.0.7".parse().unwrap()),
         node_name: "node".to_owned(),
@@ -114,23 +115,28 @@ fn context() -> EtcContext {
 }
 
 /// A root of its own, from which every mount is taken when the test is over, however it ends.
-struct Root {
+pub(super) struct Root {
     dir: TempDir,
-    volumes: Volumes,
+    pub(super) volumes: Volumes,
 }
 
 impl Root {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let volumes = Volumes::new(dir.path().join("pods"));
+        let allocatable = Capacity {
+            cpu_milli: 2_000,
+            memory: 1 << 30,
+            storage: 1 << 40,
+        };
+        let volumes = Volumes::new(dir.path().join("pods"), dir.path().join("memory"), allocatable);
         Self { dir, volumes }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    fn mounts(&self) -> Vec<mounts::MountPoint> {
+    pub(super) fn mounts(&self) -> Vec<mounts::MountPoint> {
         mounts::beneath(&self.path().canonicalize().unwrap()).unwrap()
     }
 }
@@ -143,7 +149,7 @@ impl Drop for Root {
     }
 }
 
-fn mode(path: &Path) -> u32 {
+pub(super) fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 

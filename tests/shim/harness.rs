@@ -158,6 +158,9 @@ impl Sandbox {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let cgroup_root = format!("podd-test-{}-{number}", std::process::id());
         let mut config = SandboxConfig {
+            host_pid: false,
+            host_ipc: false,
+            sysctls: Vec::new(),
             protocol: PROTOCOL,
             uid: "uid".to_owned(),
             attempt: 0,
@@ -174,6 +177,7 @@ impl Sandbox {
             log_max_size: 10 << 20,
             log_max_files: 5,
             runtime: None,
+            users: None,
         };
         change(&mut config);
         let (shim, socket) = zygote

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::context;
 use crate::admit::{Admitted, DecodeError, Decoded, Encoding, Fault, FieldValidation, decode, to_model};
-use crate::model::{RestartPolicy, VolumeSource};
+use crate::model::{HostPort, Protocol, RestartPolicy, VolumeSource};
 
 fn read(text: &str, validation: FieldValidation) -> Result<Decoded<Pod>, DecodeError> {
     decode(text.as_bytes(), Encoding::Yaml, validation)
@@ -35,13 +35,17 @@ fn two_containers() {
     assert_eq!(model.containers[1].command, ["/bin/sh"]);
 }
 
-/// Its port on the host is not there yet, and is named.
 #[test]
 fn javaweb_2() {
-    assert_eq!(
-        lines(&admit(JAVAWEB, FieldValidation::Strict).expect_err("refused")),
-        ["spec.containers[0].ports[0].hostPort: Forbidden: podd does not support ports of the host yet",]
-    );
+    let admitted = admit(JAVAWEB, FieldValidation::Strict).expect("admitted");
+    let model = to_model(&admitted.pod).expect("understood");
+    let port = HostPort {
+        host_ip: None,
+        host_port: 8001,
+        container_port: 8080,
+        protocol: Protocol::Tcp,
+    };
+    assert_eq!(model.containers[0].host_ports, [port]);
 }
 
 #[test]

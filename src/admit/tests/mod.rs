@@ -8,6 +8,7 @@ mod life;
 mod manifests;
 mod model;
 mod placement;
+mod projected;
 mod properties;
 mod rules;
 

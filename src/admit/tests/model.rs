@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{admit, full_pod, small_pod, with};
 use crate::admit::{ModelError, to_model};
 use crate::model::{
-    Capabilities, ContainerSecurity, Deletion, DnsPolicy, EmptyDirMedium, HostPathType, PodSpec, PullPolicy, QosClass,
-    Resources, RestartPolicy, SeccompProfile, VolumeSource,
+    Capabilities, ContainerSecurity, Deletion, DnsPolicy, EmptyDirMedium, EnvValue, EnvVar, HostPathType, PodSpec,
+    PullPolicy, QosClass, Resources, RestartPolicy, SeccompProfile, VolumeSource,
 };
 
 fn model(pod: Value) -> PodSpec {
@@ -90,11 +90,19 @@ fn a_full_pod_as_podd_means_it() {
 
     let web = &pod.containers[0];
     assert_eq!(web.pull_policy, PullPolicy::Never);
-    assert_eq!(web.command, ["/bin/web", "--name=podd", "$(NAME)"]);
-    assert_eq!(web.args, ["hello podd", "$(UNKNOWN)"]);
+    assert_eq!(web.command, ["/bin/web", "--name=$(NAME)", "$$(NAME)"]);
+    assert_eq!(web.args, ["$(GREETING)", "$(UNKNOWN)"]);
+    let text = |name: &str, value: &str| EnvVar {
+        name: name.to_owned(),
+        value: EnvValue::Text(value.to_owned()),
+    };
     assert_eq!(
         web.env,
-        [("NAME", "podd"), ("GREETING", "hello podd"), ("EMPTY", "")].map(|(n, v)| (n.to_owned(), v.to_owned()))
+        [
+            text("NAME", "podd"),
+            text("GREETING", "hello $(NAME)"),
+            text("EMPTY", "")
+        ]
     );
     assert_eq!(web.working_dir.as_deref(), Some(Path::new("/srv")));
     assert_eq!(
@@ -217,7 +225,7 @@ fn what_another_version_wrote_is_named() {
     );
     let mut pod = admitted;
     pod.spec.as_mut().expect("a spec").volumes = Some(vec![
-        serde_json::from_value(json!({"name": "v", "secret": {}})).expect("a volume"),
+        serde_json::from_value(json!({"name": "v", "nfs": {}})).expect("a volume"),
     ]);
     assert_eq!(
         to_model(&pod).expect_err("not understood").to_string(),

@@ -463,10 +463,31 @@ fn resources() {
         ),
         (
             at,
-            json!({"requests": {"hugepages-2Mi": "2Mi"}}),
+            json!({"requests": {"cpu": "1", "hugepages-2Mi": "2Mi"}}),
             one(
-                "spec.containers[0].resources.requests[hugepages-2Mi]: Forbidden: podd does not support huge pages \
-                 yet",
+                "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable \
+                 resources",
+            ),
+        ),
+        (
+            at,
+            json!({"limits": {"hugepages-2Mi": "2Mi"}}),
+            one("spec.containers[0].resources: Forbidden: HugePages require cpu or memory"),
+        ),
+        (
+            at,
+            json!({"limits": {"cpu": "1", "hugepages-2Mi": "3Mi"}}),
+            one(
+                "spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive \
+                 integer multiple of hugepages-2Mi",
+            ),
+        ),
+        (
+            at,
+            json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}, "requests": {"hugepages-2Mi": "2Mi"}}),
+            one(
+                "spec.containers[0].resources.requests: Invalid value: \"2Mi\": must be equal to hugepages-2Mi limit \
+                 of 4Mi",
             ),
         ),
     ]);
@@ -474,8 +495,6 @@ fn resources() {
     assert_eq!(
         admit(with(small_pod(), at, fractional)).expect("admitted").warnings,
         [
-            "spec.containers[0].resources.requests[ephemeral-storage]: podd does not limit the disk space of a \
-             container yet",
             "spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an \
              integer",
         ]
@@ -607,6 +626,49 @@ fn host_network() {
 }
 
 #[test]
+fn host_ports() {
+    let ports = |ports: Value| with(small_pod(), "/spec/containers/0/ports", ports);
+    let admitted = admit(ports(json!([
+        {"containerPort": 80, "hostPort": 8080},
+        {"containerPort": 80, "hostPort": 8080, "protocol": "UDP"},
+        {"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"},
+        {"containerPort": 80, "hostPort": 8080, "hostIP": "192.0.2.1", "protocol": "SCTP"},
+        {"containerPort": 81, "hostIP": "192.0.2.1"},
+    ])));
+    assert_eq!(admitted.expect("admitted").warnings, Vec::<String>::new());
+    let range = "must be between 1 and 65535, inclusive";
+    let at = "spec.containers[0].ports";
+    assert_eq!(
+        faults(ports(json!([
+            {"containerPort": 80, "hostPort": 65_536},
+            {"containerPort": 80, "hostPort": -1},
+            {"containerPort": 80, "hostPort": 80, "hostIP": "1.2.3"},
+            {"containerPort": 81, "hostPort": 8080},
+            {"containerPort": 82, "hostPort": 8080, "protocol": "TCP"},
+        ]))),
+        [
+            format!("{at}[0].hostPort: Invalid value: 65536: {range}"),
+            format!("{at}[1].hostPort: Invalid value: -1: {range}"),
+            format!(
+                "{at}[2].hostIP: Invalid value: \"1.2.3\": must be a valid IP address, (e.g. 10.9.8.7 or \
+                 2001:db8::ffff)"
+            ),
+            format!("{at}[4].hostPort: Duplicate value: \"TCP//8080\""),
+        ]
+    );
+    // Two containers of one pod cannot have one port, nor can one that comes before them have it twice.
+    let two = with(
+        ports(json!([{"containerPort": 80, "hostPort": 8080}])),
+        "/spec/containers/1",
+        json!({"name": "second", "image": "b", "ports": [{"containerPort": 90, "hostPort": 8080}]}),
+    );
+    assert_eq!(
+        faults(two),
+        ["spec.containers[1].ports[0].hostPort: Duplicate value: \"TCP//8080\""]
+    );
+}
+
+#[test]
 fn security_contexts() {
     let range = "must be between 0 and 4294967295, inclusive";
     let at = "/spec/containers/0/securityContext";
@@ -733,18 +795,11 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "spec.hostPID",
             "the host's process namespace",
         ),
-        ("/spec/hostUsers", json!(false), "spec.hostUsers", "user namespaces"),
         (
             "/spec/resourceClaims",
             json!([{"name": "x"}]),
             "spec.resourceClaims",
             "resource claims",
-        ),
-        (
-            "/spec/resources",
-            json!({"limits": {"cpu": "1"}}),
-            "spec.resources",
-            "resources of a whole pod",
         ),
         (
             "/spec/setHostnameAsFQDN",
@@ -796,15 +851,21 @@ fn what_podd_cannot_do_is_refused_by_name() {
         ),
         (
             "/spec/volumes",
-            json!([{"name": "v", "configMap": {}}]),
-            "spec.volumes[0].configMap",
-            "configMap volumes",
+            json!([{"name": "v", "csi": {}}]),
+            "spec.volumes[0].csi",
+            "csi volumes",
         ),
         (
             "/spec/volumes",
-            json!([{"name": "v", "secret": {}}]),
-            "spec.volumes[0].secret",
-            "secret volumes",
+            json!([{"name": "v", "projected": {"sources": [{"podCertificate": {"keyType": "ED25519", "signerName": "x"}}]}}]),
+            "spec.volumes[0].projected.sources[0].podCertificate",
+            "pod certificates",
+        ),
+        (
+            "/spec/volumes",
+            json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}}]),
+            "spec.volumes[0].projected.sources[0].clusterTrustBundle",
+            "cluster trust bundles",
         ),
         (
             "/spec/volumes",
@@ -819,22 +880,16 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "huge pages",
         ),
         (
-            "/spec/containers/0/envFrom",
-            json!([{"prefix": "x"}]),
-            "spec.containers[0].envFrom",
-            "envFrom",
-        ),
-        (
             "/spec/containers/0/env",
-            json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
-            "spec.containers[0].env[0].valueFrom",
-            "valueFrom",
+            json!([{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "p", "key": "k"}}}]),
+            "spec.containers[0].env[0].valueFrom.fileKeyRef",
+            "variables from files of volumes",
         ),
         (
             "/spec/containers/0/ports",
-            json!([{"containerPort": 80, "hostPort": 8080}]),
-            "spec.containers[0].ports[0].hostPort",
-            "ports of the host",
+            json!([{"containerPort": 80, "hostPort": 8080, "hostIP": "2001:db8::1"}]),
+            "spec.containers[0].ports[0].hostIP",
+            "IPv6 addresses of the host",
         ),
         (
             "/spec/containers/0/restartPolicyRules",
@@ -868,25 +923,70 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "{pointer}"
         );
     }
+}
+
+#[test]
+fn a_user_namespace_goes_with_no_namespace_of_the_host() {
+    let pod = with(small_pod(), "/spec/hostUsers", json!(false));
+    assert_eq!(faults(pod.clone()), Vec::<String>::new());
+    let shared = with(pod, "/spec/hostNetwork", json!(true));
+    assert_eq!(
+        faults(shared),
+        ["spec.hostNetwork: Forbidden: when `hostUsers` is false"]
+    );
+}
+
+#[test]
+fn mounts_are_propagated_and_read_only_as_kubernetes_allows() {
     let pod = with(small_pod(), "/spec/volumes", json!([{"name": "v", "emptyDir": {}}]));
-    for (field, value, what) in [
-        ("mountPropagation", "HostToContainer", "mount propagation"),
-        ("subPathExpr", "$(A)", "subPathExpr"),
-        (
-            "recursiveReadOnly",
-            "Enabled",
-            "mounts that are read-only all the way down",
-        ),
-    ] {
+    let of = |pod: &Value, fields: Value| {
         let mut mount = json!({"name": "v", "mountPath": "/a"});
-        mount[field] = json!(value);
+        mount
+            .as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        faults(with(pod.clone(), "/spec/containers/0/volumeMounts", json!([mount])))
+    };
+    let at = "spec.containers[0].volumeMounts[0]";
+    let well: [String; 0] = [];
+    assert_eq!(of(&pod, json!({"mountPropagation": "HostToContainer"})), well);
+    assert_eq!(
+        of(&pod, json!({"mountPropagation": "Bidirectional"})),
+        [format!(
+            "{at}.mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers"
+        )]
+    );
+    let privileged = with(
+        pod.clone(),
+        "/spec/containers/0/securityContext",
+        json!({"privileged": true}),
+    );
+    assert_eq!(of(&privileged, json!({"mountPropagation": "Bidirectional"})), well);
+
+    for mode in ["Enabled", "IfPossible"] {
+        assert_eq!(of(&pod, json!({"readOnly": true, "recursiveReadOnly": mode})), well);
         assert_eq!(
-            faults(with(pod.clone(), &format!("{c}/volumeMounts"), json!([mount]))),
-            [format!(
-                "spec.containers[0].volumeMounts[0].{field}: Forbidden: podd does not support {what} yet"
-            )]
+            of(
+                &pod,
+                json!({"recursiveReadOnly": mode, "mountPropagation": "HostToContainer"})
+            ),
+            [
+                format!("{at}.recursiveReadOnly: Forbidden: may only be specified when readOnly is true"),
+                format!(
+                    "{at}.recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not \
+                     specified"
+                ),
+            ]
         );
     }
+    assert_eq!(of(&pod, json!({"recursiveReadOnly": "Disabled"})), well);
+    assert_eq!(
+        of(&pod, json!({"recursiveReadOnly": "Perhaps"})),
+        [format!(
+            "{at}.recursiveReadOnly: Unsupported value: \"Perhaps\": supported values: \"Disabled\", \"Enabled\", \
+             \"IfPossible\""
+        )]
+    );
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as wire;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::super::expansion::Expander;
 use super::super::life::{named_port, plain_variables};
 use super::{ModelError, TOO_LONG, missing, not_understood, restart_policy, seconds, text};
+use crate::model::expansion::Expander;
 use crate::model::{Action, ContainerLife, Probe, ResizePolicy, TerminationMessagePolicy};
 
 /// The life of a container; `field` names a field of it.

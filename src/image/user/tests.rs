@@ -44,6 +44,28 @@ fn ids(uid: u32, gid: u32, additional: &[u32]) -> UserIds {
     }
 }
 
+fn with_groups(groups: &[u32]) -> Wish {
+    Wish {
+        groups: groups.to_vec(),
+        ..Wish::default()
+    }
+}
+
+#[test]
+fn strict_groups_are_the_pods_alone() {
+    let (_directory, layers) = usual();
+    let strict = |spec: &str, groups: &[u32]| {
+        let wish = Wish {
+            strict_groups: true,
+            ..with_groups(groups)
+        };
+        resolve_user(&layers, spec, &wish).unwrap()
+    };
+    assert_eq!(strict("web", &[]), ids(33, 34, &[34]));
+    assert_eq!(strict("web:adm", &[7, 8]), ids(33, 4, &[4, 7, 8]));
+    assert_eq!(strict("", &[0, 9]), ids(0, 0, &[0, 9]));
+}
+
 #[test]
 fn each_form_of_user_is_understood() {
     let (_directory, layers) = usual();
@@ -64,26 +86,40 @@ fn each_form_of_user_is_understood() {
         // Digits are a number, whatever a user may be called.
         ("1000", ids(1000, 0, &[0])),
     ] {
-        assert_eq!(resolve_user(&layers, spec, None, None, &[]).unwrap(), want, "{spec:?}");
+        assert_eq!(resolve_user(&layers, spec, &Wish::default()).unwrap(), want, "{spec:?}");
     }
 }
 
 #[test]
 fn the_pod_has_the_last_word() {
     let (_directory, layers) = usual();
-    let resolve = |user, group, more: &[u32]| resolve_user(&layers, "web:adm", user, group, more).unwrap();
+    let resolve = |user, group, more: &[u32]| {
+        let wish = Wish {
+            run_as_user: user,
+            run_as_group: group,
+            groups: more.to_vec(),
+            strict_groups: false,
+        };
+        resolve_user(&layers, "web:adm", &wish).unwrap()
+    };
     assert_eq!(resolve(Some(33), None, &[]), ids(33, 34, &[34, 4, 6]));
     assert_eq!(resolve(Some(5000), None, &[]), ids(5000, 0, &[0]));
     assert_eq!(resolve(Some(33), Some(50), &[7, 4, 7, 50]), ids(33, 50, &[50, 4, 6, 7]));
     assert_eq!(resolve(Some(0), Some(0), &[]), ids(0, 0, &[0, 4]));
-    let error = resolve_user(&layers, "web", None, Some(5), &[]).unwrap_err();
+    let error = {
+        let wish = Wish {
+            run_as_group: Some(5),
+            ..Wish::default()
+        };
+        resolve_user(&layers, "web", &wish).unwrap_err()
+    };
     assert_eq!(error.to_string(), "user group 5 is specified without user");
 }
 
 #[test]
 fn what_cannot_be_said_is_an_error() {
     let (_directory, layers) = usual();
-    let error = |spec: &str| resolve_user(&layers, spec, None, None, &[]).unwrap_err();
+    let error = |spec: &str| resolve_user(&layers, spec, &Wish::default()).unwrap_err();
     for spec in [
         "nobody",
         "4294967296",
@@ -118,22 +154,22 @@ fn what_cannot_be_said_is_an_error() {
 fn an_image_without_the_files_has_numbers_alone() {
     let (_directory, layers) = layers(&[&[("bin/sh", Some(""))]]);
     assert_eq!(
-        resolve_user(&layers, "7:8", None, None, &[9]).unwrap(),
+        resolve_user(&layers, "7:8", &with_groups(&[9])).unwrap(),
         ids(7, 8, &[8, 9])
     );
-    assert_eq!(resolve_user(&layers, "", None, None, &[]).unwrap(), ids(0, 0, &[0]));
+    assert_eq!(resolve_user(&layers, "", &Wish::default()).unwrap(), ids(0, 0, &[0]));
     assert!(matches!(
-        resolve_user(&layers, "web", None, None, &[]),
+        resolve_user(&layers, "web", &Wish::default()),
         Err(UserError::NoSuchUser { .. })
     ));
     assert!(matches!(
-        resolve_user(&layers, "7:web", None, None, &[]),
+        resolve_user(&layers, "7:web", &Wish::default()),
         Err(UserError::NoSuchGroup { .. })
     ));
 }
 
 fn uid_of_a(layers: &[PathBuf]) -> Option<u32> {
-    match resolve_user(layers, "a", None, None, &[]) {
+    match resolve_user(layers, "a", &Wish::default()) {
         Ok(ids) => Some(ids.uid),
         Err(UserError::NoSuchUser { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -197,7 +233,7 @@ fn odd_files_are_errors_and_nothing_waits() {
     let read = |make: &dyn Fn(&std::path::Path)| {
         let (_directory, layers) = layers(&[&[("etc/x", Some(""))]]);
         make(&layers[0].join("etc/passwd"));
-        resolve_user(&layers, "a", None, None, &[]).unwrap_err()
+        resolve_user(&layers, "a", &Wish::default()).unwrap_err()
     };
     let pipe = |path: &std::path::Path| mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
     assert!(matches!(read(&pipe), UserError::NotAFile { .. }));
@@ -215,9 +251,8 @@ fn odd_files_are_errors_and_nothing_waits() {
 
 #[test]
 fn root_is_told_in_the_kubelets_words() {
-    let check = |image: &str, run_as: Option<u32>, uid| {
-        check_non_root(image, run_as, &ids(uid, 0, &[])).map_err(|error| error.to_string())
-    };
+    let check =
+        |image: &str, run_as: Option<u32>, uid| check_non_root(image, run_as, uid).map_err(|error| error.to_string());
     let root = "container has runAsNonRoot and image will run as root";
     let name = "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root";
     for (image, run_as, uid, want) in [
@@ -243,7 +278,7 @@ proptest! {
     #[test]
     fn no_file_makes_a_root_of_somebody(passwd in "([a-z0-9:,# -]{0,30}\n){0,10}", user in "[a-z]{1,3}") {
         let (_directory, layers) = layers(&[&[("etc/passwd", Some(&passwd))]]);
-        if let Ok(ids) = resolve_user(&layers, &user, None, None, &[]) && ids.uid == 0 {
+        if let Ok(ids) = resolve_user(&layers, &user, &Wish::default()) && ids.uid == 0 {
             let is_root = |line: &str| {
                 let fields: Vec<_> = line.trim().split(':').collect();
                 fields[0] == user && fields.len() > 3 && !fields[2].is_empty() && fields[2].bytes().all(|b| b == b'0')

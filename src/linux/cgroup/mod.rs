@@ -9,12 +9,13 @@
 //! and the v2 hierarchy is only used if cpu, memory or pids live there and nowhere else.
 //!
 //! Each cgroup costs about 10-25 µs to make in each v1 hierarchy, so only those that podd needs are used: cpu, cpuacct,
-//! memory, pids, devices and freezer. cpuset is left out on purpose: making a cgroup and copying its parent's cpus and
+//! memory, pids, devices, freezer and, where it is mounted, hugetlb. cpuset is left out on purpose: making a cgroup and copying its parent's cpus and
 //! mems costs 350 µs there, more than all others together, and podd pins nothing to cpus.
 //!
 //! **Invariant:** nothing here waits, and nothing here moves a process: a process enters by its own write or by
 //! `CLONE_INTO_CGROUP` (see [`Entry`]).
 
+mod controls;
 mod device_filter;
 mod kill;
 mod resources;
@@ -29,12 +30,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+pub use controls::{Controls, page_size_name};
 pub use usage::Limits;
 
 /// Controllers podd makes cgroups for in v1.
-const V1_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer"];
+const V1_CONTROLLERS: [&str; 7] = ["cpu", "cpuacct", "memory", "pids", "devices", "freezer", "hugetlb"];
 /// Controllers podd enables in v2, where the machine has them.
-const V2_CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
+const V2_CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "cpuset", "hugetlb"];
 
 /// What went wrong, and where.
 #[derive(Debug, thiserror::Error)]

@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 
 use super::{CgroupError, Cgroups, device_filter, relative, write};
 
 impl Cgroups {
-    /// Set the limits of a cgroup that is there: cpu shares, quota and period; memory limit (in v2 also swap, which
-    /// OCI counts together with memory; v1's memory+swap file is left alone) and reservation; pids; devices. Everything
-    /// else in `resources` is not podd's to set and is ignored (the spec podd builds has nothing else). A controller
-    /// that the machine lacks is ignored too: `podd doctor` tells.
+    /// Set the limits of a cgroup that is there: cpu shares, quota and period; memory limit, swap (which OCI counts
+    /// together with memory) and reservation; huge pages; pids; devices; and, in v2, the files that `unified` names.
+    /// Everything else in `resources` is not podd's to set and is ignored (the spec podd builds has nothing else). A
+    /// controller that the machine lacks is ignored too: `podd doctor` tells.
     ///
     /// # Errors
     /// `InvalidPath`, `Write`, `Devices`.
@@ -32,6 +32,23 @@ impl Cgroups {
                 memory_v2(&directory, memory)?;
             } else {
                 memory_v1(&directory, memory)?;
+            }
+        }
+        if let (Some(limits), Some(hierarchy)) = (resources.hugepage_limits(), self.controlling("hugetlb")) {
+            let directory = hierarchy.mount_point.join(path);
+            for limit in limits {
+                huge_pages(&directory, hierarchy.v2, limit)?;
+            }
+        }
+        if let (Some(files), [hierarchy]) = (resources.unified(), self.hierarchies())
+            && hierarchy.v2
+        {
+            let directory = hierarchy.mount_point.join(path);
+            for (name, value) in files {
+                // The kernel's files are of one directory; none other is written.
+                if !name.contains('/') {
+                    write_if_there(directory.join(name), value)?;
+                }
             }
         }
         if let (Some(pids), Some(hierarchy)) = (resources.pids(), self.controlling("pids")) {
@@ -109,8 +126,28 @@ pub(super) fn weight(shares: u64) -> u64 {
 }
 
 fn memory_v1(directory: &Path, memory: &LinuxMemory) -> Result<(), CgroupError> {
-    if let Some(limit) = memory.limit().filter(|limit| *limit != 0) {
-        write(directory.join("memory.limit_in_bytes"), &limit.to_string())?;
+    let limit = memory.limit().filter(|limit| *limit != 0);
+    let both = memory.swap().filter(|swap| *swap != 0);
+    let write_limit = || {
+        limit.map_or(Ok(()), |limit| {
+            write(directory.join("memory.limit_in_bytes"), &limit.to_string())
+        })
+    };
+    let write_both = || {
+        both.map_or(Ok(()), |both| {
+            write_if_there(directory.join("memory.memsw.limit_in_bytes"), &both.to_string())
+        })
+    };
+    // Memory alone may never exceed memory and swap together: what grows, grows there first.
+    match write_limit() {
+        Err(CgroupError::Write { source, .. }) if source.kind() == io::ErrorKind::InvalidInput && both.is_some() => {
+            write_both()?;
+            write_limit()?;
+        }
+        result => {
+            result?;
+            write_both()?;
+        }
     }
     if let Some(reservation) = memory.reservation().filter(|reservation| *reservation != 0) {
         write(directory.join("memory.soft_limit_in_bytes"), &reservation.to_string())?;
@@ -131,16 +168,29 @@ fn memory_v2(directory: &Path, memory: &LinuxMemory) -> Result<(), CgroupError> 
         } else {
             (swap - limit.unwrap_or(0)).max(0)
         };
-        match write(directory.join("memory.swap.max"), &amount(swap)) {
-            // A kernel without swap accounting has no such file, and nothing to limit.
-            Err(CgroupError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            result => result?,
-        }
+        write_if_there(directory.join("memory.swap.max"), &amount(swap))?;
     }
     if let Some(reservation) = memory.reservation().filter(|reservation| *reservation != 0) {
         write(directory.join("memory.low"), &amount(reservation))?;
     }
     Ok(())
+}
+
+/// Pages that are in use and, where the kernel counts them, those that are promised to a mapping
+/// (opencontainers/cgroups `fs/hugetlb.go`, `fs2/hugetlb.go`).
+fn huge_pages(directory: &Path, v2: bool, limit: &LinuxHugepageLimit) -> Result<(), CgroupError> {
+    let (size, file) = (limit.page_size(), if v2 { "max" } else { "limit_in_bytes" });
+    let value = limit.limit().to_string();
+    write(directory.join(format!("hugetlb.{size}.{file}")), &value)?;
+    write_if_there(directory.join(format!("hugetlb.{size}.rsvd.{file}")), &value)
+}
+
+/// A kernel that does not count something has no file for it, and nothing to limit.
+fn write_if_there(path: PathBuf, value: &str) -> Result<(), CgroupError> {
+    match write(path, value) {
+        Err(CgroupError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// In order, one rule a write: the last one that matches decides.

@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use oci_spec::runtime::{Process, Spec};
 
-use super::spec::absolute;
+use super::spec::{absolute, first_id};
 use super::{Machine, PrepareError, process_plan};
 use crate::linux::cgroup::Entry;
 use crate::linux::guest::{self, JoinPlan, Standard};
@@ -179,6 +179,7 @@ pub fn join(parts: JoinParts<'_>, machine: &Machine) -> Result<Joining, PrepareE
         standard,
         cwd: absolute("working directory", process.cwd())?,
         process: process_plan(&process, seccomp, machine)?,
+        first_id: first_id(spec)?,
     };
     let (channel, childs_end) = fd::message_pair().map_err(PrepareError::Streams)?;
     let directory = plan.cgroup.directory.as_ref().map(AsFd::as_fd);

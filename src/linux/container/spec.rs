@@ -11,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
 use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount as SpecMount, PosixRlimitType, Process, Spec,
+    LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Mount as SpecMount, PosixRlimitType, Process,
+    Spec,
 };
 
 use super::PrepareError;
@@ -54,11 +55,6 @@ pub(super) fn refuse_unsupported(spec: &Spec) -> Result<(), PrepareError> {
         refuse(process.exec_cpu_affinity().is_some(), "process.execCPUAffinity")?;
     }
     if let Some(linux) = spec.linux() {
-        let mapped = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l| !l.is_empty());
-        refuse(
-            mapped(linux.uid_mappings()) || mapped(linux.gid_mappings()),
-            "linux.uidMappings",
-        )?;
         refuse(linux.intel_rdt().is_some(), "linux.intelRdt")?;
         refuse(linux.personality().is_some(), "linux.personality")?;
         refuse(
@@ -83,6 +79,7 @@ pub(super) struct Namespaces {
     pub(super) clone_flags: u64,
     pub(super) pid: Option<OwnedFd>,
     pub(super) join: Vec<Join>,
+    pub(super) user: Option<OwnedFd>,
     pub(super) new_cgroup: bool,
     pub(super) shares_pid: bool,
 }
@@ -93,6 +90,7 @@ impl Namespaces {
             clone_flags: 0,
             pid: None,
             join: Vec::new(),
+            user: None,
             new_cgroup: false,
             shares_pid: true,
         };
@@ -105,11 +103,7 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => (libc::CLONE_NEWIPC, "ipc"),
                 LinuxNamespaceType::Pid => (libc::CLONE_NEWPID, "pid"),
                 LinuxNamespaceType::Network => (libc::CLONE_NEWNET, "network"),
-                LinuxNamespaceType::User => {
-                    return Err(PrepareError::Unsupported {
-                        field: "a user namespace",
-                    });
-                }
+                LinuxNamespaceType::User => (libc::CLONE_NEWUSER, "user"),
                 LinuxNamespaceType::Time => {
                     return Err(PrepareError::Unsupported {
                         field: "a time namespace",
@@ -117,6 +111,11 @@ impl Namespaces {
                 }
             };
             match namespace.path() {
+                None if kind == libc::CLONE_NEWUSER => {
+                    return Err(PrepareError::Unsupported {
+                        field: "a new user namespace",
+                    });
+                }
                 Some(_) if kind == libc::CLONE_NEWNS => {
                     return Err(PrepareError::Unsupported {
                         field: "joining a mount namespace",
@@ -130,6 +129,8 @@ impl Namespaces {
                     })?;
                     if kind == libc::CLONE_NEWPID {
                         all.pid = Some(opened);
+                    } else if kind == libc::CLONE_NEWUSER {
+                        all.user = Some(opened);
                     } else {
                         all.join.push(Join {
                             namespace: opened,
@@ -151,6 +152,23 @@ impl Namespaces {
             });
         }
         Ok(all)
+    }
+}
+
+/// The machine's id of the user namespace's 0. Users and groups are mapped alike, by one range.
+pub(super) fn first_id(spec: &Spec) -> Result<Option<u32>, PrepareError> {
+    let linux = spec.linux().as_ref();
+    let first = |mappings: Option<&Vec<LinuxIdMapping>>| match mappings.map_or(&[][..], |list| list) {
+        [] => Ok(None),
+        [only] if only.container_id() == 0 => Ok(Some(only.host_id())),
+        _ => Err(PrepareError::UserNamespace),
+    };
+    let users = first(linux.and_then(|linux| linux.uid_mappings().as_ref()))?;
+    let groups = first(linux.and_then(|linux| linux.gid_mappings().as_ref()))?;
+    if users == groups {
+        Ok(users)
+    } else {
+        Err(PrepareError::UserNamespace)
     }
 }
 
@@ -190,18 +208,20 @@ pub(super) fn plain_number(number: i64) -> CString {
     CString::new(number.to_string()).expect("digits hold no NUL")
 }
 
-pub(super) fn plan_mount(mount: &SpecMount, sub_paths: &HashMap<PathBuf, PathBuf>) -> Result<Mount, PrepareError> {
+/// `first`: the machine's id of the container's 0.
+pub(super) fn plan_mount(
+    mount: &SpecMount,
+    sub_paths: &HashMap<PathBuf, PathBuf>,
+    first: u32,
+) -> Result<Mount, PrepareError> {
     let destination = mount.destination();
     let options = mount.options().iter().flatten().map(String::as_str);
     let options = MountOptions::parse(options).map_err(|source| PrepareError::MountOption {
         destination: destination.clone(),
         source,
     })?;
-    if mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()) {
-        return Err(PrepareError::Unsupported {
-            field: "an id-mapped mount",
-        });
-    }
+    // With the ids of the container's own namespace, whatever they say: podd makes no others.
+    let mapped = mount.uid_mappings().as_ref().is_some_and(|m| !m.is_empty());
     let kind = mount.typ().as_deref().unwrap_or("none");
     let shared = options.shared();
     let mut propagation = options.propagation;
@@ -221,6 +241,7 @@ pub(super) fn plan_mount(mount: &SpecMount, sub_paths: &HashMap<PathBuf, PathBuf
             recursive: options.bind == Some(Recursive::Yes),
             attr: options.attr,
             attr_recursive: options.attr_recursive,
+            mapped,
             shared,
         }
     } else {
@@ -234,7 +255,7 @@ pub(super) fn plan_mount(mount: &SpecMount, sub_paths: &HashMap<PathBuf, PathBuf
             } else {
                 options.flags
             },
-            data: c_string("mount options", options.data.as_bytes())?,
+            data: c_string("mount options", owned_by(&options.data, first).as_bytes())?,
             late_readonly,
             no_links: kind == "proc" || kind == "sysfs",
         }
@@ -244,6 +265,20 @@ pub(super) fn plan_mount(mount: &SpecMount, sub_paths: &HashMap<PathBuf, PathBuf
         propagation,
         what,
     })
+}
+
+/// `uid=` and `gid=` are the container's ids; the file system is mounted where the machine's count.
+fn owned_by(data: &str, first: u32) -> String {
+    let own = |option: &str| {
+        let (name, id) = option
+            .split_once('=')
+            .filter(|(name, _)| matches!(*name, "uid" | "gid"))?;
+        Some(format!("{name}={}", id.parse::<u32>().ok()?.checked_add(first)?))
+    };
+    let words = data
+        .split(',')
+        .map(|option| own(option).unwrap_or_else(|| option.to_owned()));
+    words.collect::<Vec<_>>().join(",")
 }
 
 fn sub_path(destination: &Path, path: &Path) -> Result<CString, PrepareError> {
@@ -298,6 +333,7 @@ pub(super) fn cgroup_mounts(
                 recursive: false,
                 attr: options.attr,
                 attr_recursive: options.attr_recursive,
+                mapped: false,
                 shared: false,
             }
         };

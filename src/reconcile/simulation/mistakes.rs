@@ -192,7 +192,7 @@ fn in_the_plans_eyes(mistake: Option<Mistake>, now: Timestamp, desired: &mut Pod
 }
 
 pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
-    let mut limits = world.limits;
+    let mut limits = world.limits.clone();
     let mut desired = world.desired.clone();
     let mut observed = world.observed.clone();
     if world.mistake == Some(Mistake::ForgetsBackoff) {

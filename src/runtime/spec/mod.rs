@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** a pure function. It reads no file, no clock and no environment; same input, same spec.
 
+mod environment;
 mod mounts;
 mod process;
 mod resources;
@@ -14,15 +15,23 @@ pub mod seccomp;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxDevice, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root,
+    Spec,
+};
 
-use crate::model::{ContainerSpec, PodSpec, ResolvedImage, SeccompProfile, Sources};
+use crate::linux::cgroup::Controls;
+use crate::model::downward::Place;
+use crate::model::expansion::PathError;
+use crate::model::{Capacity, ContainerSpec, IDS_PER_POD, PodSpec, ResolvedImage, SeccompProfile, Sources};
 use crate::shim::protocol::SubPath;
 
+pub use environment::Variables;
 pub use process::environment;
-pub(super) use resources::limits;
+pub(super) use resources::{effective, limits, shares};
 pub use resources::{oom_score_adj, pod_cgroup, pod_resources};
 
 /// The version of the OCI runtime spec that the result is written in.
@@ -66,6 +75,8 @@ pub struct SpecInput<'a> {
     pub infra_pid: i32,
     /// The first process of another container, whose pid namespace is joined where the pod does not share one.
     pub target_pid: Option<i32>,
+    /// Of infra's user namespace, if it has one of its own: the machine's id of its 0. Another [`IDS_PER_POD`] follow.
+    pub first_id: Option<u32>,
     /// The pod's cgroup, relative to each hierarchy's root: [`pod_cgroup`].
     pub cgroup_parent: &'a str,
     /// The pod's volumes by name, and where on the machine each lies.
@@ -75,10 +86,16 @@ pub struct SpecInput<'a> {
     pub memory: u64,
     /// Processes and threads the container may have.
     pub pids_limit: i64,
-    /// The machine has the v2 layout, where swap is limited too.
-    pub cgroup_v2: bool,
+    /// What can be limited on this machine.
+    pub controls: &'a Controls,
     /// What the machine is called: the host name of pods with the host's network.
     pub node_name: &'a str,
+    /// Where the pod is, for what it asks of itself.
+    pub place: &'a Place,
+    /// Where the pod reaches the API; `None`: it is not told.
+    pub api: Option<SocketAddr>,
+    /// What the machine has for pods: the limits of containers that have none.
+    pub allocatable: &'a Capacity,
     /// All that can be handed on (`linux::privilege::capabilities`): no container gets more.
     pub capabilities: &'a [Capability],
     /// The machine's devices (`linux::privilege::devices`): used for privileged containers alone.
@@ -108,6 +125,36 @@ pub enum SpecError {
     UnknownVolume { name: String },
     #[error("{what} holds a NUL byte")]
     Nul { what: &'static str },
+    /// `kind`: `configmap`, `secret`.
+    #[error("{kind} {name:?} not found")]
+    ObjectNotFound { kind: &'static str, name: String },
+    /// `kind`: `ConfigMap`, `Secret`.
+    #[error("couldn't find key {key} in {kind} {namespace}/{object}")]
+    KeyNotFound {
+        kind: &'static str,
+        namespace: String,
+        object: String,
+        key: String,
+    },
+    /// No variable can hold it.
+    #[error("key {key} in {kind} {namespace}/{object} is no UTF-8 text")]
+    NoText {
+        kind: &'static str,
+        namespace: String,
+        object: String,
+        key: String,
+    },
+    /// A resource of another container was asked for.
+    #[error("container {name} not found")]
+    NoSuchContainer { name: String },
+    #[error("variables or arguments are too long once they are expanded")]
+    TooLong,
+    #[error(transparent)]
+    SubPath(#[from] PathError),
+    #[error("error SubPath `{path}` must not be an absolute path")]
+    AbsoluteSubPath { path: String },
+    #[error("unable to provision SubPath `{path}`: must not contain '..'")]
+    UpwardSubPath { path: String },
 }
 
 /// The spec of one attempt of a container.
@@ -117,8 +164,11 @@ pub enum SpecError {
 pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
     let security = &input.container.security;
     let capabilities = process::capabilities(security, input.capabilities)?;
-    let (mounts, sub_paths) = mounts::mounts(input)?;
+    let variables = Variables::of(input)?;
+    let (mounts, sub_paths) = mounts::mounts(input, &variables)?;
 
+    // `procMount: Unmasked` (kubelet `securitycontext/util.go ConvertToRuntimeMaskedPaths`).
+    let is_open = security.privileged || security.unmasked_proc;
     let mut linux = Linux::default();
     linux
         .set_resources(Some(resources::of_container(input)))
@@ -130,20 +180,14 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_namespaces(Some(namespaces(input)))
         .set_devices(security.privileged.then(|| input.host_devices.to_vec()))
         .set_sysctl(sysctls(input))
+        .set_uid_mappings(mappings(input))
+        .set_gid_mappings(mappings(input))
         .set_seccomp(match security.seccomp {
             SeccompProfile::RuntimeDefault if !security.privileged => Some(seccomp::runtime_default(&capabilities)),
             SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined | SeccompProfile::Localhost(_) => None,
         })
-        .set_masked_paths(Some(if security.privileged {
-            Vec::new()
-        } else {
-            strings(&MASKED_PATHS)
-        }))
-        .set_readonly_paths(Some(if security.privileged {
-            Vec::new()
-        } else {
-            strings(&READONLY_PATHS)
-        }));
+        .set_masked_paths(Some(if is_open { Vec::new() } else { strings(&MASKED_PATHS) }))
+        .set_readonly_paths(Some(if is_open { Vec::new() } else { strings(&READONLY_PATHS) }));
 
     let mut root = Root::default();
     root.set_path(PathBuf::from("rootfs"))
@@ -154,7 +198,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         .set_hostname(None)
         .set_root(Some(root))
         .set_mounts(Some(mounts))
-        .set_process(Some(process::process(input, &capabilities)?))
+        .set_process(Some(process::process(input, &variables, &capabilities)?))
         .set_annotations(Some(annotations(input)))
         .set_linux(Some(linux));
     Ok(Built { spec, sub_paths })
@@ -191,13 +235,15 @@ pub(super) fn cgroups_path(pod_cgroup: &str, container: &str, attempt: u32) -> P
 
 /// Infra's namespaces, and a mount namespace of its own; a pid namespace of its own unless the pod shares one or another
 /// container's is joined (CRI `NamespaceMode`: POD before TARGET before CONTAINER); a cgroup
-/// namespace of its own unless it is privileged (Kubernetes KEP 2254: privileged containers see the host's).
+/// namespace of its own unless it is privileged (Kubernetes KEP 2254: privileged containers see the host's). One that is
+/// not named is the machine's.
 fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     let namespace = |kind: LinuxNamespaceType, path: Option<PathBuf>| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind).set_path(path);
         namespace
     };
+    let isolation = &input.pod.isolation;
     let infra = |name: &str| Some(PathBuf::from(format!("/proc/{}/ns/{name}", input.infra_pid)));
     let pid = if input.pod.share_process_namespace {
         infra("pid")
@@ -206,19 +252,35 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
             .target_pid
             .map(|target| PathBuf::from(format!("/proc/{target}/ns/pid")))
     };
-    let mut all = vec![
-        namespace(LinuxNamespaceType::Pid, pid),
-        namespace(LinuxNamespaceType::Ipc, infra("ipc")),
-    ];
+    let mut all = Vec::new();
+    if !isolation.host_pid {
+        all.push(namespace(LinuxNamespaceType::Pid, pid));
+    }
+    if !isolation.host_ipc {
+        all.push(namespace(LinuxNamespaceType::Ipc, infra("ipc")));
+    }
     if !input.pod.host_network {
         all.push(namespace(LinuxNamespaceType::Uts, infra("uts")));
         all.push(namespace(LinuxNamespaceType::Network, infra("net")));
+    }
+    if input.first_id.is_some() {
+        all.push(namespace(LinuxNamespaceType::User, infra("user")));
     }
     all.push(namespace(LinuxNamespaceType::Mount, None));
     if !input.container.security.privileged {
         all.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
     all
+}
+
+/// The ids of the pod's user namespace. Users and groups have the same.
+fn mappings(input: &SpecInput<'_>) -> Option<Vec<LinuxIdMapping>> {
+    let mapping = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(input.first_id?)
+        .size(IDS_PER_POD)
+        .build();
+    mapping.ok().map(|mapping| vec![mapping])
 }
 
 /// The spec as JSON, the same text for the same spec whenever it is made: its maps and sets are sorted.
@@ -238,12 +300,16 @@ pub fn text(spec: &Spec) -> Result<Vec<u8>, serde_json::Error> {
 /// In the pod's own network everybody may listen on any port and send echo requests (containerd 2
 /// `enable_unprivileged_ports` and `enable_unprivileged_icmp`, both on by default).
 fn sysctls(input: &SpecInput<'_>) -> Option<HashMap<String, String>> {
-    let pairs = [
-        ("net.ipv4.ip_unprivileged_port_start", "0"),
-        ("net.ipv4.ping_group_range", "0 2147483647"),
-    ];
+    let mut pairs = vec![("net.ipv4.ip_unprivileged_port_start", "0")];
+    // Groups of a user namespace are not all there (containerd: not with a user namespace).
+    if input.first_id.is_none() {
+        pairs.push(("net.ipv4.ping_group_range", "0 2147483647"));
+    }
+    // What the pod says itself was set when its sandbox was made.
+    let is_own = |name: &str| input.pod.security.sysctls.iter().any(|(own, _)| own == name);
+    let pairs = pairs.into_iter().filter(|(name, _)| !is_own(name));
     let owned = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    (!input.pod.host_network).then(|| HashMap::from(owned))
+    (!input.pod.host_network).then(|| owned.collect())
 }
 
 fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 
-use super::{SpecError, SpecInput, oom_score_adj};
+use super::{SpecError, SpecInput, Variables, oom_score_adj};
 use crate::model::ContainerSecurity;
 
 /// What every container has unless its pod drops it (containerd `defaultUnixCaps`).
@@ -29,10 +29,14 @@ const DEFAULT_CAPABILITIES: [Capability; 14] = [
 /// containerd `defaultUnixEnv`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(super) fn process(input: &SpecInput<'_>, capabilities: &[Capability]) -> Result<Process, SpecError> {
+pub(super) fn process(
+    input: &SpecInput<'_>,
+    variables: &Variables,
+    capabilities: &[Capability],
+) -> Result<Process, SpecError> {
     let (container, security) = (input.container, &input.container.security);
-    let arguments = arguments(input)?;
-    let environment = environment(input);
+    let arguments = arguments(input, variables)?;
+    let environment = environment(input, variables);
     let cwd = working_dir(input);
     let nul = |texts: &[String], what| {
         if texts.iter().any(|text| text.contains('\0')) {
@@ -62,12 +66,17 @@ pub(super) fn process(input: &SpecInput<'_>, capabilities: &[Capability]) -> Res
 
 /// Kubernetes' table of `command` and `args` against Entrypoint and Cmd (containerd `WithProcessArgs`): `command`
 /// replaces Entrypoint and makes the image's Cmd void; `args` replaces Cmd.
-fn arguments(input: &SpecInput<'_>) -> Result<Vec<String>, SpecError> {
+fn arguments(input: &SpecInput<'_>, variables: &Variables) -> Result<Vec<String>, SpecError> {
     let (container, image) = (input.container, &input.image.config);
-    let (program, rest) = match (container.command.is_empty(), container.args.is_empty()) {
+    // What the image says is taken as it is.
+    let (command, args) = (
+        variables.expand(&container.command)?,
+        variables.expand(&container.args)?,
+    );
+    let (program, rest) = match (command.is_empty(), args.is_empty()) {
         (true, true) => (&image.entrypoint, &image.cmd),
-        (true, false) => (&image.entrypoint, &container.args),
-        (false, _) => (&container.command, &container.args),
+        (true, false) => (&image.entrypoint, &args),
+        (false, _) => (&command, &args),
     };
     let arguments: Vec<String> = program.iter().chain(rest).cloned().collect();
     if arguments.is_empty() {
@@ -80,7 +89,7 @@ fn arguments(input: &SpecInput<'_>) -> Result<Vec<String>, SpecError> {
 /// In the order containerd's CRI plugin has: `PATH` unless somebody sets one, `TERM` with a terminal, `HOSTNAME`, `HOME`
 /// (which runc adds), the image's, the container's. A later value of a name takes the place of the earlier one; an entry of the image without
 /// `=` takes the name away.
-pub fn environment(input: &SpecInput<'_>) -> Vec<String> {
+pub fn environment(input: &SpecInput<'_>, given: &Variables) -> Vec<String> {
     let mut variables: Vec<(String, String)> = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
     let mut set = |name: &str, value: &str| match variables.iter_mut().find(|(known, _)| known == name) {
         Some((_, old)) => value.clone_into(old),
@@ -89,12 +98,14 @@ pub fn environment(input: &SpecInput<'_>) -> Vec<String> {
     if input.container.tty {
         set("TERM", "xterm");
     }
+    // One that is too long for the kernel has no sandbox.
+    let own_name = input.pod.kernel_name();
     set(
         "HOSTNAME",
-        if input.pod.host_network {
-            input.node_name
-        } else {
-            &input.pod.hostname
+        match &own_name {
+            _ if input.pod.host_network => input.node_name,
+            Ok(name) => name,
+            Err(_) => &input.pod.hostname,
         },
     );
     set("HOME", input.home);
@@ -107,9 +118,9 @@ pub fn environment(input: &SpecInput<'_>) -> Vec<String> {
             removed.insert(entry.as_str());
         }
     }
-    for (name, value) in &input.container.env {
+    for (name, value) in given.iter() {
         set(name, value);
-        removed.remove(name.as_str());
+        removed.remove(name);
     }
     variables.retain(|(name, _)| !removed.contains(name.as_str()));
     variables

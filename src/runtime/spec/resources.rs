@@ -1,8 +1,11 @@
 //! Limits: of a container, of a pod, and whom the kernel kills first.
 
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
+};
 
 use super::SpecInput;
+use crate::linux::cgroup::{Controls, page_size_name};
 use crate::model::{ContainerSpec, PodRuntime, PodSpec, QosClass, Resources};
 use crate::shim::protocol::PodResources;
 
@@ -30,58 +33,58 @@ pub fn pod_cgroup(root: &str, pod: &PodSpec) -> String {
 
 /// Limits of the pod's own cgroup: shares for what the pod requests in all, and cpu and memory limits where every
 /// container has one (kubelet `cm/helpers_linux.go`, `ResourceConfigForPod`), each with the pod's overhead
-/// (`component-helpers/resource`, `PodRequests` and `PodLimits`). Processes are limited by container.
-pub fn pod_resources(pod: &PodSpec) -> PodResources {
+/// (`component-helpers/resource`, `PodRequests` and `PodLimits`). What the pod says of itself as a whole takes the place
+/// of its containers' sum. `pids` is how many processes and threads a pod may have; `None`: only each container is limited.
+pub fn pod_resources(pod: &PodSpec, controls: &Controls, pids: Option<i64>) -> PodResources {
     let every = |get: fn(&Resources) -> Option<u64>| {
         pod.containers
             .iter()
             .chain(&pod.init_containers)
             .all(|container| get(&container.resources).is_some_and(|limit| limit > 0))
     };
-    let cpu_limit = |r: &Resources| r.cpu_limit_milli;
-    let memory_limit = |r: &Resources| r.memory_limit;
+    let total = |get: fn(&Resources) -> Option<u64>| {
+        let sum = || every(get).then(|| pod.at_most_at_once(|r| get(r).unwrap_or(0)));
+        get(&pod.resources).or_else(sum)
+    };
     let PodRuntime {
         class: _,
         overhead_cpu_milli,
         overhead_memory,
     } = pod.runtime;
+    let cpu = total(|r| r.cpu_limit_milli).map(|milli| milli.saturating_add(overhead_cpu_milli));
+    let memory = total(|r| r.memory_limit).map(|bytes| bytes.saturating_add(overhead_memory));
+    let pages = |size: u64| {
+        let own = pod.resources.hugepages.get(&size).copied();
+        own.unwrap_or_else(|| pod.at_most_at_once(|r| r.hugepages.get(&size).copied().unwrap_or(0)))
+    };
     PodResources {
-        cpu_shares: Some(shares(
-            at_most_at_once(pod, cpu_request).saturating_add(overhead_cpu_milli),
-        )),
-        cpu_quota: every(cpu_limit)
-            .then(|| quota(at_most_at_once(pod, cpu_limit).saturating_add(overhead_cpu_milli)))
-            .flatten(),
-        memory_limit: every(memory_limit)
-            .then(|| limit(at_most_at_once(pod, memory_limit).saturating_add(overhead_memory)))
-            .flatten(),
-        pids_limit: None,
+        cpu_shares: Some(shares(pod.cpu_request_milli())),
+        cpu_quota: cpu.and_then(quota),
+        memory_limit: memory.and_then(limit),
+        pids_limit: pids,
+        hugepages: controls
+            .page_sizes
+            .iter()
+            .map(|size| (page_size_name(*size), signed(pages(*size))))
+            .collect(),
     }
 }
 
-/// What the pod's containers may have together at any moment (`component-helpers/resource/helpers.go`, `PodRequests`):
-/// init containers run one after the other, each beside the sidecars before it; then the others beside all sidecars.
-fn at_most_at_once(pod: &PodSpec, get: fn(&Resources) -> Option<u64>) -> u64 {
-    let of = |container: &ContainerSpec| get(&container.resources).unwrap_or(0);
-    let (mut sidecars, mut most) = (0_u64, 0_u64);
-    for container in &pod.init_containers {
-        let now = sidecars.saturating_add(of(container));
-        if container.is_sidecar() {
-            sidecars = now;
-        }
-        most = most.max(now);
+/// What a container of this pod may have: where it says nothing of a limit, what the whole pod may
+/// (kubelet `kuberuntime_container_linux.go`, `getCPULimit`, `getMemoryLimit`).
+pub(in crate::runtime) fn effective(pod: &PodSpec, resources: &Resources) -> Resources {
+    let limit = |own: Option<u64>, pods: Option<u64>| own.filter(|limit| *limit > 0).or(pods);
+    Resources {
+        cpu_limit_milli: limit(resources.cpu_limit_milli, pod.resources.cpu_limit_milli),
+        memory_limit: limit(resources.memory_limit, pod.resources.memory_limit),
+        ..resources.clone()
     }
-    pod.containers
-        .iter()
-        .map(of)
-        .fold(sidecars, u64::saturating_add)
-        .max(most)
 }
 
 /// kubelet `GetContainerOOMScoreAdjust`: Guaranteed -997, `BestEffort` 1000, Burstable the less the more of the machine's
-/// memory is requested, but never as low as Guaranteed nor as high as `BestEffort`. A sidecar is not killed before the
-/// containers that it serves: it gets no more than what the least request among those gives. `memory` is the machine's,
-/// in bytes.
+/// memory is requested, but never as low as Guaranteed nor as high as `BestEffort`. What the pod as a whole requests
+/// beyond its containers counts for each of them alike. A sidecar is not killed before the containers that it serves: it
+/// gets no more than what the least request among those gives. `memory` is the machine's, in bytes.
 pub fn oom_score_adj(pod: &PodSpec, container: &ContainerSpec, memory: u64) -> i32 {
     let request = |container: &ContainerSpec| {
         let resources = &container.resources;
@@ -95,7 +98,7 @@ pub fn oom_score_adj(pod: &PodSpec, container: &ContainerSpec, memory: u64) -> i
             let is_sidecar =
                 container.is_sidecar() && pod.init_containers.iter().any(|init| init.name == container.name);
             let least = pod.containers.iter().map(request).min().filter(|_| is_sidecar);
-            let counted = own.max(least.unwrap_or(0));
+            let counted = own.max(least.unwrap_or(0)).saturating_add(unclaimed(pod));
             let share = (u128::from(counted) * 1_000)
                 .checked_div(u128::from(memory))
                 .unwrap_or(0);
@@ -105,17 +108,38 @@ pub fn oom_score_adj(pod: &PodSpec, container: &ContainerSpec, memory: u64) -> i
     }
 }
 
+/// Each container's share of the memory that only the pod as a whole requests (kubelet `remainingPodMemReqPerContainer`).
+fn unclaimed(pod: &PodSpec) -> u64 {
+    let Some(request) = pod.resources.memory_request.or(pod.resources.memory_limit) else {
+        return 0;
+    };
+    let claimed = pod.at_most_at_once(|r| r.memory_request.or(r.memory_limit).unwrap_or(0));
+    let containers = (pod.containers.len() + pod.init_containers.len()).max(1);
+    request.saturating_sub(claimed) / u64::try_from(containers).unwrap_or(u64::MAX)
+}
+
 pub(super) fn of_container(input: &SpecInput<'_>) -> LinuxResources {
-    let mut all = limits(&input.container.resources, input.cgroup_v2);
+    let resources = effective(input.pod, &input.container.resources);
+    let mut all = limits(&resources, input.controls);
     let mut pids = LinuxPids::default();
     pids.set_limit(input.pids_limit);
     all.set_pids(Some(pids))
         .set_devices(Some(devices(input.container.security.privileged)));
+    if input.controls.v2 {
+        // Where one process of it must die for want of memory, all of it does: half a container is of no use (kubelet,
+        // `singleProcessOOMKill: false`). v1 cannot do that.
+        let group = ("memory.oom.group".to_owned(), "1".to_owned());
+        let swap = ("memory.swap.max".to_owned(), "0".to_owned());
+        let files = [Some(group), input.controls.swap.then_some(swap)];
+        all.set_unified(Some(files.into_iter().flatten().collect()));
+    }
     all
 }
 
-/// cpu and memory of a container's cgroup. What has no limit is not named.
-pub(in crate::runtime) fn limits(resources: &Resources, cgroup_v2: bool) -> LinuxResources {
+/// cpu, memory and huge pages of a container's cgroup. What has no limit is not named, but for huge pages, of which a
+/// container has none unless it asked (kubelet `GetHugepageLimitsFromResources`). Nobody has any swap (kubelet, `NoSwap`):
+/// in v1 that needs a limit of memory and is the same limit for both together.
+pub(in crate::runtime) fn limits(resources: &Resources, controls: &Controls) -> LinuxResources {
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(Some(shares(cpu_request(resources).unwrap_or(0))));
     if let Some(quota) = resources.cpu_limit_milli.and_then(quota) {
@@ -125,14 +149,22 @@ pub(in crate::runtime) fn limits(resources: &Resources, cgroup_v2: bool) -> Linu
     let memory = limit.map(|limit| {
         let mut memory = LinuxMemory::default();
         memory.set_limit(Some(limit));
-        // Memory and swap together as much as memory alone: no swap (kubelet, `NoSwap`). v1 often has no such file.
-        if cgroup_v2 {
+        if controls.swap && !controls.v2 {
             memory.set_swap(Some(limit));
         }
         memory
     });
+    let pages = controls.page_sizes.iter().map(|size| {
+        let mut page = LinuxHugepageLimit::default();
+        page.set_page_size(page_size_name(*size))
+            .set_limit(signed(resources.hugepages.get(size).copied().unwrap_or(0)));
+        page
+    });
+    let pages: Vec<_> = pages.collect();
     let mut all = LinuxResources::default();
-    all.set_cpu(Some(cpu)).set_memory(memory);
+    all.set_cpu(Some(cpu))
+        .set_memory(memory)
+        .set_hugepage_limits((!pages.is_empty()).then_some(pages));
     all
 }
 
@@ -142,7 +174,7 @@ fn cpu_request(resources: &Resources) -> Option<u64> {
 }
 
 /// kubelet `MilliCPUToShares`.
-fn shares(milli: u64) -> u64 {
+pub(in crate::runtime) fn shares(milli: u64) -> u64 {
     (milli.saturating_mul(1_024) / 1_000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
@@ -154,7 +186,11 @@ fn quota(milli: u64) -> Option<i64> {
 
 /// 0 is no limit.
 fn limit(bytes: u64) -> Option<i64> {
-    (bytes > 0).then(|| i64::try_from(bytes).unwrap_or(i64::MAX))
+    (bytes > 0).then(|| signed(bytes))
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Nothing but the devices every container has (OCI config-linux.md, "Default Devices"), and nodes for others may be made

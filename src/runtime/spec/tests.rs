@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::*;
 use crate::linux::privilege;
 use crate::model::{
-    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, ImageConfig, ImageId, Mount, PodSecurity,
-    PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
+    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, EnvFrom, EnvValue, EnvVar, Field, ImageConfig,
+    ImageId, Mount, PodSecurity, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
 };
 
 const UID: &str = "6b0b1c1e-62b0-4b6c-9d5e-1c3e0a2f4b5d";
@@ -56,6 +56,7 @@ fn container() -> ContainerSpec {
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
         resources: Resources::default(),
@@ -103,8 +104,9 @@ struct Given {
     sources: Sources,
     user: ResolvedUser,
     volumes: BTreeMap<String, PathBuf>,
-    cgroup_v2: bool,
+    controls: Controls,
     capabilities: Vec<Capability>,
+    api: Option<std::net::SocketAddr>,
 }
 
 impl Given {
@@ -119,8 +121,9 @@ impl Given {
                 additional_gids: vec![10],
             },
             volumes: BTreeMap::from([("data".to_owned(), PathBuf::from("/pods/uid/volumes/data"))]),
-            cgroup_v2: false,
+            controls: Controls::default(),
             capabilities: privilege::CAPABILITIES.to_vec(),
+            api: None,
         }
     }
 
@@ -151,6 +154,7 @@ impl Given {
             home: "/root",
             infra_pid: 4242,
             target_pid: None,
+            first_id: None,
             cgroup_parent: &parent,
             volumes: &self.volumes,
             etc: EtcFiles {
@@ -161,8 +165,19 @@ impl Given {
             },
             memory: MEMORY,
             pids_limit: 4096,
-            cgroup_v2: self.cgroup_v2,
+            controls: &self.controls,
             node_name: "node",
+            place: &Place {
+                node_name: "node".to_owned(),
+                host_ips: vec!["192.0.2.1".parse().unwrap()],
+                pod_ips: vec!["10.0.0.7".parse().unwrap()],
+            },
+            api: self.api,
+            allocatable: &Capacity {
+                cpu_milli: 2000,
+                memory: MEMORY,
+                storage: 1 << 40,
+            },
             capabilities: &self.capabilities,
             host_devices: &[fuse],
         })
@@ -289,7 +304,11 @@ fn a_burstable_container() {
 #[test]
 fn a_guaranteed_container_where_swap_can_be_limited() {
     let given = Given::with(|given| {
-        given.cgroup_v2 = true;
+        given.controls = Controls {
+            v2: true,
+            swap: true,
+            page_sizes: vec![2 << 20, 1 << 30],
+        };
         given.container().resources = Resources {
             cpu_limit_milli: Some(1500),
             memory_limit: Some(256 << 20),
@@ -322,22 +341,29 @@ fn command_and_args_against_entrypoint_and_cmd() {
     assert_eq!(given.build().unwrap_err().to_string(), "no command specified");
 }
 
+fn environment_of(given: &Given) -> Vec<String> {
+    given.check(|input| environment(input, &Variables::of(input).unwrap()))
+}
+
 #[test]
 fn the_environment_in_order() {
     let given = Given::with(|given| {
         given.image.config.env = ["A=1", "HOSTNAME=x", "B=2", "C=3", "PATH"].map(str::to_owned).to_vec();
         given.container().tty = true;
         given.container().env = [("B", "two"), ("D", "4"), ("D", "=5")]
-            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .map(|(name, value)| EnvVar {
+                name: name.to_owned(),
+                value: EnvValue::Text(value.to_owned()),
+            })
             .to_vec();
     });
     assert_eq!(
-        given.check(environment),
+        environment_of(&given),
         ["TERM=xterm", "HOSTNAME=x", "HOME=/root", "A=1", "B=two", "C=3", "D==5"]
     );
     let given = Given::with(|given| given.image.config.env.clear());
     assert_eq!(
-        given.check(environment)[0],
+        environment_of(&given)[0],
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     );
 }
@@ -553,7 +579,10 @@ fn pods_lie_where_a_kubelet_puts_them() {
                 ..container()
             })
             .collect();
-        (pod_cgroup("podd", &pod), pod_resources(&pod))
+        (
+            pod_cgroup("podd", &pod),
+            pod_resources(&pod, &Controls::default(), None),
+        )
     };
     let (none, some) = ([None, None], |value| [None, Some(value)]);
     let (path, limits) = placed(vec![Resources::default()]);
@@ -602,7 +631,7 @@ fn a_pod_has_room_for_what_runs_at_once() {
         let mut pod = pod();
         pod.containers = vec![init("app", 100, false), init("other", 50, false)];
         pod.init_containers = inits;
-        pod_resources(&pod)
+        pod_resources(&pod, &Controls::default(), None)
     };
     for (inits, at_once) in [
         (vec![], 150),

@@ -292,7 +292,7 @@ impl Supervisor<'_> {
     pub(super) fn make_ahead(&mut self, start: StartContainer) {
         // In a shared pid namespace others of the pod could reach a process that waits with all the shim's privileges. The
         // command of an OCI runtime makes its own.
-        let is_possible = !self.config.share_pid && self.config.runtime.is_none();
+        let is_possible = !self.config.share_pid && !self.config.host_pid && self.config.runtime.is_none();
         if is_possible && self.stopping.is_none() && self.infra.is_some() {
             self.containers.make_ahead(start, &self.machine, &mut self.remove);
         }

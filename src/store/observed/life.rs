@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::super::row::{from_duration, from_time, to_duration, to_time};
 use super::super::{RowError, StoreError};
 use super::rows::ATTEMPT;
-use crate::model::{AttemptLife, HookRecord, ProbeRecord, Resources, Stop, StopReason};
+use crate::model::{AttemptLife, HookRecord, ProbeRecord, Resources, Stop, StopReason, User};
 
 const COLUMN: &str = "life";
 
@@ -20,6 +20,8 @@ struct LifeRow {
     repo_digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<ResourcesRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<UserRow>,
     #[serde(skip_serializing_if = "ProbeRow::is_default")]
     startup: ProbeRow,
     #[serde(skip_serializing_if = "ProbeRow::is_default")]
@@ -32,6 +34,14 @@ struct LifeRow {
     pre_stop: Option<HookRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop: Option<StopRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UserRow {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    home: String,
 }
 
 /// cpu in thousandths of a core, memory in bytes.
@@ -103,6 +113,7 @@ pub(super) fn to_column(life: &AttemptLife) -> Result<Option<String>, StoreError
     let AttemptLife {
         repo_digest,
         resources,
+        user,
         startup,
         liveness,
         readiness,
@@ -113,6 +124,7 @@ pub(super) fn to_column(life: &AttemptLife) -> Result<Option<String>, StoreError
     let row = LifeRow {
         repo_digest: repo_digest.clone(),
         resources: resources.as_ref().map(resources_row),
+        user: user.as_ref().map(user_row),
         startup: probe_row(startup),
         liveness: probe_row(liveness),
         readiness: probe_row(readiness),
@@ -136,6 +148,7 @@ pub(super) fn from_column(text: Option<String>) -> Result<AttemptLife, RowError>
     let LifeRow {
         repo_digest,
         resources,
+        user,
         startup,
         liveness,
         readiness,
@@ -146,6 +159,7 @@ pub(super) fn from_column(text: Option<String>) -> Result<AttemptLife, RowError>
     Ok(AttemptLife {
         repo_digest,
         resources: resources.as_ref().map(resources_of),
+        user: user.map(user_of),
         startup: probe_of(&startup),
         liveness: probe_of(&liveness),
         readiness: probe_of(&readiness),
@@ -153,6 +167,16 @@ pub(super) fn from_column(text: Option<String>) -> Result<AttemptLife, RowError>
         pre_stop: hook_of(pre_stop)?,
         stop: stop.map(|row| stop_of(&row)).transpose()?,
     })
+}
+
+fn user_row(user: &User) -> UserRow {
+    let User { uid, gid, groups, home } = user.clone();
+    UserRow { uid, gid, groups, home }
+}
+
+fn user_of(row: UserRow) -> User {
+    let UserRow { uid, gid, groups, home } = row;
+    User { uid, gid, groups, home }
 }
 
 fn resources_row(resources: &Resources) -> ResourcesRow {

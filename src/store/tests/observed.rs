@@ -10,6 +10,7 @@ use super::*;
 use crate::model::{
     Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,
     GivenUpReason, HookRecord, ImageId, ProbeRecord, Resources, Sandbox, SandboxEnd, SandboxState, Stop, StopReason,
+    User,
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -134,6 +135,11 @@ fn attempt_state() -> impl Strategy<Value = AttemptState> {
     ]
 }
 
+/// Any number.
+fn count_of(record: &ProbeRecord) -> u32 {
+    record.count
+}
+
 fn life() -> impl Strategy<Value = AttemptLife> {
     let amount = || prop::option::of(any::<u64>());
     let resources = (amount(), amount(), amount(), amount()).prop_map(
@@ -178,6 +184,12 @@ fn life() -> impl Strategy<Value = AttemptLife> {
         all.prop_map(
             |((resources, startup, liveness, readiness), (post_start, pre_stop, stop))| AttemptLife {
                 repo_digest: resources.as_ref().map(|_| "docker.io/library/x@sha256:1".to_owned()),
+                user: resources.as_ref().map(|_| User {
+                    uid: count_of(&startup),
+                    gid: 7,
+                    groups: vec![7, u32::MAX],
+                    home: "/home/ä".to_owned(),
+                }),
                 resources,
                 startup,
                 liveness,

@@ -171,7 +171,7 @@ fn a_bind_mount_without_a_word_about_propagation_is_private() {
         .options(vec!["rbind".to_owned()])
         .build()
         .unwrap();
-    let planned = plan_mount(&mount, &HashMap::new()).unwrap();
+    let planned = plan_mount(&mount, &HashMap::new(), 0).unwrap();
     assert_eq!(planned.propagation, [libc::MS_PRIVATE | libc::MS_REC]);
     let relative = MountBuilder::default()
         .destination("data")
@@ -180,7 +180,7 @@ fn a_bind_mount_without_a_word_about_propagation_is_private() {
         .build()
         .unwrap();
     assert!(matches!(
-        plan_mount(&relative, &HashMap::new()),
+        plan_mount(&relative, &HashMap::new(), 0),
         Err(PrepareError::NotAbsolute { .. })
     ));
 }

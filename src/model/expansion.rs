@@ -1,62 +1,101 @@
-//! `$(VAR)` in command, args and env values (Kubernetes `third_party/forked/golang/expansion/expand.go`).
+//! `$(VAR)` in command, args, env values and `subPathExpr` (Kubernetes `third_party/forked/golang/expansion/expand.go`).
 //!
 //! `$(NAME)` becomes the value of NAME where it is known and stays as it is where not; `$$` becomes `$`, so `$$(NAME)`
 //! is the text `$(NAME)`; a `$(` that is never closed stays. One pass: what was put in is not looked at again.
-
 //!
 //! Variables may refer to variables, so a few lines can stand for more text than there is memory: what comes out is
 //! bounded by what Linux takes in one argument, and for a whole pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest argument or `NAME=value` that Linux executes anything with (`MAX_ARG_STRLEN`, its NUL left out), in bytes.
-pub(super) const MAX_WORD: usize = 128 * 1024 - 1;
+pub const MAX_WORD: usize = 128 * 1024 - 1;
 /// The most that all arguments and variables of a pod may amount to, in bytes.
-pub(super) const MAX_POD: usize = 8 * 1024 * 1024;
+pub const MAX_POD: usize = 8 * 1024 * 1024;
 
 /// Text that grew too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TooLong {
+pub enum TooLong {
     Word,
     Pod,
 }
 
+/// Why a path cannot be made of its variables.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// These are not known, or empty.
+    #[error("missing value for {}", names.join(", "))]
+    Missing { names: Vec<String> },
+    #[error("the path is longer than {MAX_WORD} bytes once it is expanded")]
+    TooLong,
+}
+
 /// Expands the texts of one pod, and counts what they amount to.
 #[derive(Debug)]
-pub(super) struct Expander {
+pub struct Expander {
     left: usize,
 }
 
+impl Default for Expander {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Expander {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self { left: MAX_POD }
     }
 
     /// Replaces every reference to a known variable in one argument.
-    pub(super) fn word(&mut self, text: &str, known: &BTreeMap<String, String>) -> Result<String, TooLong> {
+    ///
+    /// # Errors
+    /// It, or all texts together, grew too long.
+    pub fn word(&mut self, text: &str, known: &BTreeMap<String, String>) -> Result<String, TooLong> {
         self.expand(text, known, MAX_WORD)
     }
 
     /// The same in the value of the variable `name`.
-    pub(super) fn variable(
-        &mut self,
-        name: &str,
-        value: &str,
-        known: &BTreeMap<String, String>,
-    ) -> Result<String, TooLong> {
+    ///
+    /// # Errors
+    /// As [`Expander::word`].
+    pub fn variable(&mut self, name: &str, value: &str, known: &BTreeMap<String, String>) -> Result<String, TooLong> {
         let room = MAX_WORD.checked_sub(name.len() + 1).ok_or(TooLong::Word)?;
         self.expand(value, known, room)
     }
 
     fn expand(&mut self, text: &str, known: &BTreeMap<String, String>, room: usize) -> Result<String, TooLong> {
-        let expanded = expand(text, known, room).ok_or(TooLong::Word)?;
+        let look_up = |name: &str| known.get(name).map(String::as_str);
+        let expanded = expand(text, look_up, room).ok_or(TooLong::Word)?;
         self.left = self.left.checked_sub(expanded.len()).ok_or(TooLong::Pod)?;
         Ok(expanded)
     }
 }
 
+/// Expands a text in which every variable must be known and not be empty (`ExpandContainerVolumeMounts`).
+///
+/// # Errors
+/// See [`PathError`].
+pub fn path(text: &str, known: &BTreeMap<String, String>) -> Result<String, PathError> {
+    let mut missing = BTreeSet::new();
+    let look_up = |name: &str| {
+        let value = known.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.insert(name.to_owned());
+        }
+        value
+    };
+    let expanded = expand(text, look_up, MAX_WORD);
+    if !missing.is_empty() {
+        return Err(PathError::Missing {
+            names: missing.into_iter().collect(),
+        });
+    }
+    expanded.ok_or(PathError::TooLong)
+}
+
 /// `None`: longer than `room`.
-fn expand(text: &str, known: &BTreeMap<String, String>, room: usize) -> Option<String> {
+fn expand<'a>(text: &str, mut known: impl FnMut(&str) -> Option<&'a str>, room: usize) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -66,7 +105,7 @@ fn expand(text: &str, known: &BTreeMap<String, String>, room: usize) -> Option<S
             out.push('$');
             tail
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            if let Some(value) = known.get(name) {
+            if let Some(value) = known(name) {
                 out.push_str(value);
             } else {
                 out.push_str("$(");
@@ -119,8 +158,30 @@ mod tests {
             ("$($(VAR_A))", "$($(VAR_A))"),
             ("", ""),
         ] {
-            assert_eq!(expand(text, &known, MAX_WORD).as_deref(), Some(expected), "{text}");
+            assert_eq!(Expander::new().word(text, &known).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn every_variable_of_a_path_has_a_value() {
+        let known = BTreeMap::from([("A".to_owned(), "a".to_owned()), ("EMPTY".to_owned(), String::new())]);
+        let missing = |names: &[&str]| {
+            Err(PathError::Missing {
+                names: names.iter().map(|name| (*name).to_owned()).collect(),
+            })
+        };
+        for (text, expected) in [
+            ("x/$(A)/y", Ok("x/a/y".to_owned())),
+            ("$$(A)", Ok("$(A)".to_owned())),
+            ("$(NO)/$(EMPTY)/$(A)/$(NO)", missing(&["EMPTY", "NO"])),
+        ] {
+            assert_eq!(path(text, &known), expected, "{text}");
+        }
+        assert_eq!(
+            path("$(NO)$(EMPTY)", &known).unwrap_err().to_string(),
+            "missing value for EMPTY, NO"
+        );
+        assert_eq!(path(&"x".repeat(MAX_WORD + 1), &known), Err(PathError::TooLong));
     }
 
     #[test]
@@ -153,7 +214,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics_and_leaves_text_without_dollars_alone(text in ".{0,60}") {
-            let out = expand(&text, &BTreeMap::new(), MAX_WORD).expect("short enough");
+            let out = Expander::new().word(&text, &BTreeMap::new()).expect("short enough");
             if !text.contains('$') {
                 proptest::prop_assert_eq!(out, text);
             }
