@@ -24,19 +24,18 @@ use crate::account::{self, Accounts};
 use crate::api::auth::Bearers;
 use crate::api::{self, ApiState};
 use crate::config::{Config, OWN_HANDLER, RuntimeProgram};
-use crate::controller::Controller;
+use crate::controller::{Controller, Room};
 use crate::event::Recorder;
 use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
-use crate::linux::host;
 use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{app_armor, privilege, process};
-use crate::model::{Capacity, Timestamp};
+use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Handler, Identity, NodeKeeper};
+use crate::node::{Facts, Handler, Identity, NodeKeeper, Supply};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::refresh::Refresher;
@@ -90,6 +89,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("cannot set up the pods' network")?;
     let pool = network.pool();
+    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let addresses = u64::from(pool.1.to_bits() - pool.0.to_bits()) + 1;
+    let supply = Supply::new(&facts, addresses, &config.reserved, &config.allocatable);
+    let allocatable = supply.allocatable.capacity();
     let host_ip = network.gateway();
     let tcp = TcpListener::bind(config.listen)
         .await
@@ -113,12 +116,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     shims.warm().context("cannot make the process that shims come from")?;
     let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
 
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
-    let allocatable = Capacity {
-        cpu_milli: facts.cpus.saturating_mul(1000),
-        memory: facts.memory,
-        storage: facts.disk,
-    };
     let volumes = Volumes::new(config.root.join("pods"), config.run_dir.join("volumes"), allocatable);
     let machine = Machine::new(
         Parts {
@@ -142,7 +139,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             log_dir: config.log_dir.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),
-            memory: host::memory_total().context("cannot read how much memory this machine has")?,
+            memory: facts.memory,
             pids_limit: PIDS_LIMIT,
             pod_pids_limit: config.pod_pids_limit,
             capabilities: privilege::capabilities(Path::new("/proc/self/status"))
@@ -168,6 +165,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             handlers: known_handlers(&config),
         },
         facts,
+        supply: supply.clone(),
         images: images.changes(),
         clock,
     };
@@ -209,6 +207,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         boot_id,
         pool,
+        room: Room::new(supply.allocatable),
         recorder: recorder.clone(),
         clock,
     };

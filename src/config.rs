@@ -3,6 +3,8 @@
 //! Goes in: what the command line said ([`Settings`]) and a TOML file with the same names. Comes out: a [`Config`] in
 //! which every value was checked, or an error that names the setting and what was expected.
 
+mod amounts;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use serde::Deserialize;
 use crate::image::Reference;
 use crate::image::registry::RegistrySettings;
 use crate::model::{AllowedSysctls, IDS_PER_POD, SysctlPatternError};
+use crate::node::Amounts;
 use crate::space::Policy;
 use crate::store::UserRange;
 
@@ -90,6 +93,15 @@ pub struct Settings {
     /// Who tokens of service accounts say made them [default: https://kubernetes.default.svc.cluster.local]
     #[arg(long, env = "PODD_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
+    /// What is kept back for the machine itself, such as cpu=500m,memory=1Gi,ephemeral-storage=10Gi [default: nothing]
+    #[arg(long, env = "PODD_SYSTEM_RESERVED", value_name = "AMOUNTS")]
+    pub system_reserved: Option<String>,
+    /// What pods may have, whatever is measured, such as cpu=3500m,memory=6Gi,pods=200 [default: all but what is kept back]
+    #[arg(long, env = "PODD_ALLOCATABLE", value_name = "AMOUNTS")]
+    pub allocatable: Option<String>,
+    /// How many pods there may be [default: 110, or as many as there are addresses where that is less]
+    #[arg(long, env = "PODD_MAX_PODS", value_name = "NUMBER")]
+    pub max_pods: Option<u64>,
     /// Where pods find the seccomp profiles that they name [default: seccomp in the root]
     #[arg(long, env = "PODD_SECCOMP_PROFILE_ROOT", value_name = "DIR")]
     pub seccomp_profile_root: Option<PathBuf>,
@@ -156,6 +168,9 @@ impl Settings {
             docker_config,
             max_image_size,
             service_account_issuer,
+            system_reserved,
+            allocatable,
+            max_pods,
             seccomp_profile_root,
             allowed_unsafe_sysctls,
             pod_pids_limit,
@@ -184,6 +199,9 @@ impl Settings {
             docker_config: docker_config.or(below.docker_config),
             max_image_size: max_image_size.or(below.max_image_size),
             service_account_issuer: service_account_issuer.or(below.service_account_issuer),
+            system_reserved: system_reserved.or(below.system_reserved),
+            allocatable: allocatable.or(below.allocatable),
+            max_pods: max_pods.or(below.max_pods),
             seccomp_profile_root: seccomp_profile_root.or(below.seccomp_profile_root),
             allowed_unsafe_sysctls: if allowed_unsafe_sysctls.is_empty() {
                 below.allowed_unsafe_sysctls
@@ -233,6 +251,10 @@ pub struct Config {
     pub max_image_size: u64,
     /// An https URL.
     pub service_account_issuer: String,
+    /// What is kept back for the machine itself.
+    pub reserved: Amounts,
+    /// What pods may have, whatever is measured.
+    pub allocatable: Amounts,
     pub seccomp_profile_root: PathBuf,
     /// The kernel parameters that pods may set.
     pub sysctls: AllowedSysctls,
@@ -279,6 +301,9 @@ impl Config {
             docker_config,
             max_image_size,
             service_account_issuer,
+            system_reserved,
+            allocatable,
+            max_pods,
             seccomp_profile_root,
             allowed_unsafe_sysctls,
             pod_pids_limit,
@@ -431,6 +456,8 @@ impl Config {
             registries,
             max_image_size,
             service_account_issuer,
+            reserved: amounts::reserved(system_reserved.as_deref())?,
+            allocatable: amounts::allocatable(allocatable.as_deref(), max_pods)?,
             seccomp_profile_root,
             sysctls,
             pod_pids_limit,

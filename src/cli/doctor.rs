@@ -601,6 +601,9 @@ mod tests {
             node_name,
             // Without a default: it stands there as prose.
             manifest_dir: None,
+            system_reserved: None,
+            allocatable: None,
+            max_pods: None,
             max_restart_backoff,
             streaming_idle_timeout,
             image_gc_high_threshold,

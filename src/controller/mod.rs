@@ -9,7 +9,9 @@
 
 mod life;
 mod pass;
+mod place;
 mod queue;
+mod room;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use crate::status::NodeFacts;
 use crate::store::{Change, Origin, Store};
 use pass::{Pass, PassError};
 use queue::Queue;
+pub use room::Room;
 
 /// The kind this controller is about.
 pub const POD: &str = "Pod";
@@ -56,6 +59,8 @@ pub struct Controller<R> {
     pub boot_id: String,
     /// First and last address for pods.
     pub pool: (std::net::Ipv4Addr, std::net::Ipv4Addr),
+    /// What there is for all pods together.
+    pub room: Room,
     /// Where what happens is told, for people.
     pub recorder: Recorder,
     /// The time, for records.
@@ -71,6 +76,9 @@ impl<R: Runtime> Controller<R> {
         let mut hints = self.runtime.hints().unwrap_or_else(|| mpsc::unbounded_channel().1);
         let mut queue = Queue::default();
         let controller = Arc::new(self);
+        if let Err(error) = controller.count_unclaimed().await {
+            tracing::error!(%error, "cannot tell what the pods of this machine take of it");
+        }
         controller.wake_all(&mut queue).await;
 
         let mut looks: JoinSet<Result<Option<Timestamp>, PassError>> = JoinSet::new();
@@ -144,6 +152,9 @@ impl<R: Runtime> Controller<R> {
         };
         queue.wake_at(&uid, wait.map(|wait| Instant::now() + wait));
         queue.done(&uid);
+        for waiting in self.room.woken() {
+            queue.wake(waiting);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
+use super::place::Asked;
 use super::telling::Telling;
 use super::{Controller, POD};
 use crate::admit::{self, ModelError};
@@ -143,12 +144,19 @@ impl<R: Runtime> Pass<R> {
         let telling = self.telling(desired);
         let mut plan = reconcile(now, desired, &record.observed, &self.controller.limits);
         plan.steps.retain(|step| !self.is_under_way(step));
+        let allotted = self.make_room(desired, record, &plan.steps).await?;
+        if let Some(allotted) = &allotted {
+            plan = reconcile(now, allotted, &record.observed, &self.controller.limits);
+            let needs_room = |step: &Step| reconcile::needs_room(allotted, &record.observed, step);
+            plan.steps.retain(|step| !self.is_under_way(step) && !needs_room(step));
+        }
         let told = status(now, &self.controller.node, desired, &record.observed, previous.as_ref());
         telling.waits(previous.as_ref(), &told);
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
             return self.rest(desired, record, version, told, plan.wake_at).await;
         }
+        let desired = allotted.as_ref().unwrap_or(desired);
         for step in &plan.steps {
             telling.step(step, &record.observed);
         }
@@ -158,6 +166,11 @@ impl<R: Runtime> Pass<R> {
             return self.rest(desired, record, version, told, plan.wake_at).await;
         }
         let address = self.begin(desired, &mut record.observed, &plan.steps, &starts).await?;
+        if reconcile::is_rejected(&record.observed) {
+            // Nothing of it is begun, and what was about to be told of it is no longer true.
+            self.save(record).await?;
+            return Ok(Round::Again);
+        }
         // What only prepares goes on while this is saved; what acts waits for it.
         let (word, recorded) = Recorded::pending();
         let observed = record.observed.clone();
@@ -196,6 +209,7 @@ impl<R: Runtime> Pass<R> {
         wake_at: Option<Timestamp>,
     ) -> Result<Round, PassError> {
         self.save(record).await?;
+        self.settle_place(desired, &record.observed).await?;
         self.look_after(desired, &record.observed);
         Ok(if self.report(version, told).await? {
             Round::Wait(wake_at)
@@ -270,12 +284,16 @@ impl<R: Runtime> Pass<R> {
                         }
                     };
                 }
-                Outcome::TornDown => *observed = reconcile::torn_down(observed),
+                Outcome::TornDown => {
+                    self.controller.room.freed(&self.uid);
+                    *observed = reconcile::torn_down(observed);
+                }
                 Outcome::Removed => round = Round::Forgotten,
             }
         }
         if let Round::Forgotten = round {
             if self.controller.store.forget_pod(&self.uid).await? {
+                self.controller.room.freed(&self.uid);
                 tracing::info!("pod removed");
             } else {
                 // The update that takes the last one away wakes this controller again.
@@ -370,21 +388,15 @@ impl<R: Runtime> Pass<R> {
         for step in steps {
             match step {
                 Step::CreateSandbox { attempt } => {
-                    let ip = if desired.host_network {
-                        None
-                    } else {
-                        let (first, last) = self.controller.pool;
-                        match self.controller.store.address(&self.uid, first, last).await {
-                            Ok(ip) => Some(IpAddr::V4(ip)),
-                            Err(error @ StoreError::NoAddress { .. }) => {
-                                let error = StepError {
-                                    reason: FailureReason::CreatePodSandboxError,
-                                    message: error.to_string(),
-                                };
-                                self.fail(desired, observed, FailedStep::Sandbox, &error);
-                                continue;
-                            }
-                            Err(error) => return Err(error.into()),
+                    let ip = match self.take_place(desired, observed).await? {
+                        Asked::Taken(ip) => ip,
+                        Asked::Failed(error) => {
+                            self.fail(desired, observed, FailedStep::Sandbox, &error);
+                            continue;
+                        }
+                        Asked::Refused(lack) => {
+                            self.turn_away(desired, observed, &lack);
+                            continue;
                         }
                     };
                     *observed = reconcile::begin_sandbox(now, &self.controller.boot_id, observed, *attempt, ip);
@@ -557,7 +569,7 @@ impl<R: Runtime> Pass<R> {
         if let Err(error) = self.controller.runtime.remove_pod(&self.uid, logs.as_ref()).await {
             return Outcome::Failed(FailedStep::Teardown, error);
         }
-        match self.controller.store.release_address(&self.uid).await {
+        match self.controller.store.release_place(&self.uid).await {
             Ok(()) => Outcome::TornDown,
             Err(error) => Outcome::Failed(
                 FailedStep::Teardown,
@@ -624,7 +636,7 @@ fn sandbox_of(observed: &Observed, container: &str, attempt: u32) -> Option<u32>
         .map(|a| a.sandbox)
 }
 
-fn wire(object: &StoredObject) -> Result<(Pod, Option<PodStatus>), PassError> {
+pub(super) fn wire(object: &StoredObject) -> Result<(Pod, Option<PodStatus>), PassError> {
     let mut pod: Pod = serde_json::from_value((*object.json).clone()).map_err(PassError::Wire)?;
     let status = pod.status.take();
     Ok((pod, status))

@@ -90,6 +90,8 @@ impl Telling<'_> {
                 );
             }
             FailedStep::Container(name) => self.container_failed(name, error),
+            // It waits: its condition says so.
+            FailedStep::Resize => {}
         }
     }
 
@@ -116,7 +118,8 @@ impl Telling<'_> {
             FailureReason::CreatePodSandboxError
             | FailureReason::CreateContainerConfigError
             | FailureReason::CreateContainerError
-            | FailureReason::RunContainerError => warn("Failed", format!("Error: {error}")),
+            | FailureReason::RunContainerError
+            | FailureReason::Deferred => warn("Failed", format!("Error: {error}")),
         }
     }
 

@@ -1,5 +1,7 @@
 //! One look after another at one pod, on a machine that is made of records, with programs that are real.
 
+mod room;
+
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
@@ -9,13 +11,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::pass::{Pass, Record, Round};
-use super::{Controller, POD};
+use super::{Controller, POD, Room};
 use crate::event::{EVENT, Recorder};
 use crate::eviction::{self, Evictions};
 use crate::model::{
-    Action, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord, ImageConfig,
-    ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy, SandboxSnapshot,
-    Snapshot, StopReason, Timestamp, Uid, User,
+    Action, Allocatable, ContainerPhase, ContainerSnapshot, ContainerSpec, ExitStatus, FailureReason, HookRecord,
+    ImageConfig, ImageId, InfraSnapshot, Observed, PodSpec, Probe, ResolvedImage, Resources, RestartPolicy,
+    SandboxSnapshot, Snapshot, StopReason, Timestamp, Uid, User,
 };
 use crate::probe::testing::{Programs, shell};
 use crate::probe::{Parts, Probes};
@@ -230,6 +232,17 @@ struct World {
 
 impl World {
     async fn new(pod: PodSpec, machine: Machine) -> Self {
+        let plenty = Allocatable {
+            cpu_milli: 64_000,
+            memory: 1 << 40,
+            storage: 1 << 40,
+            pods: 100,
+            hugepages: [].into(),
+        };
+        Self::with_room(pod, machine, plenty).await
+    }
+
+    async fn with_room(pod: PodSpec, machine: Machine, allocatable: Allocatable) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
         let object =
@@ -264,6 +277,7 @@ impl World {
                 capacity: None,
             },
             boot_id: BOOT.to_owned(),
+            room: Room::new(allocatable),
             pool: (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 9)),
             recorder,
             clock: now,

@@ -6,6 +6,7 @@
 //! Its types are not `Serialize`: they may change freely, since nothing outside the process ever sees them.
 
 mod amounts;
+mod claim;
 pub mod downward;
 pub mod expansion;
 mod image;
@@ -18,6 +19,7 @@ mod sources;
 mod sysctl;
 
 pub use amounts::{bytes_text, cpu_text};
+pub use claim::{Allocatable, Amount, Claim, ClaimedPort, Lack};
 pub use image::{ImageConfig, ImageId, ResolvedImage};
 pub use names::{CLUSTER_DOMAIN, NameTooLong};
 pub use observed::{

@@ -207,7 +207,8 @@ pub enum GivenUpReason {
     OutOfMemory,
     OutOfEphemeralStorage,
     OutOfPods,
-    OutOfHugepages,
+    /// Of pages of so many bytes.
+    OutOfHugepages(u64),
     NodePorts,
     SysctlForbidden,
     AppArmor,
@@ -215,14 +216,19 @@ pub enum GivenUpReason {
 }
 
 impl GivenUpReason {
-    pub const ALL: [Self; 11] = [
+    /// Each word once; of huge pages, the sizes that Linux has on the machines that podd is made for.
+    pub const ALL: [Self; 15] = [
         Self::DeadlineExceeded,
         Self::Evicted,
         Self::OutOfCpu,
         Self::OutOfMemory,
         Self::OutOfEphemeralStorage,
         Self::OutOfPods,
-        Self::OutOfHugepages,
+        Self::OutOfHugepages(64 << 10),
+        Self::OutOfHugepages(2 << 20),
+        Self::OutOfHugepages(32 << 20),
+        Self::OutOfHugepages(1 << 30),
+        Self::OutOfHugepages(0),
         Self::NodePorts,
         Self::SysctlForbidden,
         Self::AppArmor,
@@ -238,7 +244,13 @@ impl GivenUpReason {
             Self::OutOfMemory => "OutOfmemory",
             Self::OutOfEphemeralStorage => "OutOfephemeral-storage",
             Self::OutOfPods => "OutOfpods",
-            Self::OutOfHugepages => "OutOfhugepages",
+            Self::OutOfHugepages(size) => match size {
+                0x1_0000 => "OutOfhugepages-64Ki",
+                0x20_0000 => "OutOfhugepages-2Mi",
+                0x200_0000 => "OutOfhugepages-32Mi",
+                0x4000_0000 => "OutOfhugepages-1Gi",
+                _ => "OutOfhugepages",
+            },
             Self::NodePorts => "NodePorts",
             Self::SysctlForbidden => "SysctlForbidden",
             Self::AppArmor => "AppArmor",
@@ -375,6 +387,8 @@ pub enum FailedStep {
     Container(String),
     /// Stopping the sandbox or removing what the pod left.
     Teardown,
+    /// Giving running containers other resources: the machine has no room for them now.
+    Resize,
 }
 
 /// The `reason` Kubernetes gives each (`images/types.go`, `kuberuntime_container.go`).
@@ -390,6 +404,8 @@ pub enum FailureReason {
     CreateContainerError,
     RunContainerError,
     KillPodSandboxError,
+    /// Of a resize that waits for room (`PodReasonDeferred`).
+    Deferred,
 }
 
 impl FailureReason {
@@ -406,6 +422,7 @@ impl FailureReason {
             Self::CreateContainerError => "CreateContainerError",
             Self::RunContainerError => "RunContainerError",
             Self::KillPodSandboxError => "KillPodSandboxError",
+            Self::Deferred => "Deferred",
         }
     }
 }

@@ -21,6 +21,7 @@
 mod binder;
 mod facts;
 mod object;
+mod supply;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 pub use facts::Facts;
+pub use supply::{Amounts, Supply};
 
 use crate::event::{Recorder, Severity, Source, Subject};
 use crate::model::{Timestamp, Uid};
@@ -100,6 +102,7 @@ pub struct NodeKeeper {
     pub recorder: Recorder,
     pub identity: Identity,
     pub facts: Facts,
+    pub supply: Supply,
     /// Marked as changed whenever an image comes, goes or gets another name.
     pub images: watch::Receiver<()>,
     pub clock: fn() -> Timestamp,
@@ -214,7 +217,12 @@ impl NodeKeeper {
             let before: Option<Node> = stored.as_ref().and_then(read);
             let uid = stored.as_ref().map_or_else(new_uid, |stored| stored.uid.clone());
             let images = self.store.images().await?;
-            let wanted = object::node(now, &self.identity, &self.facts, before.clone(), &uid, ready, images);
+            let machine = object::Machine {
+                identity: &self.identity,
+                facts: &self.facts,
+                supply: &self.supply,
+            };
+            let wanted = object::node(now, machine, before.clone(), &uid, ready, images);
             match self.put(NODE, "", stored.as_ref(), &uid, &wanted).await {
                 Ok(()) => {}
                 Err(NodeError::Busy { .. }) => continue,

@@ -14,14 +14,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
-use super::{Facts, Handler, Identity};
-use crate::model::{Timestamp, Uid};
+use super::{Facts, Handler, Identity, Supply};
+use crate::model::{Allocatable, Timestamp, Uid};
 use crate::schedule;
 use crate::status::quantity;
 use crate::store::ImageRow;
-
-/// Pods that the node says it has room for: a kubelet's own number.
-const PODS: u64 = 110;
 
 /// Kubelet `nodeStatusMaxImages` and `MaxNamesPerImageInNodeStatus`.
 const IMAGES: usize = 50;
@@ -55,18 +52,30 @@ const HEALTHY: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// What the node is called, what it is, and what of it is for pods.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Machine<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) facts: &'a Facts,
+    pub(super) supply: &'a Supply,
+}
+
 /// The Node as it is to be: what users wrote on it stays, what the machine says is written anew.
 ///
 /// `ready` is `None` where it is not to be told anew: a node that was ready stays so while the agent starts.
 pub(super) fn node(
     now: Timestamp,
-    identity: &Identity,
-    facts: &Facts,
+    machine: Machine<'_>,
     stored: Option<Node>,
     uid: &Uid,
     ready: Option<bool>,
     images: Vec<ImageRow>,
 ) -> Node {
+    let Machine {
+        identity,
+        facts,
+        supply,
+    } = machine;
     let mut node = stored.unwrap_or_else(|| Node {
         metadata: ObjectMeta {
             name: Some(identity.name.clone()),
@@ -99,9 +108,8 @@ pub(super) fn node(
         volumes_attached: _,
         volumes_in_use: _,
     } = status;
-    *capacity = Some(resources(facts));
-    // Nothing is set aside for the machine itself.
-    *allocatable = Some(resources(facts));
+    *capacity = Some(resources(&supply.capacity));
+    *allocatable = Some(resources(&supply.allocatable));
     *told_images = Some(self::images(images)).filter(|images| !images.is_empty());
     *addresses = Some(self::addresses(identity));
     *runtime_handlers = Some(identity.handlers.iter().map(handler).collect());
@@ -234,14 +242,21 @@ pub(super) fn taint_cordon(now: Timestamp, node: &mut Node) -> bool {
     true
 }
 
-fn resources(facts: &Facts) -> BTreeMap<String, Quantity> {
+fn resources(amounts: &Allocatable) -> BTreeMap<String, Quantity> {
+    let Allocatable {
+        cpu_milli,
+        memory,
+        storage,
+        pods,
+        hugepages,
+    } = amounts;
     let mut resources = BTreeMap::from([
-        ("cpu".to_owned(), facts.cpus.to_string()),
-        ("memory".to_owned(), quantity::bytes(facts.memory)),
-        ("ephemeral-storage".to_owned(), quantity::bytes(facts.disk)),
-        ("pods".to_owned(), PODS.to_string()),
+        ("cpu".to_owned(), quantity::cpu(*cpu_milli)),
+        ("memory".to_owned(), quantity::bytes(*memory)),
+        ("ephemeral-storage".to_owned(), quantity::bytes(*storage)),
+        ("pods".to_owned(), pods.to_string()),
     ]);
-    for (size, bytes) in &facts.huge_pages {
+    for (size, bytes) in hugepages {
         resources.insert(format!("hugepages-{}", quantity::bytes(*size)), quantity::bytes(*bytes));
     }
     let quantities = resources.into_iter().map(|(name, amount)| (name, Quantity(amount)));

@@ -40,16 +40,37 @@ fn facts() -> Facts {
     }
 }
 
+fn supply() -> Supply {
+    Supply::new(&facts(), 1021, &Amounts::default(), &Amounts::default())
+}
+
+fn machine<'a>(identity: &'a Identity, facts: &'a Facts, supply: &'a Supply) -> object::Machine<'a> {
+    object::Machine {
+        identity,
+        facts,
+        supply,
+    }
+}
+
 fn uid(text: &str) -> Uid {
     Uid(text.to_owned())
 }
 
 #[test]
 fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
-    let node = object::node(now(), &identity(), &facts(), None, &uid("u"), Some(true), Vec::new());
+    let node = object::node(
+        now(),
+        machine(&identity(), &facts(), &supply()),
+        None,
+        &uid("u"),
+        Some(true),
+        Vec::new(),
+    );
     let node = serde_json::to_value(node).unwrap();
-    let resources = json!({"cpu": "8", "memory": "16Gi", "ephemeral-storage": "3Ti", "pods": "110",
+    let capacity = json!({"cpu": "8", "memory": "16Gi", "ephemeral-storage": "3Ti", "pods": "110",
         "hugepages-2Mi": "8Mi", "hugepages-1Gi": "0"});
+    let mut allocatable = capacity.clone();
+    allocatable["memory"] = "16376Mi".into();
     let condition = |type_: &str, status: &str, reason: &str, message: &str| {
         json!({"type": type_, "status": status, "reason": reason, "message": message,
             "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"})
@@ -66,7 +87,7 @@ fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
                 "runtimeHandlers": [
                     {"name": "", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": false}},
                 ],
-                "capacity": resources, "allocatable": resources,
+                "capacity": capacity, "allocatable": allocatable,
                 "addresses": [{"type": "InternalIP", "address": "10.244.0.1"}, {"type": "Hostname", "address": "node-1"}],
                 "conditions": [
                     condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -91,7 +112,14 @@ fn schedule_architecture() -> &'static str {
 
 #[test]
 fn what_users_wrote_on_the_node_outlives_a_restart() {
-    let mut stored = object::node(now(), &identity(), &facts(), None, &uid("u"), Some(true), Vec::new());
+    let mut stored = object::node(
+        now(),
+        machine(&identity(), &facts(), &supply()),
+        None,
+        &uid("u"),
+        Some(true),
+        Vec::new(),
+    );
     let labels = stored.metadata.labels.get_or_insert_default();
     labels.insert("disk".to_owned(), "ssd".to_owned());
     labels.insert("kubernetes.io/hostname".to_owned(), "spoilt".to_owned());
@@ -105,11 +133,11 @@ fn what_users_wrote_on_the_node_outlives_a_restart() {
     }]);
     let mut facts = facts();
     facts.cpus = 16;
+    let supply = Supply::new(&facts, 1021, &Amounts::default(), &Amounts::default());
     let later = "2026-01-02T00:00:00Z".parse().unwrap();
     let node = object::node(
         later,
-        &identity(),
-        &facts,
+        machine(&identity(), &facts, &supply),
         Some(stored.clone()),
         &uid("u"),
         None,
@@ -133,25 +161,45 @@ fn what_users_wrote_on_the_node_outlives_a_restart() {
 
 #[test]
 fn a_new_node_is_not_ready_until_the_agent_is() {
-    let starting = object::node(now(), &identity(), &facts(), None, &uid("u"), None, Vec::new());
+    let starting = object::node(
+        now(),
+        machine(&identity(), &facts(), &supply()),
+        None,
+        &uid("u"),
+        None,
+        Vec::new(),
+    );
     assert!(!object::is_ready(&starting));
     let ready = object::node(
         now(),
-        &identity(),
-        &facts(),
+        machine(&identity(), &facts(), &supply()),
         Some(starting),
         &uid("u"),
         Some(true),
         Vec::new(),
     );
     assert!(object::is_ready(&ready));
-    let again = object::node(now(), &identity(), &facts(), Some(ready), &uid("u"), None, Vec::new());
+    let again = object::node(
+        now(),
+        machine(&identity(), &facts(), &supply()),
+        Some(ready),
+        &uid("u"),
+        None,
+        Vec::new(),
+    );
     assert!(object::is_ready(&again));
 }
 
 #[test]
 fn the_taint_of_a_cordon_comes_and_goes_with_it() {
-    let mut node = object::node(now(), &identity(), &facts(), None, &uid("u"), None, Vec::new());
+    let mut node = object::node(
+        now(),
+        machine(&identity(), &facts(), &supply()),
+        None,
+        &uid("u"),
+        None,
+        Vec::new(),
+    );
     assert!(!object::taint_cordon(now(), &mut node));
     node.spec.get_or_insert_default().unschedulable = Some(true);
     assert!(object::taint_cordon(now(), &mut node));
@@ -181,6 +229,7 @@ fn keeper(store: &Store) -> NodeKeeper {
         recorder: Recorder::hasty(store.clone(), now),
         identity: identity(),
         facts: facts(),
+        supply: supply(),
         images: watch::channel(()).1,
         clock: now,
     }

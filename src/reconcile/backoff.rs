@@ -89,7 +89,7 @@ pub(crate) fn next(now: Timestamp, attempt: &Attempt, exit: &Exit, image: &str, 
 pub(crate) fn failure_delay(failure: &Failure) -> Duration {
     let (first, cap) = match &failure.step {
         FailedStep::Container(_) => CONTAINER,
-        FailedStep::Sandbox | FailedStep::Teardown => SANDBOX,
+        FailedStep::Sandbox | FailedStep::Teardown | FailedStep::Resize => SANDBOX,
     };
     let doublings = failure.count.saturating_sub(1).min(16);
     first.saturating_mul(1 << doublings).min(cap)

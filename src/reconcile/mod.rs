@@ -88,7 +88,7 @@ pub use record::record;
 pub use rejection::rejection;
 pub(crate) use rejection::{event_message, is_rejected};
 pub use report::report;
-pub(crate) use resize::{infeasible, is_resized};
+pub(crate) use resize::{as_allotted, infeasible, is_resized, is_settled, needs_room};
 
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};

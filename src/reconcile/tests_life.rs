@@ -337,7 +337,7 @@ fn a_resize_beyond_the_machine_is_not_tried() {
         for (cpu, memory, is_tried) in [(1000, 1 << 30, true), (1001, 1, false), (1, 1 + (1 << 30), false)] {
             let mut course = course(Always, |a| a.life.resize_policy.cpu_restarts = restarts);
             let wanted = &mut course.desired.containers[0].resources;
-            (wanted.cpu_limit_milli, wanted.memory_limit) = (Some(cpu), Some(memory));
+            (wanted.cpu_request_milli, wanted.memory_request) = (Some(cpu), Some(memory));
             let plan = reconcile(at(100), &course.desired, &course.observed, &limits);
             assert_eq!(!plan.steps.is_empty(), is_tried, "{cpu} {memory} {restarts}");
         }

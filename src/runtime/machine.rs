@@ -74,6 +74,8 @@ pub struct Settings {
     pub node_name: String,
     /// Bytes of memory the machine has, for `oom_score_adj`.
     pub memory: u64,
+    /// What it has for its pods.
+    pub allocatable: Capacity,
     /// Processes a container may have.
     pub pids_limit: i64,
     /// Processes and threads a pod may have; `None`: only each container is limited.
@@ -84,8 +86,6 @@ pub struct Settings {
     pub host_ips: Vec<IpAddr>,
     /// Where pods reach the API; `None`: they are not told.
     pub api: Option<SocketAddr>,
-    /// What the machine has for pods.
-    pub allocatable: Capacity,
 }
 
 /// See the module's doc.

@@ -277,16 +277,21 @@ fn resizing(node: &NodeFacts, desired: &PodSpec, observed: &Observed) -> Option<
         let newest = observed.newest(&container.name).filter(|newest| is_running(newest));
         newest.is_some_and(|newest| is_resized(container, newest))
     });
-    let first = resized.next()?;
-    if let Some(message) = infeasible(desired, node.capacity) {
-        let verdict = Verdict {
-            reason: Some("Infeasible"),
-            message: Some(message),
-            ..Verdict::of(true)
-        };
-        return Some((UNRESIZABLE, verdict));
+    let first = resized.next();
+    let deferred = observed.failure(&FailedStep::Resize);
+    if first.is_some() || deferred.is_some() {
+        let infeasible = infeasible(desired, node.capacity).map(|message| ("Infeasible", message));
+        let deferred = deferred.map(|failure| (failure.reason.as_str(), failure.message.clone()));
+        if let Some((reason, message)) = infeasible.or(deferred) {
+            let verdict = Verdict {
+                reason: Some(reason),
+                message: Some(message),
+                ..Verdict::of(true)
+            };
+            return Some((UNRESIZABLE, verdict));
+        }
     }
-    let failure = std::iter::once(first)
+    let failure = std::iter::once(first?)
         .chain(resized)
         .find_map(|container| observed.failure(&FailedStep::Container(container.name.clone())));
     let verdict = Verdict {

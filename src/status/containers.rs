@@ -216,7 +216,8 @@ fn failed(now: Timestamp, failure: &Failure, spec: &ContainerSpec) -> ContainerS
         | FailureReason::CreateContainerConfigError
         | FailureReason::CreateContainerError
         | FailureReason::RunContainerError
-        | FailureReason::KillPodSandboxError => waiting(reason, Some(failure.message.clone())),
+        | FailureReason::KillPodSandboxError
+        | FailureReason::Deferred => waiting(reason, Some(failure.message.clone())),
     }
 }
 

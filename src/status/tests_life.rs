@@ -271,6 +271,7 @@ fn a_resize_is_told_while_it_goes_on() {
     assert_eq!(resizes(&course), goes_on("Error"));
     course.observed = before;
     course.desired.containers[0].resources.cpu_limit_milli = Some(4000);
+    course.desired.containers[0].resources.cpu_request_milli = Some(4000);
     let status = told(&course);
     assert_eq!(resizes(&course), None);
     let pending = condition(&status, "PodResizePending");
@@ -281,7 +282,20 @@ fn a_resize_is_told_while_it_goes_on() {
             Some("Node didn't have enough capacity: cpu, requested: 4000, capacity: 2000")
         )
     );
-    course.desired.containers[0].resources.cpu_limit_milli = Some(200);
+    // Others have what it is to have.
+    let resources = &mut course.desired.containers[0].resources;
+    (resources.cpu_limit_milli, resources.cpu_request_milli) = (Some(200), None);
+    let before = course.observed.clone();
+    let (step, reason) = (crate::model::FailedStep::Resize, crate::model::FailureReason::Deferred);
+    course.observed = crate::reconcile::failed(at(100), &before, step, reason, "no room");
+    let status = told(&course);
+    assert_eq!(resizes(&course), None);
+    let pending = condition(&status, "PodResizePending");
+    assert_eq!(
+        (pending.reason.as_deref(), pending.message.as_deref()),
+        (Some("Deferred"), Some("no room"))
+    );
+    course.observed = before;
     course.settle();
     assert_eq!((cpu(&course).0.as_str(), resizes(&course)), ("200m", None));
 }

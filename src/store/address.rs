@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::StoreError;
 use crate::model::Uid;
 
-/// See [`super::Store::address`].
+/// The pod's own one, else the lowest free one of `first..=last`.
 pub(super) async fn take(
     connection: &mut SqliteConnection,
     uid: &Uid,

@@ -17,6 +17,7 @@
 //! | `failure` | steps that failed and have not succeeded since | the controller | their back-off goes on after a restart |
 //! | `address` | which pod has which address | the controller, through the network | an address is never given to two pods, and a pod keeps its own over sandboxes |
 //! | `user_ids` | which pod's user namespace has which ids | the agent, for the runtime | no two pods have an id in common, and a pod keeps its own over sandboxes |
+//! | `claim`, `claim_hugepages`, `claim_port` | what each pod takes of the machine, from before its first sandbox to its end | the controller | two pods never get the same last place, and a new agent counts as the one before it |
 //! | `image`, `image_name`, `image_layer` | images whose every blob and layer is durable on the disk | the image room | what is not here is not there: an unfinished import leaves nothing |
 //! | `image_use` | when each image was last used, to the hour | the image room | garbage collection takes the oldest first, also after a restart |
 //! | `image_volume` | the image that each image volume of a pod means | the image room | a pod's volume stays what it was, whatever its tag means today, and its image is kept |
@@ -46,6 +47,7 @@ mod observed;
 mod open;
 mod owner;
 mod past;
+mod place;
 mod recent;
 mod row;
 mod setting;
@@ -64,7 +66,7 @@ use sqlx::SqlitePool;
 use sqlx::pool::PoolConnection;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::model::{Observed, Uid};
+use crate::model::{Allocatable, Claim, Lack, Observed, Uid};
 use history::History;
 use object::{Halves, Key};
 use observed::Difference;
@@ -73,6 +75,7 @@ use writer::{Failure, Reply, Request, Writer};
 
 pub use error::{RowError, StoreError};
 pub use history::Limits;
+pub use place::Place;
 pub use user_range::UserRange;
 
 /// Changes a subscriber may be behind before it misses some (and is told so: `RecvError::Lagged`). Each may hold two
@@ -503,7 +506,7 @@ impl Store {
 
     // ---- pods: written by the controller alone ----
 
-    /// Every pod that anything is stored of, be it only an address, ascending.
+    /// Every pod that anything is stored of, be it only a place, ascending.
     pub async fn pod_uids(&self) -> Result<Vec<Uid>, StoreError> {
         observed::uids(&mut *self.reader().await?).await
     }
@@ -520,7 +523,7 @@ impl Store {
     /// Write what differs between `before` (what is stored) and `after`, in one transaction; nothing when they are equal.
     ///
     /// Of each container the newest three attempts stay, the newest one that has ended and those that live; older ones
-    /// are dropped. Once `torn_down` is written, the pod's address is free.
+    /// are dropped. Once `torn_down` is written, the pod's place is free.
     pub async fn save_observed(&self, uid: &Uid, before: &Observed, after: &Observed) -> Result<(), StoreError> {
         let Some(difference) = Difference::between(before, after)? else {
             return Ok(());
@@ -569,30 +572,58 @@ impl Store {
         .await
     }
 
-    /// Remove the pod's object and every row about it, its address too. Not there: nothing happens. False, and nothing
+    /// Remove the pod's object and every row about it, its place too. Not there: nothing happens. False, and nothing
     /// happens either: the object has finalizers.
     pub async fn forget_pod(&self, uid: &Uid) -> Result<bool, StoreError> {
         let uid = uid.clone();
         self.write(|reply| Request::ForgetPod { uid, reply }).await
     }
 
-    /// The pod's address: the one it has, else the lowest free one of `first..=last`, durable before it is returned.
+    /// Take a place for a pod: what it claims, its ports, and an address if there is a `pool` (the first and the last
+    /// one); durable before it is returned. A pod that has a place keeps it: the claim that was written first stays.
     ///
-    /// One that it has from outside `first..=last` (the agent was given another CIDR) is exchanged.
-    pub async fn address(&self, uid: &Uid, first: Ipv4Addr, last: Ipv4Addr) -> Result<Ipv4Addr, StoreError> {
-        let uid = uid.clone();
-        self.write(|reply| Request::Address {
-            uid,
-            first,
-            last,
-            reply,
-        })
-        .await
+    /// With `room` all pods together must not take more than that, else it is refused and nothing of it is taken;
+    /// without, the pod is there already and is counted, whatever there is.
+    ///
+    /// The address is the one that the pod has, else the lowest free one of the pool; one from outside the pool (the
+    /// agent was given another CIDR) is exchanged.
+    ///
+    /// # Errors
+    /// `NoAddress`: every address is taken; then nothing of the place is taken.
+    pub async fn take_place(
+        &self,
+        uid: &Uid,
+        claim: Claim,
+        room: Option<Allocatable>,
+        pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    ) -> Result<Place, StoreError> {
+        let (uid, wanted) = (uid.clone(), Box::new(place::Wanted { claim, room, pool }));
+        self.write(|reply| Request::TakePlace { uid, wanted, reply }).await
     }
 
-    pub async fn release_address(&self, uid: &Uid) -> Result<(), StoreError> {
+    /// Before a pod is given other resources: from now on it counts with the greater of what it has and what it is to
+    /// have, if there is room for that. Of its ports and huge pages nothing changes.
+    pub async fn raise_place(&self, uid: &Uid, claim: Claim, room: Allocatable) -> Result<Option<Lack>, StoreError> {
         let uid = uid.clone();
-        self.write(|reply| Request::ReleaseAddress { uid, reply }).await
+        let wanted = Box::new((claim, room));
+        self.write(|reply| Request::RaisePlace { uid, wanted, reply }).await
+    }
+
+    /// After a pod was given other resources: it counts with these alone. Nothing happens to one without a place.
+    pub async fn settle_place(&self, uid: &Uid, claim: Claim) -> Result<(), StoreError> {
+        let (uid, claim) = (uid.clone(), Box::new(claim));
+        self.write(|reply| Request::SettlePlace { uid, claim, reply }).await
+    }
+
+    /// The pod needs no place any more: its claim, its ports and its address are free.
+    pub async fn release_place(&self, uid: &Uid) -> Result<(), StoreError> {
+        let uid = uid.clone();
+        self.write(|reply| Request::ReleasePlace { uid, reply }).await
+    }
+
+    /// Pods with a sandbox that were never counted: what a podd before claims has left.
+    pub async fn unclaimed(&self) -> Result<Vec<Uid>, StoreError> {
+        place::unclaimed(&mut *self.reader().await?).await
     }
 
     /// The first of the ids of the pod's user namespace: those it has, else the lowest free ones of the range, durable

@@ -11,7 +11,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
 
 use super::row::{Text, reading, unreadable};
-use super::{StoreError, address, user_range};
+use super::{StoreError, place, user_range};
 use crate::model::{Attempt, Failure, Observed, Sandbox, Uid};
 use rows::{ATTEMPT, AttemptRow, FAILURE, FailureRow, POD, PodRow, SANDBOX, SandboxRow, step_words};
 
@@ -24,7 +24,8 @@ const ATTEMPTS: usize = 3;
 pub(super) async fn uids(connection: &mut SqliteConnection) -> Result<Vec<Uid>, StoreError> {
     let rows = sqlx::query_scalar!(
         r#"SELECT uid AS "uid!: Text" FROM object WHERE kind = 'Pod'
-           UNION SELECT uid FROM pod UNION SELECT uid FROM address UNION SELECT uid FROM user_ids
+           UNION SELECT uid FROM pod UNION SELECT uid FROM address UNION SELECT uid FROM claim
+           UNION SELECT uid FROM user_ids
            ORDER BY 1"#
     )
     .fetch_all(connection)
@@ -244,9 +245,9 @@ pub(super) async fn save(
         save_pod(connection, uid, row)
             .await
             .map_err(StoreError::database("save a pod"))?;
-        // Nothing of the pod is left on the machine, so nothing has its address or its ids any more.
+        // Nothing of the pod is left on the machine, so nothing has its place or its ids any more.
         if torn_down {
-            address::release(connection, uid).await?;
+            place::release(connection, uid).await?;
             user_range::release(connection, uid).await?;
         }
     }

@@ -5,6 +5,7 @@ mod durable;
 mod observed;
 mod owners;
 mod past;
+mod places;
 mod speed;
 
 use futures_util::future::{join_all, poll_immediate};
@@ -126,6 +127,14 @@ async fn an_object_comes_back_with_its_resource_version_and_status() {
     assert_eq!(removed.json["spec"], updated.json["spec"]);
     assert!(store.get("Pod", "default", "a").await.unwrap().is_none());
     assert_eq!(store.resource_version().await.unwrap(), 5);
+}
+
+/// The address of a pod that claims nothing else.
+async fn address_of(store: &Store, uid: &Uid, pool: (Ipv4Addr, Ipv4Addr)) -> Result<Ipv4Addr, StoreError> {
+    match store.take_place(uid, Claim::default(), None, Some(pool)).await? {
+        Place::Taken(ip) => Ok(ip.unwrap()),
+        Place::Refused(lack) => panic!("{lack}"),
+    }
 }
 
 async fn make(store: &Store, n: u32) -> StoredObject {
@@ -275,7 +284,7 @@ async fn what_is_not_there_is_said_to_be_not_there() {
     let error = store.set_status(&uid(1), json!({})).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
     store.forget_pod(&uid(1)).await.unwrap();
-    store.release_address(&uid(1)).await.unwrap();
+    store.release_place(&uid(1)).await.unwrap();
     assert_eq!(store.observed(&uid(1)).await.unwrap(), Observed::default());
     assert!(store.pod_uids().await.unwrap().is_empty());
 }
@@ -389,7 +398,7 @@ async fn two_thousand_mixed_writes_at_once_all_succeed() {
             };
             // Ten writes, and reads between them.
             let made = make(&store, n).await;
-            store.address(&uid(n), range.0, range.1).await.unwrap();
+            address_of(&store, &uid(n), (range.0, range.1)).await.unwrap();
             store.save_observed(&uid(n), &before, &after).await.unwrap();
             store
                 .update(
@@ -410,7 +419,7 @@ async fn two_thousand_mixed_writes_at_once_all_succeed() {
                 assert_eq!(store.observed(&uid(n)).await.unwrap(), after);
             }
             store.put_setting(&name, "there").await.unwrap();
-            store.release_address(&uid(n)).await.unwrap();
+            store.release_place(&uid(n)).await.unwrap();
             if n % 2 == 0 {
                 store.forget_pod(&uid(n)).await.unwrap();
             } else {
@@ -497,7 +506,7 @@ async fn nothing_is_written_when_nothing_changes() {
         .await
         .unwrap();
     let range = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 9));
-    store.address(&uid(1), range.0, range.1).await.unwrap();
+    address_of(&store, &uid(1), (range.0, range.1)).await.unwrap();
     let mut changes = store.subscribe();
     let before = scratch.bytes();
 
@@ -513,8 +522,8 @@ async fn nothing_is_written_when_nothing_changes() {
         )
         .await
         .unwrap();
-    store.address(&uid(1), range.0, range.1).await.unwrap();
-    store.release_address(&uid(2)).await.unwrap();
+    address_of(&store, &uid(1), (range.0, range.1)).await.unwrap();
+    store.release_place(&uid(2)).await.unwrap();
     store.forget_pod(&uid(2)).await.unwrap();
     store
         .create("Pod", "default", "pod-1", &uid(3), pod(&uid(3), "pod-1", "one"))
@@ -539,7 +548,7 @@ async fn forgetting_a_pod_leaves_nothing_of_it() {
             .save_observed(&uid(n), &Observed::default(), &observed::full(3))
             .await
             .unwrap();
-        store.address(&uid(n), range.0, range.1).await.unwrap();
+        address_of(&store, &uid(n), (range.0, range.1)).await.unwrap();
     }
     let mut changes = store.subscribe();
     store.forget_pod(&uid(1)).await.unwrap();
@@ -554,7 +563,7 @@ async fn forgetting_a_pod_leaves_nothing_of_it() {
     assert_eq!(store.pod_uids().await.unwrap(), [uid(2)]);
     assert_eq!(store.observed(&uid(1)).await.unwrap(), Observed::default());
     assert_eq!(store.observed(&uid(2)).await.unwrap(), observed::full(3));
-    assert_eq!(store.address(&uid(3), range.0, range.1).await.unwrap(), range.0);
+    assert_eq!(address_of(&store, &uid(3), (range.0, range.1)).await.unwrap(), range.0);
     scratch.meddle("CREATE TABLE left_over AS SELECT uid FROM sandbox UNION SELECT uid FROM attempt UNION SELECT uid FROM failure UNION SELECT uid FROM pod").await;
     let mut connection = SqliteConnection::connect(&format!("sqlite://{}", scratch.path.display()))
         .await
@@ -573,7 +582,7 @@ async fn addresses_are_the_lowest_free_ones_and_stay() {
     let (first, last) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(10, 0, 1, 1));
     let address = |store: &Store, n| {
         let store = store.clone();
-        async move { store.address(&uid(n), first, last).await }
+        async move { address_of(&store, &uid(n), (first, last)).await }
     };
     let given: Vec<_> = join_all((1..=4).map(|n| address(&store, n)))
         .await
@@ -590,21 +599,24 @@ async fn addresses_are_the_lowest_free_ones_and_stay() {
     drop(store);
     let store = scratch.open().await;
     assert_eq!(address(&store, 2).await.unwrap(), given[1]);
-    store.release_address(&uid(3)).await.unwrap();
-    store.release_address(&uid(1)).await.unwrap();
+    store.release_place(&uid(3)).await.unwrap();
+    store.release_place(&uid(1)).await.unwrap();
     assert_eq!(address(&store, 6).await.unwrap(), first);
     assert_eq!(address(&store, 1).await.unwrap(), given[2]);
 
     // Another range: nobody keeps an address from outside of it, and those outside are not in the way.
     let (first, last) = (Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 1, 0, 1));
-    assert_eq!(store.address(&uid(2), first, last).await.unwrap(), first);
-    assert!(store.address(&uid(4), first, last).await.is_err());
+    assert_eq!(address_of(&store, &uid(2), (first, last)).await.unwrap(), first);
+    assert!(address_of(&store, &uid(4), (first, last)).await.is_err());
     // An empty range has no address.
     assert!(
-        store
-            .address(&uid(7), Ipv4Addr::new(10, 2, 0, 2), Ipv4Addr::new(10, 2, 0, 1))
-            .await
-            .is_err()
+        address_of(
+            &store,
+            &uid(7),
+            (Ipv4Addr::new(10, 2, 0, 2), Ipv4Addr::new(10, 2, 0, 1))
+        )
+        .await
+        .is_err()
     );
     assert_eq!(store.pod_uids().await.unwrap(), [uid(1), uid(2), uid(4), uid(6)]);
 }

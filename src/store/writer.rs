@@ -12,7 +12,6 @@
 //! that is in it anew. A full disk is another matter: `SQLite` learns of it from write(2), before there is a commit
 //! record, and takes the transaction back whole.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -23,10 +22,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::history::History;
 use super::recent::Recent;
 use super::{
-    Change, ChangeType, ImageRow, StoreError, StoredObject, UserRange, address, image, object, observed, setting,
+    Change, ChangeType, ImageRow, StoreError, StoredObject, UserRange, image, object, observed, place, setting,
     user_range,
 };
-use crate::model::{Observed, Uid};
+use crate::model::{Allocatable, Claim, Lack, Observed, Uid};
 
 /// The kind whose objects are asked for by uid again and again.
 const POD: &str = "Pod";
@@ -84,13 +83,22 @@ pub(super) enum Request {
         uid: Uid,
         reply: Reply<bool>,
     },
-    Address {
+    TakePlace {
         uid: Uid,
-        first: Ipv4Addr,
-        last: Ipv4Addr,
-        reply: Reply<Ipv4Addr>,
+        wanted: Box<place::Wanted>,
+        reply: Reply<place::Place>,
     },
-    ReleaseAddress {
+    RaisePlace {
+        uid: Uid,
+        wanted: Box<(Claim, Allocatable)>,
+        reply: Reply<Option<Lack>>,
+    },
+    SettlePlace {
+        uid: Uid,
+        claim: Box<Claim>,
+        reply: Reply<()>,
+    },
+    ReleasePlace {
         uid: Uid,
         reply: Reply<()>,
     },
@@ -424,16 +432,20 @@ impl Request {
                 answer(reply, saved)
             }
             Self::ForgetPod { uid, reply } => answer(reply, forget_pod(transaction, &uid).await),
-            Self::Address {
-                uid,
-                first,
-                last,
-                reply,
-            } => answer(reply, address::take(transaction.connection, &uid, first, last).await),
-            Self::ReleaseAddress { uid, reply } => answer(reply, address::release(transaction.connection, &uid).await),
             Self::UserIds { uid, range, reply } => {
                 answer(reply, user_range::take(transaction.connection, &uid, range).await)
             }
+            Self::TakePlace { uid, wanted, reply } => {
+                answer(reply, place::take(transaction.connection, &uid, &wanted).await)
+            }
+            Self::RaisePlace { uid, wanted, reply } => {
+                let (claim, room) = *wanted;
+                answer(reply, place::raise(transaction.connection, &uid, &claim, &room).await)
+            }
+            Self::SettlePlace { uid, claim, reply } => {
+                answer(reply, place::settle(transaction.connection, &uid, &claim).await)
+            }
+            Self::ReleasePlace { uid, reply } => answer(reply, place::release(transaction.connection, &uid).await),
             Self::PutImage { image, reply } => answer(reply, image::put(transaction.connection, &image).await),
             Self::NoteImage { note, reply } => answer(reply, image::note(transaction.connection, note).await),
             Self::RemoveImageName { name, reply } => {
@@ -456,13 +468,17 @@ impl Request {
                 let _ = reply.send(Err(error));
             }
             Self::SaveObserved { reply, .. }
-            | Self::ReleaseAddress { reply, .. }
+            | Self::SettlePlace { reply, .. }
+            | Self::ReleasePlace { reply, .. }
             | Self::PutImage { reply, .. }
             | Self::NoteImage { reply, .. }
             | Self::PutSetting { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
-            Self::Address { reply, .. } => {
+            Self::TakePlace { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::RaisePlace { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::UserIds { reply, .. } => {
@@ -492,7 +508,7 @@ async fn forget_pod(transaction: &mut Transaction<'_>, uid: &Uid) -> Result<bool
     observed::forget(transaction.connection, uid).await?;
     transaction.records.push((uid.clone(), None));
     user_range::release(transaction.connection, uid).await?;
-    address::release(transaction.connection, uid).await.map(|()| true)
+    place::release(transaction.connection, uid).await.map(|()| true)
 }
 
 /// A statement that is no query: it takes and gives nothing.

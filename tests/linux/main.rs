@@ -10,6 +10,7 @@
 mod common;
 
 mod accounts;
+mod capacity;
 mod changes;
 mod confinement;
 mod deadline;

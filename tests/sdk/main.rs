@@ -13,6 +13,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod placement;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -381,6 +381,7 @@ impl TryFrom<FailureRow> for Failure {
             "Sandbox" => FailedStep::Sandbox,
             "Container" => FailedStep::Container(container),
             "Teardown" => FailedStep::Teardown,
+            "Resize" => FailedStep::Resize,
             other => return Err(meaningless("step", other)),
         };
         Ok(Self {
@@ -399,6 +400,7 @@ pub(super) fn step_words(step: &FailedStep) -> (&'static str, &str) {
         FailedStep::Sandbox => ("Sandbox", ""),
         FailedStep::Container(container) => ("Container", container),
         FailedStep::Teardown => ("Teardown", ""),
+        FailedStep::Resize => ("Resize", ""),
     }
 }
 
@@ -432,6 +434,7 @@ fn reason_from_word(word: &str) -> Option<FailureReason> {
         FailureReason::CreateContainerError,
         FailureReason::RunContainerError,
         FailureReason::KillPodSandboxError,
+        FailureReason::Deferred,
     ]
     .into_iter()
     .find(|reason| reason.as_str() == word)

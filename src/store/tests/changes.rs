@@ -236,7 +236,7 @@ async fn changes_come_in_portions_and_of_one_kind() {
 
 /// Old changes are dropped after the answer to the request that was one too many, and before the next one.
 async fn settled(store: &Store) {
-    store.release_address(&uid(0)).await.unwrap();
+    store.release_place(&uid(0)).await.unwrap();
 }
 
 #[tokio::test]

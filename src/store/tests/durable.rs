@@ -104,7 +104,7 @@ async fn after_a_commit_that_failed_nothing_is_acknowledged_until_the_database_i
         assert!(matches!(error, StoreError::Failed { .. }), "{error}");
     }
     assert!(matches!(store.failure().await, StoreError::Failed { .. }));
-    let error = store.release_address(&uid(1)).await.unwrap_err();
+    let error = store.release_place(&uid(1)).await.unwrap_err();
     assert!(matches!(error, StoreError::Failed { .. }), "{error}");
     assert!(changes.try_recv().is_err());
     // What was committed can be read still.

@@ -203,11 +203,8 @@ fn life() -> impl Strategy<Value = AttemptLife> {
 }
 
 fn given_up() -> impl Strategy<Value = GivenUp> {
-    (time(), ".*").prop_map(|(at, message)| GivenUp {
-        at,
-        reason: GivenUpReason::DeadlineExceeded,
-        message,
-    })
+    let reason = prop::sample::select(&GivenUpReason::ALL[..]);
+    (time(), reason, ".*").prop_map(|(at, reason, message)| GivenUp { at, reason, message })
 }
 
 fn any_attempt() -> impl Strategy<Value = Attempt> {
@@ -249,6 +246,7 @@ fn failure() -> impl Strategy<Value = Failure> {
     let step = prop_oneof![
         Just(FailedStep::Sandbox),
         Just(FailedStep::Teardown),
+        Just(FailedStep::Resize),
         Just(FailedStep::Container("a".to_owned())),
         Just(FailedStep::Container("b".to_owned())),
     ];
@@ -262,6 +260,7 @@ fn failure() -> impl Strategy<Value = Failure> {
         FailureReason::CreateContainerError,
         FailureReason::RunContainerError,
         FailureReason::KillPodSandboxError,
+        FailureReason::Deferred,
     ]);
     (step, reason, ".*", any::<u32>(), time()).prop_map(|(step, reason, message, count, at)| Failure {
         step,
@@ -288,8 +287,9 @@ fn any_observed() -> impl Strategy<Value = Observed> {
                 attempts.dedup_by(|a, b| (&a.container, a.attempt) == (&b.container, b.attempt));
                 let key = |failure: &Failure| match &failure.step {
                     FailedStep::Container(container) => (0, container.clone()),
-                    FailedStep::Sandbox => (1, String::new()),
-                    FailedStep::Teardown => (2, String::new()),
+                    FailedStep::Resize => (1, String::new()),
+                    FailedStep::Sandbox => (2, String::new()),
+                    FailedStep::Teardown => (3, String::new()),
                 };
                 failures.sort_by_key(key);
                 failures.dedup_by_key(|failure| key(failure));
@@ -462,19 +462,19 @@ async fn what_differs_is_written_in_one_transaction() {
 async fn a_pod_that_is_torn_down_gives_its_address_back() {
     let (store, _scratch) = fresh().await;
     let range = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 1));
-    store.address(&uid(1), range.0, range.1).await.unwrap();
+    address_of(&store, &uid(1), (range.0, range.1)).await.unwrap();
     let before = full(1);
     store
         .save_observed(&uid(1), &Observed::default(), &before)
         .await
         .unwrap();
-    assert!(store.address(&uid(2), range.0, range.1).await.is_err());
+    assert!(address_of(&store, &uid(2), (range.0, range.1)).await.is_err());
     let after = Observed {
         torn_down: true,
         ..before.clone()
     };
     store.save_observed(&uid(1), &before, &after).await.unwrap();
-    assert_eq!(store.address(&uid(2), range.0, range.1).await.unwrap(), range.0);
+    assert_eq!(address_of(&store, &uid(2), (range.0, range.1)).await.unwrap(), range.0);
 }
 
 #[tokio::test]
