@@ -286,7 +286,11 @@ fn without_what_it_needs_a_pod_waits_and_then_starts() {
             let events = agent.request("GET", "/api/v1/namespaces/default/events", None).json();
             let all = events["items"].as_array().cloned().unwrap_or_default();
             let is_told = |event: &&Value| event["reason"] == "FailedMount" && event["message"] == text;
-            all.iter().find(is_told).map(|_| ()).ok_or(format!("{all:#?}"))
+            if all.iter().any(|event| is_told(&event)) {
+                Ok(())
+            } else {
+                Err(format!("{all:#?}"))
+            }
         });
     };
     told(r#"MountVolume.SetUp failed for volume "conf" : configmap "conf" not found"#);
