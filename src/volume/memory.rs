@@ -53,11 +53,11 @@ impl Memory {
             source,
         };
         if !self.is_mounted().map_err(mount_error)? {
-            let made = fs::DirBuilder::new()
+            let whole = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&self.directory);
-            made.map_err(|source| VolumeError::Directory {
+            whole.map_err(|source| VolumeError::Directory {
                 path: self.directory.clone(),
                 source,
             })?;
