@@ -67,6 +67,11 @@ struct State {
 }
 
 impl State {
+    /// Know the pod. False: it has no files, or cannot be understood, which the controller complains of.
+    fn watch(&mut self, pod: &StoredObject) -> bool {
+        model(pod).is_ok_and(|pod| self.watched.insert(&pod))
+    }
+
     fn forget(&mut self, uid: &Uid) {
         self.watched.remove(uid);
         self.waiting.remove(uid);
@@ -155,7 +160,7 @@ impl<R: Files> Refresher<R> {
         };
         state.watched.clear();
         for pod in pods {
-            if self.is_ours(&pod.json) && self.watch(state, &pod) {
+            if self.is_ours(&pod.json) && state.watch(&pod) {
                 state.waiting.insert(pod.uid);
             }
         }
@@ -169,11 +174,6 @@ impl<R: Files> Refresher<R> {
             .is_some_and(|volumes| volumes.iter().any(has_files))
             && pod["spec"]["nodeName"] == *self.node_name
             && !is_over(pod)
-    }
-
-    /// Know the pod. False: it has no files, or cannot be understood, which the controller complains of.
-    fn watch(&self, state: &mut State, pod: &StoredObject) -> bool {
-        model(pod).is_ok_and(|pod| state.watched.insert(&pod))
     }
 
     fn hear(&self, state: &mut State, change: &Change) {
@@ -200,7 +200,7 @@ impl<R: Files> Refresher<R> {
         }
         let was_known = state.watched.knows(uid);
         // One that is new has its files written when it is started.
-        if self.watch(state, pod) && was_known && state.watched.shows_itself(uid) {
+        if state.watch(pod) && was_known && state.watched.shows_itself(uid) {
             state.waiting.insert(uid.clone());
         }
     }

@@ -14,7 +14,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,27 +45,40 @@ impl Memory {
         &self.directory
     }
 
-    /// A pod's directory, made if it is missing. `uid` is one component of a path.
-    pub(super) fn make(&self, uid: &str) -> Result<PathBuf, VolumeError> {
+    /// A volume's directory with this mode, made if it is missing. `uid` and `volume` are one component of a path each.
+    pub(super) fn make(&self, uid: &str, volume: &str, mode: u32) -> Result<PathBuf, VolumeError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mount_error = |source| VolumeError::Mount {
             path: self.directory.clone(),
             source,
         };
         if !self.is_mounted().map_err(mount_error)? {
-            let made = fs::DirBuilder::new()
+            let whole = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&self.directory);
-            made.map_err(|source| VolumeError::Directory {
+            whole.map_err(|source| VolumeError::Directory {
                 path: self.directory.clone(),
                 source,
             })?;
             mounts::mount_secret_tmpfs(&self.directory, SOURCE, 0o700).map_err(mount_error)?;
         }
         let pod = self.directory.join(uid);
-        path::make_directory(&pod, 0o700)?;
-        Ok(pod)
+        let directory = pod.join(volume);
+        for path in [&pod, &directory] {
+            match fs::DirBuilder::new().mode(0o700).create(path) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    let path = path.clone();
+                    return Err(VolumeError::Directory { path, source });
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).map_err(|source| VolumeError::Directory {
+            path: directory.clone(),
+            source,
+        })?;
+        Ok(directory)
     }
 
     /// Remove a pod's directory, and with the last one the tmpfs. Not there: nothing happens.

@@ -293,9 +293,8 @@ impl Volumes {
             }
             let files = payload::payload(pod, volume, projections, default_mode, sources, &self.allocatable)?;
             self.memory
-                .make(uid)
+                .make(uid, volume, FILES_MODE)
                 .map_err(|error| SetUpError::Place(Box::new(error)))?;
-            path::make_directory(&directory, FILES_MODE)?;
             atomic::give_directory(&directory, FILES_MODE, group)?;
             Ok(atomic::write(&directory, &files, group)?)
         };

@@ -275,7 +275,7 @@ fn without_what_it_needs_a_pod_waits_and_then_starts() {
     secret(&agent, "key", &json!({"other": "x"}));
     agent.create(&mounting(
         "waits",
-        "cat /conf/k; cat /key/k; exec sleep 1000",
+        "cat /conf/k; cat /key/k; echo; exec sleep 1000",
         &json!([
             {"name": "conf", "configMap": {"name": "conf"}},
             {"name": "key", "secret": {"secretName": "key", "items": [{"key": "k", "path": "k"}]}},
@@ -286,7 +286,11 @@ fn without_what_it_needs_a_pod_waits_and_then_starts() {
             let events = agent.request("GET", "/api/v1/namespaces/default/events", None).json();
             let all = events["items"].as_array().cloned().unwrap_or_default();
             let is_told = |event: &&Value| event["reason"] == "FailedMount" && event["message"] == text;
-            all.iter().find(is_told).map(|_| ()).ok_or(format!("{all:#?}"))
+            if all.iter().any(|event| is_told(&event)) {
+                Ok(())
+            } else {
+                Err(format!("{all:#?}"))
+            }
         });
     };
     told(r#"MountVolume.SetUp failed for volume "conf" : configmap "conf" not found"#);
@@ -314,7 +318,7 @@ fn fifty_volumes_in_one_pod_and_nothing_is_left_of_them() {
             json!({"name": name, "configMap": {"name": name}})
         })
         .collect();
-    let script = "for i in $(seq 0 49); do cat /v$i/k; done; exec sleep 1000";
+    let script = "for i in $(seq 0 49); do cat /v$i/k; done; echo; exec sleep 1000";
     agent.create(&mounting("many", script, &json!(volumes)));
     agent.create(&mounting("other", "exec sleep 1000", &json!([volumes[0]])));
     let expected: String = (0..50).map(|number| format!("{number} ")).collect();
