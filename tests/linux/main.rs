@@ -18,6 +18,7 @@ mod images;
 mod init;
 mod last_words;
 mod life;
+mod limits;
 mod machine;
 mod network;
 mod placement;
