@@ -537,6 +537,8 @@ fn what_a_pod_leaves_out_of_its_own_resources_comes_from_its_containers_or_its_l
              aggregate container requests of 4Mi",
             "spec.resources.limits[hugepages-2Mi]: Invalid value: \"2Mi\": must be greater than or equal to \
              aggregate container limits of 4Mi",
+            "spec.resources.containers[0].resources[hugepages-2Mi].limits: Invalid value: \"4Mi\": must be less than or \
+             equal to pod limits of 2Mi",
         ]
     );
 }
