@@ -51,7 +51,8 @@ pub fn update(before: &Pod, after: Pod, ctx: &AdmitContext<'_>) -> Result<Admitt
     Ok(admitted)
 }
 
-/// PUT and PATCH of `/resize`: the resources of containers, and nothing else. What else was sent is not looked at.
+/// PUT and PATCH of `/resize`: the resources of containers, and nothing else. What else was sent is not looked at, but
+/// for the resources of the pod as a whole, which stay as they are.
 ///
 /// # Errors
 /// As [`update`].
@@ -61,8 +62,12 @@ pub fn resize(before: &Pod, after: Pod, ctx: &AdmitContext<'_>) -> Result<Admitt
     }
     let old = spec_of(before);
     let mut asked = after.spec.unwrap_or_default();
-    super::defaults::apply(&mut asked);
     let mut findings = Findings::default();
+    if asked.resources.is_some() && asked.resources != old.resources {
+        let at = Path::root("spec").child("resources");
+        findings.unsupported(&at, "other resources for a whole pod that is there");
+    }
+    super::defaults::apply(&mut asked);
     let mut new = old.clone();
     let at = Path::root("spec");
     take_resources(

@@ -12,8 +12,8 @@
 //!
 //! * A tmpfs is mounted on the host, so that it survives containers and infra. It does not survive the boot: then it
 //!   is made again, empty, as with a kubelet.
-//! * `sizeLimit` of a Memory emptyDir is kept by the kernel. On disk it is not enforced yet: a kubelet measures such
-//!   volumes from time to time and evicts the pod.
+//! * `sizeLimit` of a Memory emptyDir is kept by the kernel. One on the disk is measured from time to time, and its pod
+//!   evicted (`eviction`).
 //! * An image's layers are mounted on the host as well: an overlay without an upper directory, so nothing can be
 //!   written. Its image is the same for the whole life of the pod.
 //! * The files of `/etc` are put in place as new files, and only when their content differs: containers that run keep
@@ -433,16 +433,17 @@ fn is_uuid(name: &str) -> bool {
         })
 }
 
-/// How large a Memory emptyDir may grow: its own limit or, if that is less, the memory that the pod's containers may
-/// have (Kubernetes `emptydir/empty_dir.go calculateEmptyDirMemorySize`). `None`: half of the machine's memory, the
-/// kernel's default.
+/// How large a Memory emptyDir may grow: its own limit or, if that is less, the memory that the pod, or else its
+/// containers, may have (Kubernetes `emptydir/empty_dir.go calculateEmptyDirMemorySize`). `None`: half of the machine's
+/// memory, the kernel's default.
 fn memory_size(pod: &PodSpec, size_limit: Option<u64>) -> Option<u64> {
     let containers: Option<u64> = pod
         .containers
         .iter()
         .map(|c| c.resources.memory_limit.filter(|limit| *limit > 0))
         .sum();
-    [size_limit.filter(|limit| *limit > 0), containers]
+    let whole = pod.resources.memory_limit.or(containers);
+    [size_limit.filter(|limit| *limit > 0), whole]
         .into_iter()
         .flatten()
         .min()

@@ -24,6 +24,7 @@ mod images;
 mod init;
 mod last_words;
 mod life;
+mod limits;
 mod machine;
 mod mounts;
 mod network;

@@ -209,6 +209,10 @@ fn a_resize_changes_cpu_and_memory_alone() {
         resized(with_init(), &of_init(0), json!({"requests": {"cpu": "1"}})),
         ["spec: Forbidden: resources for non-sidecar init containers are immutable"]
     );
+    assert_eq!(
+        resized(small_pod(), "/spec/resources", json!({"limits": {"cpu": "1"}})),
+        ["spec.resources: Forbidden: podd does not support other resources for a whole pod that is there yet"]
+    );
     // What else was sent is not looked at.
     assert_eq!(resized(full_pod(), "/spec/containers/0/image", json!("other")), [""; 0]);
 }

@@ -502,6 +502,48 @@ fn resources() {
 }
 
 #[test]
+fn what_a_pod_leaves_out_of_its_own_resources_comes_from_its_containers_or_its_limits() {
+    let of = |whole: serde_json::Value, part: serde_json::Value| {
+        let pod = with(small_pod(), "/spec/containers/0/resources", part);
+        let admitted = admit(with(pod, "/spec/resources", whole)).expect("admitted").pod;
+        serde_json::to_value(admitted.spec.expect("a spec").resources).expect("JSON")
+    };
+    assert_eq!(
+        of(
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}}),
+            json!({"requests": {"cpu": "100m"}})
+        ),
+        json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Gi"}})
+    );
+    assert_eq!(
+        of(
+            json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}),
+            json!({"limits": {"cpu": "500m", "hugepages-2Mi": "4Mi"}})
+        ),
+        json!({
+            "limits": {"cpu": "2", "hugepages-2Mi": "4Mi"},
+            "requests": {"cpu": "1", "hugepages-2Mi": "4Mi"},
+        })
+    );
+    let pages = |whole: &str| json!({"limits": {"cpu": "2", "hugepages-2Mi": whole}});
+    let part = json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}});
+    let pod = with(small_pod(), "/spec/containers/0/resources", part);
+    let faults = admit(with(pod, "/spec/resources", pages("2Mi"))).expect_err("refused");
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        faults,
+        [
+            "spec.resources.requests[hugepages-2Mi]: Invalid value: \"2Mi\": must be greater than or equal to \
+             aggregate container requests of 4Mi",
+            "spec.resources.limits[hugepages-2Mi]: Invalid value: \"2Mi\": must be greater than or equal to \
+             aggregate container limits of 4Mi",
+            "spec.resources.containers[0].resources[hugepages-2Mi].limits: Invalid value: \"4Mi\": must be less than or \
+             equal to pod limits of 2Mi",
+        ]
+    );
+}
+
+#[test]
 fn the_pod_itself() {
     check(vec![
         (

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder,
-    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxHugepageLimit,
+    LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };
 
 use super::*;
@@ -226,6 +226,62 @@ fn v1_writes_limits_as_the_kernel_reads_them() {
 }
 
 #[test]
+fn swap_is_limited_where_the_kernel_counts_it() {
+    let fake = Fake::v1();
+    let cgroups = fake.cgroups();
+    fake.put("memory/x/memory.limit_in_bytes", "");
+    let mut resources = LinuxResourcesBuilder::default().build().unwrap();
+    resources.set_memory(limits().memory().clone());
+    cgroups.apply("x", &resources).unwrap();
+    fake.put("memory/x/memory.memsw.limit_in_bytes", "");
+    cgroups.apply("x", &resources).unwrap();
+    assert_eq!(fake.text("memory/x/memory.memsw.limit_in_bytes"), "67108864");
+}
+
+#[test]
+fn huge_pages_are_limited_by_their_size_in_both_layouts() {
+    let mut page = LinuxHugepageLimit::default();
+    page.set_page_size("2MB".to_owned()).set_limit(4 << 20);
+    let mut none = LinuxHugepageLimit::default();
+    none.set_page_size("1GB".to_owned()).set_limit(0);
+    let mut resources = LinuxResourcesBuilder::default().build().unwrap();
+    resources.set_hugepage_limits(Some(vec![page, none]));
+    let (v1, v2) = (Fake::v1(), Fake::v2());
+    // Without the controller there is nothing to be limited.
+    v1.cgroups().apply("x", &resources).unwrap();
+    v1.put("hugetlb/tasks", "");
+    for (fake, directory, file) in [(&v1, "hugetlb/x", "limit_in_bytes"), (&v2, "x", "max")] {
+        for size in ["2MB", "1GB"] {
+            fake.put(&format!("{directory}/hugetlb.{size}.{file}"), "");
+        }
+        fake.put(&format!("{directory}/hugetlb.2MB.rsvd.{file}"), "");
+        fake.cgroups().apply("x", &resources).unwrap();
+        assert_eq!(fake.text(&format!("{directory}/hugetlb.2MB.{file}")), "4194304");
+        assert_eq!(fake.text(&format!("{directory}/hugetlb.2MB.rsvd.{file}")), "4194304");
+        assert_eq!(fake.text(&format!("{directory}/hugetlb.1GB.{file}")), "0");
+    }
+}
+
+#[test]
+fn files_of_v2_are_written_by_name_and_only_there() {
+    let files = [
+        ("memory.oom.group", "1"),
+        ("memory.swap.max", "0"),
+        ("../memory.max", "1"),
+    ];
+    let files = files.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut resources = LinuxResourcesBuilder::default().build().unwrap();
+    resources.set_unified(Some(files.into()));
+    let v2 = Fake::v2();
+    v2.put("memory.max", "");
+    v2.put("x/memory.oom.group", "");
+    v2.cgroups().apply("x", &resources).unwrap();
+    assert_eq!(v2.text("x/memory.oom.group"), "1");
+    assert_eq!(v2.text("memory.max"), "", "it is not the cgroup's own");
+    Fake::v1().cgroups().apply("x", &resources).unwrap();
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let fake = Fake::v1();
     let cgroups = fake.cgroups();
@@ -239,14 +295,17 @@ fn a_missing_file_is_named() {
 fn v2_enables_what_is_there_in_every_ancestor() {
     let fake = Fake::v2();
     let cgroups = fake.cgroups();
-    fake.put("podd/cgroup.subtree_control", "cpu memory pids cpuset\n");
+    fake.put("podd/cgroup.subtree_control", "cpu memory pids cpuset hugetlb\n");
     fake.put("podd/burstable/cgroup.subtree_control", "");
     cgroups.create("podd/burstable/x").unwrap();
-    assert_eq!(fake.text("cgroup.subtree_control"), "+cpu +pids +cpuset");
-    assert_eq!(fake.text("podd/cgroup.subtree_control"), "cpu memory pids cpuset\n");
+    assert_eq!(fake.text("cgroup.subtree_control"), "+cpu +pids +cpuset +hugetlb");
+    assert_eq!(
+        fake.text("podd/cgroup.subtree_control"),
+        "cpu memory pids cpuset hugetlb\n"
+    );
     assert_eq!(
         fake.text("podd/burstable/cgroup.subtree_control"),
-        "+cpu +memory +pids +cpuset"
+        "+cpu +memory +pids +cpuset +hugetlb"
     );
     assert!(!fake.0.path().join("podd/burstable/x/cgroup.subtree_control").exists());
 }

@@ -745,6 +745,52 @@ fn a_sidecar_is_not_killed_before_whom_it_serves() {
 }
 
 #[test]
+fn what_a_pod_says_of_itself_as_a_whole_is_what_counts() {
+    let mut pod = pod();
+    let asks = |bytes: u64| ContainerSpec {
+        resources: resources([Some(10), None], [Some(bytes), None]),
+        ..container()
+    };
+    pod.containers = vec![asks(MEMORY / 8), asks(MEMORY / 8)];
+    pod.resources = resources([Some(500), Some(2000)], [Some(MEMORY / 2), Some(MEMORY)]);
+    pod.runtime.overhead_cpu_milli = 100;
+    let controls = Controls {
+        v2: true,
+        swap: true,
+        page_sizes: vec![2 << 20, 1 << 30],
+    };
+    pod.containers[0].resources.hugepages = [(2 << 20, 4 << 20)].into();
+    let limits = pod_resources(&pod, &controls, Some(300));
+    assert_eq!(limits.cpu_shares, Some(600 * 1024 / 1000));
+    assert_eq!(limits.cpu_quota, Some(210_000));
+    assert_eq!(limits.memory_limit, Some(i64::try_from(MEMORY).unwrap()));
+    assert_eq!(limits.pids_limit, Some(300));
+    let pages = [("1GB".to_owned(), 0), ("2MB".to_owned(), 4 << 20)];
+    assert_eq!(limits.hugepages, pages.into());
+    assert_eq!(pod_cgroup("podd", &pod), format!("podd/burstable/pod{UID}"));
+
+    // A quarter of the machine is left to both, so each has an eighth more than it asked for.
+    assert_eq!(oom_score_adj(&pod, &pod.containers[0], MEMORY), 750);
+    // A container without a limit of its own has its pod's.
+    let own = resources([None, None], [None, Some(5)]);
+    let found = effective(&pod, &own);
+    assert_eq!((found.cpu_limit_milli, found.memory_limit), (Some(2000), Some(5)));
+
+    pod.resources = resources([None, Some(2000)], [None, Some(MEMORY)]);
+    assert_eq!(pod_cgroup("podd", &pod), format!("podd/pod{UID}"), "Guaranteed");
+    // Without a word of it, huge pages are no reason for a class.
+    pod.resources = Resources::default();
+    for container in &mut pod.containers {
+        container.resources = Resources {
+            hugepages: [(2 << 20, 4 << 20)].into(),
+            storage_limit: Some(1),
+            ..Resources::default()
+        };
+    }
+    assert_eq!(pod_cgroup("podd", &pod), format!("podd/besteffort/pod{UID}"));
+}
+
+#[test]
 fn the_stop_signal_of_the_pod_wins_over_the_images() {
     let signal = |given: &Given| given.json()["annotations"][STOP_SIGNAL].clone();
     assert_eq!(signal(&Given::new()), "SIGQUIT");

@@ -84,6 +84,7 @@ impl Containers {
             output,
             signals: BTreeSet::new(),
             ahead: None,
+            excused: 0,
             mounts: None,
             made_by: Some(place),
         };

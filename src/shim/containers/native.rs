@@ -211,6 +211,7 @@ impl Containers {
             output,
             signals: BTreeSet::new(),
             ahead: None,
+            excused: 0,
             mounts: None,
             made_by: None,
         };

@@ -201,7 +201,15 @@ impl Supervisor<'_> {
 
     /// Tell what has become of a program, and end what is to be ended.
     pub(super) fn settle(&mut self, outcome: Outcome) {
-        let Outcome { reply, ended, remove } = outcome;
+        let Outcome {
+            reply,
+            ended,
+            remove,
+            killed_in,
+        } = outcome;
+        if let Some(cgroup) = killed_in {
+            self.containers.excuse(&cgroup, &self.machine);
+        }
         if let Some((waiter, reply)) = reply {
             self.reply(waiter, reply);
         }
