@@ -661,6 +661,20 @@ mod tests {
             ),
             (
                 Settings {
+                    user_ids: Some("1000:65536".to_owned()),
+                    ..Settings::default()
+                },
+                "user-ids",
+            ),
+            (
+                Settings {
+                    user_ids: Some("4294836224:131072".to_owned()),
+                    ..Settings::default()
+                },
+                "user-ids",
+            ),
+            (
+                Settings {
                     streaming_idle_timeout: Some("long".to_owned()),
                     ..Settings::default()
                 },

@@ -407,6 +407,7 @@ pub(super) fn devices(spec: &[LinuxDevice]) -> Result<(Vec<Device>, Vec<Link>), 
                 number: sys::device_number(major, minor),
                 uid: 0,
                 gid: 0,
+                is_default: true,
             });
         }
     }
@@ -456,6 +457,7 @@ fn plan_device(device: &LinuxDevice) -> Result<Device, PrepareError> {
         number: sys::device_number(major, minor),
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        is_default: false,
     })
 }
 
