@@ -595,7 +595,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 10] = [
+        let wrong: [(Settings, &str); 12] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
