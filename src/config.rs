@@ -703,7 +703,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 11] = [
+        let wrong: [(Settings, &str); 13] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
@@ -766,6 +766,20 @@ mod tests {
                     ..Settings::default()
                 },
                 "max-image-size",
+            ),
+            (
+                Settings {
+                    user_ids: Some("1000:65536".to_owned()),
+                    ..Settings::default()
+                },
+                "user-ids",
+            ),
+            (
+                Settings {
+                    user_ids: Some("4294836224:131072".to_owned()),
+                    ..Settings::default()
+                },
+                "user-ids",
             ),
             (
                 Settings {

@@ -46,12 +46,15 @@ fn prepare_and_exec(plan: &mut Plan, channel: BorrowedFd<'_>) -> Result<Never, F
     }
     let root = mount_root(&plan.root, plan.user.as_ref())?;
     let root = root.as_fd();
+    if plan.user.is_some() {
+        // A device that an image brings would belong to the namespace's root.
+        sys::mount_setattr(root, false, &NO_DEVICES).map_err(Step::MapRoot.fault())?;
+    }
     for index in 0..plan.mounts.len() {
         mount(root, plan, index)?;
     }
-    let first = plan.user.as_ref().map_or(0, |user| user.first);
     for (index, device) in plan.devices.iter().enumerate() {
-        make_device(root, device, first).map_err(Step::Device.at(index))?;
+        make_device(root, device, plan.user.is_some()).map_err(Step::Device.at(index))?;
     }
     for (index, link) in plan.links.iter().enumerate() {
         make_link(root, link).map_err(Step::Link.at(index))?;
@@ -97,6 +100,13 @@ pub(super) fn become_program(process: &ProcessPlan) -> Fault {
 
 const READONLY: MountAttr = MountAttr {
     attr_set: 1,
+    attr_clr: 0,
+    propagation: 0,
+    userns_fd: 0,
+};
+
+const NO_DEVICES: MountAttr = MountAttr {
+    attr_set: libc::MOUNT_ATTR_NODEV,
     attr_clr: 0,
     propagation: 0,
     userns_fd: 0,
@@ -341,8 +351,7 @@ fn is_device(file: BorrowedFd<'_>, device: &Device) -> Result<bool, Errno> {
     Ok(stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT && stat.st_rdev == device.number)
 }
 
-/// `first`: the container's id 0.
-fn make_device(root: BorrowedFd<'_>, device: &Device, first: u32) -> Result<(), Errno> {
+fn make_device(root: BorrowedFd<'_>, device: &Device, in_user_namespace: bool) -> Result<(), Errno> {
     let strict = sys::IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
     let directory = rootfs::open_or_make(root, &device.directory, Kind::Directory)?;
     let directory = directory.as_fd();
@@ -360,13 +369,10 @@ fn make_device(root: BorrowedFd<'_>, device: &Device, first: u32) -> Result<(), 
     };
     made?;
     sys::chmodat(directory, &device.name, device.mode & 0o7777)?;
-    if device.uid != 0 || device.gid != 0 {
+    let is_machines = in_user_namespace && !device.is_default;
+    if device.uid != 0 || device.gid != 0 || is_machines {
         let node = sys::openat2(directory, &device.name, libc::O_PATH, 0, strict)?;
-        sys::chown(
-            node.as_fd(),
-            device.uid.saturating_add(first),
-            device.gid.saturating_add(first),
-        )?;
+        sys::chown(node.as_fd(), device.uid, device.gid)?;
     }
     Ok(())
 }

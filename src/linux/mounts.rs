@@ -136,10 +136,14 @@ fn parse_peers(line: &[u8]) -> Option<(PathBuf, Peers)> {
     let mut words = line.split(|byte| *byte == b' ');
     let path = unescape(words.nth(4)?);
     let optional = words.skip(1).take_while(|word| *word != b"-");
-    let peers = optional.fold(Peers::None, |known, word| match known {
-        Peers::None | Peers::Slave if word.starts_with(b"shared:") => Peers::Shared,
-        Peers::None if word.starts_with(b"master:") => Peers::Slave,
-        other => other,
+    let peers = optional.fold(Peers::None, |known, word| {
+        if word.starts_with(b"shared:") {
+            Peers::Shared
+        } else if word.starts_with(b"master:") && known == Peers::None {
+            Peers::Slave
+        } else {
+            known
+        }
     });
     Some((path, peers))
 }

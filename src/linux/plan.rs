@@ -130,6 +130,9 @@ pub(super) struct Device {
     pub(super) number: libc::dev_t,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// One that every container has. In a user namespace only these belong to its root: any other belongs to whom it
+    /// belongs on the machine, and gives the container what it gives everybody.
+    pub(super) is_default: bool,
 }
 
 pub(super) struct Link {

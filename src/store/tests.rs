@@ -622,6 +622,46 @@ async fn addresses_are_the_lowest_free_ones_and_stay() {
 }
 
 #[tokio::test]
+async fn ids_of_user_namespaces_are_each_one_pods_and_stay() {
+    let scratch = Scratch::new();
+    let store = scratch.open().await;
+    let range = UserRange {
+        first: 131_072,
+        pods: 3,
+    };
+    let ids = |store: &Store, n| {
+        let store = store.clone();
+        async move { store.user_ids(&uid(n), range).await }
+    };
+    let given = join_all((1..=3).map(|n| ids(&store, n))).await;
+    let given: Vec<_> = given.into_iter().map(Result::unwrap).collect();
+    assert_eq!(given, [131_072, 196_608, 262_144]);
+    let error = ids(&store, 4).await.unwrap_err();
+    assert!(matches!(error, StoreError::NoUserIds { pods: 3 }), "{error}");
+
+    // Over restarts of the agent, also with another range.
+    drop(store);
+    let store = scratch.open().await;
+    assert_eq!(ids(&store, 2).await.unwrap(), given[1]);
+    let elsewhere = UserRange { first: 65_536, pods: 1 };
+    assert_eq!(store.user_ids(&uid(2), elsewhere).await.unwrap(), given[1]);
+    assert_eq!(store.user_ids(&uid(5), elsewhere).await.unwrap(), 65_536);
+    assert_eq!(store.pod_uids().await.unwrap(), [uid(1), uid(2), uid(3), uid(5)]);
+
+    // Free again once nothing of the pod is left.
+    let before = Observed::default();
+    let torn_down = Observed {
+        torn_down: true,
+        ..Observed::default()
+    };
+    store.save_observed(&uid(2), &before, &torn_down).await.unwrap();
+    store.forget_pod(&uid(1)).await.unwrap();
+    assert_eq!(ids(&store, 6).await.unwrap(), given[0]);
+    assert_eq!(ids(&store, 7).await.unwrap(), given[1]);
+    assert!(ids(&store, 8).await.is_err());
+}
+
+#[tokio::test]
 async fn images_are_found_by_name_and_id_until_their_last_name_goes() {
     let (store, _scratch) = fresh().await;
     let image = |id: &str, names: &[&str]| ImageRow {

@@ -471,8 +471,8 @@ fn note_propagated(pod: &PodSpec, notes: &Path) -> Result<(), VolumeError> {
 /// What containers mounted in volumes of the pod's own is taken away, and never followed. What they mounted in the
 /// machine's directories is the machine's (as with a kubelet).
 fn unmount_propagated(notes: &Path, volumes: &Path) -> Result<(), VolumeError> {
-    let noted = match fs::read_dir(notes) {
-        Ok(noted) => noted,
+    let found = match fs::read_dir(notes) {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => {
             return Err(VolumeError::Read {
@@ -481,7 +481,7 @@ fn unmount_propagated(notes: &Path, volumes: &Path) -> Result<(), VolumeError> {
             });
         }
     };
-    for note in noted.map_while(Result::ok) {
+    for note in found.map_while(Result::ok) {
         let volume = volumes.join(note.file_name());
         let read_error = |source| VolumeError::Read {
             path: volume.clone(),

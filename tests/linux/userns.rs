@@ -277,6 +277,38 @@ fn a_shared_process_namespace_goes_with_a_user_namespace() {
 }
 
 #[test]
+fn an_image_as_a_volume_belongs_to_whom_the_image_says() {
+    let agent = agent();
+    let script = "stat -c '%u:%g' /i /i/bin/busybox; touch /i/x 2>/dev/null || echo read-only";
+    agent.create(&with(apart("p", &[("c", script)]), |p| {
+        p["spec"]["restartPolicy"] = json!("Never");
+        p["spec"]["volumes"] =
+            json!([{"name": "i", "image": {"reference": "busybox:test", "pullPolicy": "IfNotPresent"}}]);
+        p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "i", "mountPath": "/i"}]);
+    }));
+    agent.wait_phase("p", "Succeeded");
+    assert_eq!(agent.log("p", ""), "0:0\n0:0\nread-only\n");
+    agent.delete("p", Some(0));
+    agent.wait_gone("p");
+    agent.wait_no_leftovers();
+}
+
+#[test]
+fn devices_of_the_machine_are_not_the_privileged_containers() {
+    let agent = agent();
+    let script = "stat -c '%u:%g' /dev/null /dev/vda 2>/dev/null; \
+                  head -c 1 /dev/vda > /dev/null 2>&1 || echo not to be read; echo x > /dev/null && echo done";
+    agent.create(&with(apart("p", &[("c", script)]), |p| {
+        p["spec"]["restartPolicy"] = json!("Never");
+        p["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    }));
+    agent.wait_phase("p", "Succeeded");
+    let log = agent.log("p", "");
+    assert!(log.starts_with("0:0\n"), "{log}");
+    assert!(log.ends_with("not to be read\ndone\n"), "{log}");
+}
+
+#[test]
 fn files_of_the_machine_are_mapped_and_nobody_gets_more_than_the_mount_gives() {
     let agent = agent();
     let dir = agent.dir.join("host");

@@ -402,6 +402,7 @@ pub(super) fn devices(spec: &[LinuxDevice]) -> Result<(Vec<Device>, Vec<Link>), 
                 number: sys::device_number(major, minor),
                 uid: 0,
                 gid: 0,
+                is_default: true,
             });
         }
     }
@@ -451,6 +452,7 @@ fn plan_device(device: &LinuxDevice) -> Result<Device, PrepareError> {
         number: sys::device_number(major, minor),
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        is_default: false,
     })
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::linux::privilege;
 use crate::model::{
     Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, EnvValue, EnvVar, ImageConfig, ImageId, Mount,
-    PodSecurity, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
+    PodSecurity, Propagation, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
 };
 
 const UID: &str = "6b0b1c1e-62b0-4b6c-9d5e-1c3e0a2f4b5d";
@@ -532,7 +532,7 @@ fn mount(volume: &str, path: &str, sub_path: Option<&str>, read_only: bool) -> M
         sub_path_expr: None,
         read_only,
         recursive_read_only: false,
-        propagation: crate::model::Propagation::None,
+        propagation: Propagation::None,
     }
 }
 
@@ -819,6 +819,57 @@ fn a_target_is_joined_where_the_pod_shares_nothing() {
     assert_eq!(pid_namespace(&Given::new()), Some(PathBuf::from("/proc/77/ns/pid")));
     let shared = Given::with(|given| given.pod.share_process_namespace = true);
     assert_eq!(pid_namespace(&shared), Some(PathBuf::from("/proc/4242/ns/pid")));
+}
+
+#[test]
+fn a_pod_in_a_user_namespace_joins_it_and_has_its_files_mapped() {
+    let given = Given::with(|given| given.container().mounts = vec![mount("data", "/data", None, false)]);
+    let spec = given.check(|input| {
+        let input = SpecInput {
+            first_id: Some(131_072),
+            ..input.clone()
+        };
+        serde_json::to_value(build(&input).unwrap().spec).unwrap()
+    });
+    let namespaces = spec["linux"]["namespaces"].as_array().unwrap();
+    let user = namespaces.iter().find(|namespace| namespace["type"] == "user").unwrap();
+    assert_eq!(user["path"], "/proc/4242/ns/user");
+    let mapping = serde_json::json!([{"containerID": 0, "hostID": 131_072, "size": 65_536}]);
+    assert_eq!(spec["linux"]["uidMappings"], mapping);
+    assert_eq!(spec["linux"]["gidMappings"], mapping);
+    // The group of every group is not there to be allowed to.
+    assert_eq!(spec["linux"]["sysctl"].get("net.ipv4.ping_group_range"), None);
+    for mounted in spec["mounts"].as_array().unwrap() {
+        let is_bind = mounted["type"] == "bind";
+        assert_eq!(mounted.get("uidMappings"), is_bind.then_some(&mapping), "{mounted}");
+    }
+}
+
+#[test]
+fn mounts_are_propagated_and_read_only_as_asked() {
+    let options = |change: fn(&mut Mount)| {
+        let given = Given::with(|given| {
+            let mut mount = mount("data", "/data", None, true);
+            change(&mut mount);
+            given.container().mounts = vec![mount];
+        });
+        let spec = serde_json::to_value(given.build().unwrap().spec).unwrap();
+        let all = spec["mounts"].as_array().unwrap();
+        all.iter().find(|mount| mount["destination"] == "/data").unwrap()["options"].clone()
+    };
+    assert_eq!(options(|_| {}), serde_json::json!(["rbind", "rprivate", "ro"]));
+    assert_eq!(
+        options(|mount| mount.recursive_read_only = true),
+        serde_json::json!(["rbind", "rprivate", "rro"])
+    );
+    assert_eq!(
+        options(|mount| mount.propagation = Propagation::HostToContainer),
+        serde_json::json!(["rbind", "rslave", "ro"])
+    );
+    assert_eq!(
+        options(|mount| mount.propagation = Propagation::Bidirectional),
+        serde_json::json!(["rbind", "rshared", "ro"])
+    );
 }
 
 #[test]

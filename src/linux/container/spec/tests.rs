@@ -1,5 +1,6 @@
 use super::*;
 use oci_spec::runtime::{LinuxDeviceBuilder, MountBuilder, ProcessBuilder};
+use serde_json::{Value, json};
 
 fn process(args: &[&str], env: &[&str]) -> Process {
     let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
@@ -52,6 +53,38 @@ fn sysctl_names_cannot_climb() {
     );
     for bad in ["", "..", "net..x", "/net", "net/../../x", "net.ipv4.x+y=z", "a b"] {
         assert!(matches!(one(bad), Err(PrepareError::Sysctl { .. })), "{bad}");
+    }
+}
+
+#[test]
+fn owners_of_new_file_systems_are_counted_as_the_machine_counts() {
+    assert_eq!(
+        owned_by("mode=0620,gid=5,uid=1", 65_536),
+        "mode=0620,gid=65541,uid=65537"
+    );
+    assert_eq!(owned_by("gid=5,size=64k", 0), "gid=5,size=64k");
+    assert_eq!(owned_by("", 65_536), "");
+}
+
+#[test]
+fn a_user_namespace_has_one_range_of_ids() {
+    let of = |uids: Value, gids: Value| {
+        let spec = json!({"ociVersion": "1.2.0", "linux": {"uidMappings": uids, "gidMappings": gids}});
+        first_id(&serde_json::from_value::<Spec>(spec).unwrap())
+    };
+    let one = json!([{"containerID": 0, "hostID": 131_072, "size": 65_536}]);
+    let other = json!([{"containerID": 0, "hostID": 65_536, "size": 65_536}]);
+    let inner = json!([{"containerID": 1, "hostID": 131_072, "size": 65_536}]);
+    let two = json!([one[0], other[0]]);
+    assert_eq!(of(one.clone(), one.clone()).unwrap(), Some(131_072));
+    assert_eq!(of(json!([]), json!([])).unwrap(), None);
+    for (uids, gids) in [
+        (one.clone(), other),
+        (one, json!([])),
+        (inner.clone(), inner),
+        (two.clone(), two),
+    ] {
+        assert!(matches!(of(uids, gids), Err(PrepareError::UserNamespace)));
     }
 }
 
