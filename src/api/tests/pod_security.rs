@@ -111,7 +111,7 @@ async fn a_client_is_warned_and_the_pod_is_made() {
     server
         .namespace(
             "warned",
-            json!({"enforce": "privileged", "warn": "baseline", "warn-version": "v1.30"}),
+            &json!({"enforce": "privileged", "warn": "baseline", "warn-version": "v1.30"}),
         )
         .await;
     let made = server.pod_in("warned", "p", privileged()).await;
