@@ -59,6 +59,7 @@ fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
             "spec": {"podCIDR": "10.244.0.0/22", "podCIDRs": ["10.244.0.0/22"]},
             "status": {
                 "capacity": resources, "allocatable": resources,
+                "features": {"supplementalGroupsPolicy": true},
                 "addresses": [{"type": "InternalIP", "address": "10.244.0.1"}, {"type": "Hostname", "address": "node-1"}],
                 "conditions": [
                     condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
