@@ -87,6 +87,7 @@ fn a_node_is_what_a_kubelet_would_make_of_the_machine() {
                 "runtimeHandlers": [
                     {"name": "", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": false}},
                 ],
+                "features": {"supplementalGroupsPolicy": true},
                 "capacity": capacity, "allocatable": allocatable,
                 "addresses": [{"type": "InternalIP", "address": "10.244.0.1"}, {"type": "Hostname", "address": "node-1"}],
                 "conditions": [

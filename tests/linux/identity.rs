@@ -308,7 +308,7 @@ fn in_the_machines_process_namespace_everything_is_seen_and_only_the_pods_own_en
     let mut bystander = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let here = bystander.id();
     let script = format!("cat /proc/{here}/comm; readlink /proc/self/ns/pid; setsid sleep 1000 & exec sleep 1000");
-    let own = agent.create(&with(
+    agent.create(&with(
         pod(
             "own",
             &[("c", &format!("cat /proc/{here}/comm || echo none; exec sleep 1000"))],
@@ -324,6 +324,18 @@ fn in_the_machines_process_namespace_everything_is_seen_and_only_the_pods_own_en
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
     let seen = agent.wait_log("host", "container=c", "pid:");
     assert_eq!(seen, format!("sleep\n{}\n", namespace.display()));
+    // A program that joins it later is there, too.
+    let kubeconfig = agent.root().join("admin.kubeconfig");
+    let joined = std::process::Command::new("kubectl")
+        .arg(format!("--kubeconfig={}", kubeconfig.display()))
+        .args(["exec", "host", "-c", "c", "--", "readlink", "/proc/self/ns/pid"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&joined.stdout),
+        format!("{}\n", namespace.display()),
+        "{joined:?}"
+    );
     // A container that is killed is started again, and what it had left is gone.
     let first = agent.container_pid(&uid(&host), "c");
     crate::common::signal(first, "KILL");
@@ -346,7 +358,6 @@ fn in_the_machines_process_namespace_everything_is_seen_and_only_the_pods_own_en
     assert_eq!(container(&agent.pod("own"), "c")["ready"], true);
     agent.delete("own", Some(0));
     agent.wait_gone("own");
-    let _ = own;
     agent.wait_no_leftovers();
 }
 
