@@ -7,6 +7,10 @@ use crate::linux::usage;
 use crate::model::{EmptyDirMedium, Observed, PodSpec, VolumeSource, bytes_text};
 use crate::runtime::LogDirName;
 
+/// The annotation of a pod that a manifest of the machine asks for. Such a pod is critical: it is never evicted
+/// (`eviction_manager.go evictPod`, `types.IsCriticalPod`), since nobody would put another in its place.
+const STATIC: &str = "kubernetes.io/config.mirror";
+
 /// A pod with limits, and where it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Limited {
@@ -36,14 +40,15 @@ struct Container {
 }
 
 impl Limited {
-    /// `None`: the pod has no limit. `pods` and `log_dir` are those of all pods.
+    /// `None`: the pod has no limit, or is never evicted. `pods` and `log_dir` are those of all pods.
     pub(super) fn of(pod: &PodSpec, observed: &Observed, pods: &Path, log_dir: &Path) -> Option<Self> {
         let limit = pod.storage_limit();
         let is_limited = |volume: &crate::model::Volume| match volume.source {
             VolumeSource::EmptyDir { medium, size_limit } => medium == EmptyDirMedium::Disk && size_limit.is_some(),
             VolumeSource::HostPath { .. } | VolumeSource::Image { .. } | VolumeSource::Projected { .. } => false,
         };
-        if limit.is_none() && !pod.volumes.iter().any(is_limited) {
+        let has_limit = limit.is_some() || pod.volumes.iter().any(is_limited);
+        if !has_limit || pod.about.annotations.contains_key(STATIC) {
             return None;
         }
         let own = pods.join(pod.uid.as_str());

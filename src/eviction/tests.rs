@@ -66,6 +66,13 @@ fn without_limits_nothing_is_looked_at() {
         empty_dir("m", EmptyDirMedium::Memory, Some(1)),
     ];
     assert_eq!(Limited::of(&pod, &observed(), world.dir.path(), Path::new("/")), None);
+    // Nor at a static pod, which nobody would replace.
+    pod.volumes = vec![empty_dir("v", EmptyDirMedium::Disk, Some(1))];
+    let limited = |pod: &PodSpec| Limited::of(pod, &observed(), world.dir.path(), Path::new("/")).is_some();
+    assert!(limited(&pod));
+    let mirror = ("kubernetes.io/config.mirror".to_owned(), "x".to_owned());
+    pod.about.annotations = [mirror].into();
+    assert!(!limited(&pod));
 }
 
 #[test]
