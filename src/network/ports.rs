@@ -345,7 +345,7 @@ impl Network {
             ip,
             ports: ports.to_vec(),
         });
-        let opened = self.inner.filter(|filter, ports| filter.settle(ports));
+        let opened = self.inner.filter(Filter::settle);
         opened.await?.map_err(NetworkError::Ports)
     }
 
