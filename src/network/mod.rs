@@ -180,19 +180,21 @@ impl Network {
             .await?;
         let made = self.inner.filter(|filter, ports| {
             filter.doubt();
-            filter.settle(ports)
+            (filter.settle(ports), filter.is_made())
         });
-        let masquerades = made.await?.inspect_err(|error| {
-            let cause = std::error::Error::source(error)
+        let (settled, masquerades) = made.await?;
+        if let Err(error) = settled {
+            let cause = std::error::Error::source(&error)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            tracing::warn!(
-                %error,
-                cause,
-                "pods do not reach the outside and have no ports of this machine: that needs nftables"
-            );
-        });
-        self.inner.masquerades.store(masquerades.is_ok(), Ordering::Relaxed);
+            let without = if masquerades {
+                "pods have no ports of this machine"
+            } else {
+                "pods do not reach the outside and have no ports of this machine"
+            };
+            tracing::warn!(%error, cause, "{without}: nftables cannot be used");
+        }
+        self.inner.masquerades.store(masquerades, Ordering::Relaxed);
         Ok(())
     }
 

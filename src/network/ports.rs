@@ -154,6 +154,11 @@ impl Filter {
         }
     }
 
+    /// Whether the table is there, with its ports or without.
+    pub(super) fn is_made(&self) -> bool {
+        self.applied.is_some()
+    }
+
     /// Somebody may have changed the table.
     pub(super) fn doubt(&mut self) {
         self.applied = None;
@@ -178,7 +183,14 @@ impl Filter {
             }
             (done, _) => done,
         };
-        done?;
+        if let Err(error) = done {
+            // A kernel that cannot map ports masquerades all the same.
+            let none = Mapping::new();
+            if !ports.is_empty() && self.transaction(|| rules::apply(&bridge, cidr, None, &none)).is_ok() {
+                self.applied = Some(none);
+            }
+            return Err(error);
+        }
         if !ports.is_empty() && known.as_ref().is_none_or(Mapping::is_empty) {
             self.route_localnet(true);
         }
@@ -312,30 +324,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Network {
-    /// Let these ports of the machine lead to the pod, and to nobody else: whoever had one of them before has it no
-    /// more. The pod's sandbox must be attached. Done already: nothing happens.
-    ///
-    /// # Errors
-    /// [`NetworkError::Ports`], where there is no nftables; then they are tried again with every later call.
-    pub async fn set_ports(
-        &self,
-        uid: &Uid,
-        sandbox: u32,
-        ip: Ipv4Addr,
-        ports: &[HostPort],
-    ) -> Result<(), NetworkError> {
+    /// Let a pod ask its own ports, once its sandbox is attached: where bridges have the packets that they pass filtered,
+    /// it is answered through the link that it asked through. Done already: nothing happens.
+    pub async fn reflect(&self, uid: &Uid, sandbox: u32) -> Result<(), NetworkError> {
         let name = link_name(uid, sandbox);
-        // A pod may ask its own port: where bridges have packets filtered, it is answered through the port it came from.
         self.inner
             .worker
             .run(move |tools| Ok(tools.netlink.reflect(&name)?))
-            .await?;
+            .await
+    }
+
+    /// Let these ports of the machine lead to the pod, and to nobody else: whoever had one of them before has it no
+    /// more. Done already: nothing happens.
+    ///
+    /// # Errors
+    /// [`NetworkError::Ports`], where there is no nftables; then they are tried again with every later call.
+    pub async fn set_ports(&self, uid: &Uid, ip: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetworkError> {
         lock(&self.inner.wanted).set(PodPorts {
             uid: uid.clone(),
             ip,
             ports: ports.to_vec(),
         });
-        let opened = self.inner.filter(|filter, ports| filter.settle(ports));
+        let opened = self.inner.filter(Filter::settle);
         opened.await?.map_err(NetworkError::Ports)
     }
 
@@ -425,8 +435,10 @@ pub(super) async fn watch(mut monitor: Monitor, network: Weak<Inner>) {
                 }
             }
             Ok(Err(error)) => {
+                if !failed {
+                    tracing::warn!(%error, "podd's table of the packet filter was changed and cannot be made anew yet");
+                }
                 failed = true;
-                tracing::warn!(%error, "podd's table of the packet filter was changed and cannot be made anew yet");
             }
             Err(_ended) => return,
         }

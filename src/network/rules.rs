@@ -72,12 +72,12 @@ fn word(protocol: Protocol) -> &'static str {
 }
 
 impl Port {
-    fn map(&self) -> String {
+    fn map(self) -> String {
         map(self.protocol, self.ip.is_some())
     }
 
     /// The element that leads to `target`.
-    fn element(&self, (ip, number): (Ipv4Addr, u16)) -> String {
+    fn element(self, (ip, number): (Ipv4Addr, u16)) -> String {
         let Self {
             protocol: _,
             ip: at,

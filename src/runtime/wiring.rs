@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use super::StepError;
 use super::machine::{Machine, step};
 use crate::model::{FailureReason, HostPort, PodSpec, Uid};
+use crate::network::NetworkError;
 
 /// The ports of the machine that lead to this pod, those of its ordinary containers first.
 pub fn host_ports(pod: &PodSpec) -> Vec<HostPort> {
@@ -31,15 +32,24 @@ impl Machine {
         ip: Option<IpAddr>,
     ) -> Result<(), StepError> {
         let Some(IpAddr::V4(ip)) = ip else { return Ok(()) };
-        let failed = |error| step(FailureReason::CreatePodSandboxError, &error);
-        let attached = self.network.attach(&pod.uid, sandbox, infra_pid, ip).await;
-        attached.map_err(failed)?;
         let ports = host_ports(pod);
-        if ports.is_empty() {
-            return Ok(());
-        }
-        let opened = self.network.set_ports(&pod.uid, sandbox, ip, &ports).await;
-        opened.map_err(failed)
+        let link = async {
+            self.network.attach(&pod.uid, sandbox, infra_pid, ip).await?;
+            if ports.is_empty() {
+                return Ok(());
+            }
+            self.network.reflect(&pod.uid, sandbox).await
+        };
+        let open = async {
+            if ports.is_empty() {
+                return Ok(());
+            }
+            self.network.set_ports(&pod.uid, ip, &ports).await
+        };
+        let (linked, opened) = tokio::join!(link, open);
+        linked
+            .and(opened)
+            .map_err(|error: NetworkError| step(FailureReason::CreatePodSandboxError, &error))
     }
 
     /// Close the pod's ports, before its address is another's. It has none: nothing happens.
