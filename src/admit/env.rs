@@ -84,14 +84,14 @@ pub(super) fn check(
         let value = variable.value.as_deref().unwrap_or_default();
         let value_at = at_entry.child("value");
         check_text(value, &value_at, findings);
-        let expanded = expander.variable(&variable.name, value, &known);
-        let expanded = check_length(expanded, &value_at, findings);
+        let text = expander.variable(&variable.name, value, &known);
+        let text = check_length(text, &value_at, findings);
         if let Some(source) = &variable.value_from {
             check_source(source, value, &at_entry.child("valueFrom"), findings);
             // Known at the start alone: until then a reference to it stands for itself.
             known.remove(&variable.name);
-        } else if let Some(expanded) = expanded {
-            known.insert(variable.name.clone(), expanded);
+        } else if let Some(text) = text {
+            known.insert(variable.name.clone(), text);
         }
         fields::env(variable, &at_entry, findings);
     }

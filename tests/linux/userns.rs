@@ -296,15 +296,13 @@ fn an_image_as_a_volume_belongs_to_whom_the_image_says() {
 #[test]
 fn devices_of_the_machine_are_not_the_privileged_containers() {
     let agent = agent();
-    let script = "stat -c '%u:%g' /dev/null /dev/vda 2>/dev/null; \
-                  head -c 1 /dev/vda > /dev/null 2>&1 || echo not to be read; echo x > /dev/null && echo done";
+    let script = "head -c 1 /dev/vda > /dev/null 2>&1 || echo not to be read; echo x > /dev/null && echo done";
     agent.create(&with(apart("p", &[("c", script)]), |p| {
         p["spec"]["restartPolicy"] = json!("Never");
         p["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
     }));
     agent.wait_phase("p", "Succeeded");
     let log = agent.log("p", "");
-    assert!(log.starts_with("0:0\n"), "{log}");
     assert!(log.ends_with("not to be read\ndone\n"), "{log}");
 }
 

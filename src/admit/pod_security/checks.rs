@@ -73,6 +73,7 @@ fn context(container: &Container) -> Option<&SecurityContext> {
     container.security_context.as_ref()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a check ends with")]
 fn found(reason: &str, detail: String) -> Found {
     Some((reason.to_owned(), detail))
 }

@@ -103,7 +103,7 @@ pub(super) fn resource_of(selector: &wire::ResourceFieldSelector, field: &str) -
         divisor,
         resource,
     } = selector;
-    let is_cpu = resource.ends_with(".cpu");
+    let is_cpu = ["limits.cpu", "requests.cpu"].contains(&resource.as_str());
     let resource = match resource.as_str() {
         "limits.cpu" => ResourceField::LimitsCpu,
         "limits.memory" => ResourceField::LimitsMemory,

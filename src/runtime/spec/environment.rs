@@ -43,8 +43,8 @@ impl Variables {
         for EnvVar { name, value } in &input.container.env {
             let value = match value {
                 EnvValue::Text(text) => {
-                    let expanded = expander.variable(name, text, &variables.known);
-                    Some(expanded.map_err(too_long)?)
+                    let text = expander.variable(name, text, &variables.known);
+                    Some(text.map_err(too_long)?)
                 }
                 EnvValue::Field(field) => Some(downward::field(input.pod, field, input.place)),
                 EnvValue::Resource(value) => {
@@ -105,8 +105,8 @@ impl Variables {
     /// They grew too long.
     pub fn expand(&self, words: &[String]) -> Result<Vec<String>, SpecError> {
         let mut expander = Expander::new();
-        let expanded = words.iter().map(|word| expander.word(word, &self.known));
-        expanded.collect::<Result<_, _>>().map_err(too_long)
+        let texts = words.iter().map(|word| expander.word(word, &self.known));
+        texts.collect::<Result<_, _>>().map_err(too_long)
     }
 
     /// The part of the volume that is mounted, if not all of it (kubelet `makeMounts`).
