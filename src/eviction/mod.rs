@@ -149,7 +149,7 @@ impl Inner {
     }
 }
 
-/// The pods that are over a limit, and which it is. On a thread of its own, which everybody else goes before.
+/// The pods that are over a limit, and which it is. On a thread of its own, which lets others go first.
 async fn measured(pods: HashMap<Uid, Limited>) -> Vec<(Uid, String)> {
     let (done, found) = oneshot::channel();
     let measuring = std::thread::Builder::new().name("measure".to_owned()).spawn(move || {

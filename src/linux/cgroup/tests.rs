@@ -231,7 +231,7 @@ fn swap_is_limited_where_the_kernel_counts_it() {
     let cgroups = fake.cgroups();
     fake.put("memory/x/memory.limit_in_bytes", "");
     let mut resources = LinuxResourcesBuilder::default().build().unwrap();
-    resources.set_memory(limits().memory().clone());
+    resources.set_memory(*limits().memory());
     cgroups.apply("x", &resources).unwrap();
     fake.put("memory/x/memory.memsw.limit_in_bytes", "");
     cgroups.apply("x", &resources).unwrap();
