@@ -50,7 +50,7 @@ fn label(path: &str, key: &str) -> DownwardFile {
 fn token(path: &str) -> Projection {
     Projection::Token {
         audience: String::new(),
-        expiration: std::time::Duration::from_secs(3_600),
+        expiration: std::time::Duration::from_hours(1),
         path: path.into(),
     }
 }
@@ -60,7 +60,9 @@ fn data(entries: &[(&str, &[u8])]) -> Data {
     Data(entries.collect())
 }
 
-fn sources(objects: &[(ObjectKind, &str, &[(&str, &[u8])])]) -> Sources {
+type Entries<'a> = &'a [(&'a str, &'a [u8])];
+
+fn sources(objects: &[(ObjectKind, &str, Entries<'_>)]) -> Sources {
     let objects = objects
         .iter()
         .map(|(kind, name, entries)| ((*kind, (*name).to_owned()), data(entries)));
@@ -376,12 +378,15 @@ fn only_what_was_made_is_written_anew() {
     assert_eq!(root.mounts(), []);
 }
 
+/// What it had done, by name.
+type Crash = (&'static str, fn(&Path));
+
 /// Every state in which a writer can be killed, and what the next one makes of it.
 #[test]
 fn a_killed_writer_leaves_nothing_that_matters() {
     let old = maps(&[("a", b"1"), ("b", b"1")]);
     let new = maps(&[("a", b"2"), ("new", b"2")]);
-    let crashes: [(&str, fn(&Path)); 6] = [
+    let crashes: [Crash; 6] = [
         ("half of the files", |at| {
             fs::create_dir(at.join("..2")).unwrap();
             fs::write(at.join("..2/a"), "half").unwrap();

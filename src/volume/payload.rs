@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use crate::model::downward::{self, Place};
 use crate::model::{Capacity, Data, DownwardFile, DownwardValue, KeyToPath, ObjectKind, PodSpec, Projection, Sources};
@@ -232,5 +232,5 @@ fn only_user(pod: &PodSpec) -> Option<u32> {
 pub(super) fn visible(payload: &Payload) -> impl Iterator<Item = &OsStr> {
     payload
         .keys()
-        .filter_map(|path| path.components().next().map(|first| first.as_os_str()))
+        .filter_map(|path| path.components().next().map(Component::as_os_str))
 }

@@ -10,7 +10,7 @@ use crate::model::{
     DownwardFile, DownwardValue, Field, KeyToPath, ObjectKind, Projection, ResourceField, ResourceValue, VolumeSource,
 };
 
-fn volume(source: Value) -> Value {
+fn volume(source: &Value) -> Value {
     let mut volume = json!({"name": "v"});
     for (key, value) in source.as_object().expect("a source") {
         volume[key] = value.clone();
@@ -22,7 +22,7 @@ fn volume(source: Value) -> Value {
 fn check(rows: Vec<(Value, &[&str])>) {
     for (source, expected) in rows {
         let expected: Vec<String> = expected.iter().map(|text| format!("spec.volumes[0].{text}")).collect();
-        assert_eq!(faults(volume(source.clone())), expected, "{source}");
+        assert_eq!(faults(volume(&source)), expected, "{source}");
     }
 }
 
