@@ -125,7 +125,7 @@ pub struct Settings {
     /// [default: 1879048192:268435456]
     #[arg(long, env = "PODD_USER_IDS", value_name = "FIRST:COUNT")]
     pub user_ids: Option<String>,
-    /// Who tokens of service accounts say made them [default: https://kubernetes.default.svc.cluster.local]
+    /// Who tokens of service accounts say made them, an https URL [default: `https://kubernetes.default.svc.cluster.local`]
     #[arg(long, env = "PODD_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     pub service_account_issuer: Option<String>,
 }

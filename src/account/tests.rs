@@ -80,19 +80,19 @@ impl Rig {
     }
 }
 
-fn one(name: &str, uid: &str) -> Option<Bound> {
-    Some(Bound {
+fn one(name: &str, uid: &str) -> Bound {
+    Bound {
         name: name.to_owned(),
         uid: uid.to_owned(),
-    })
+    }
 }
 
 #[tokio::test]
 async fn a_token_says_what_kubernetes_says() {
     let rig = Rig::new().await;
     let bound = BoundTo {
-        pod: one("web", "pod-1"),
-        node: one("node-1", "node-uid"),
+        pod: Some(one("web", "pod-1")),
+        node: Some(one("node-1", "node-uid")),
         secret: None,
     };
     let token = rig.issue(bound, &["a", "b"]);
@@ -129,8 +129,8 @@ async fn a_token_is_its_account_and_tells_its_pod() {
     let rig = Rig::new().await;
     rig.make("Pod", "ours", "web", "pod-1").await;
     let bound = BoundTo {
-        pod: one("web", "pod-1"),
-        node: one("node-1", ""),
+        pod: Some(one("web", "pod-1")),
+        node: Some(one("node-1", "")),
         secret: None,
     };
     let token = rig.issue(bound, &[]);
@@ -181,8 +181,8 @@ async fn a_token_ends_with_what_it_is_bound_to() {
             "Pod",
             "ours",
             BoundTo {
-                pod: one("x", "uid-of-Pod"),
-                node: one("elsewhere", "n"),
+                pod: Some(one("x", "uid-of-Pod")),
+                node: Some(one("elsewhere", "n")),
                 ..BoundTo::default()
             },
         ),
@@ -190,7 +190,7 @@ async fn a_token_ends_with_what_it_is_bound_to() {
             "Secret",
             "ours",
             BoundTo {
-                secret: one("x", "uid-of-Secret"),
+                secret: Some(one("x", "uid-of-Secret")),
                 ..BoundTo::default()
             },
         ),
@@ -198,7 +198,7 @@ async fn a_token_ends_with_what_it_is_bound_to() {
             "Node",
             "",
             BoundTo {
-                node: one("x", "uid-of-Node"),
+                node: Some(one("x", "uid-of-Node")),
                 ..BoundTo::default()
             },
         ),
@@ -282,8 +282,8 @@ async fn a_pods_token_stays_until_four_fifths_of_its_life_are_over() {
     assert_eq!(first.renew_at.as_second(), BEGIN + 800);
     assert_eq!(first.expires_at.as_second(), BEGIN + 1000);
     let claims = claims::decode(&first.text, &rig.accounts.key).unwrap();
-    assert_eq!(claims.kubernetes.pod, one("web", "pod-1"));
-    assert_eq!(claims.kubernetes.node, one("node-1", "node-uid"));
+    assert_eq!(claims.kubernetes.pod, Some(one("web", "pod-1")));
+    assert_eq!(claims.kubernetes.node, Some(one("node-1", "node-uid")));
     later(799);
     assert_eq!(ask(request("pod-1", 1000)).await, first);
     assert_ne!(ask(request("pod-2", 1000)).await, first);

@@ -111,7 +111,7 @@ mod tests {
         assert!(!waiting.end(&pod));
         assert_eq!(waiting.stir("elsewhere"), []);
         assert!(!waiting.end(&pod) && !waiting.is_stirred(&pod.uid));
-        assert_eq!(waiting.stir(&pod.namespace), [pod.uid.clone()]);
+        assert_eq!(waiting.stir(&pod.namespace), std::slice::from_ref(&pod.uid));
         assert!(waiting.is_stirred(&pod.uid));
         assert!(waiting.end(&pod));
         assert_eq!(waiting.stir(&pod.namespace), [], "it waits no longer");

@@ -55,7 +55,7 @@ fn said(output: &Output) -> String {
 
 fn without_token(name: &str) -> Value {
     with(pod(name, &[("c", SLEEP)]), |p| {
-        p["spec"]["automountServiceAccountToken"] = json!(false)
+        p["spec"]["automountServiceAccountToken"] = json!(false);
     })
 }
 
@@ -123,7 +123,7 @@ fn a_pod_finds_its_token_where_clients_look_for_it() {
     let account = json!({"metadata": {"name": "robot"}});
     agent.request("POST", "/api/v1/namespaces/default/serviceaccounts", Some(&account));
     let made = agent.create(&with(pod("p", &[("c", SLEEP)]), |p| {
-        p["spec"]["serviceAccountName"] = json!("robot")
+        p["spec"]["serviceAccountName"] = json!("robot");
     }));
     agent.wait_running("p");
     let read = |file: &str| {

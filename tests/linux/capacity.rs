@@ -174,7 +174,7 @@ fn a_place_is_free_once_its_pod_has_ended_or_is_gone() {
 fn what_waits_or_is_another_nodes_takes_no_place() {
     let agent = Agent::start_with(&["--allocatable=cpu=1"]);
     agent.create(&with(asking("elsewhere", "1"), |pod| {
-        pod["spec"]["nodeName"] = json!("mars")
+        pod["spec"]["nodeName"] = json!("mars");
     }));
     agent.create(&with(asking("waits", "1"), |pod| {
         pod["spec"]["nodeSelector"] = json!({"disk": "ssd"});

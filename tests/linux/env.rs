@@ -27,9 +27,9 @@ fn secret(agent: &Agent, name: &str, data: &Value) {
     make(agent, "secrets", &object);
 }
 
-fn merge(agent: &Agent, path: &str, patch: &Value) {
+fn merge(agent: &Agent, path: &str, change: &Value) {
     let media = "application/merge-patch+json";
-    let answer = agent.raw_request("PATCH", path, media, patch.to_string().as_bytes());
+    let answer = agent.raw_request("PATCH", path, media, change.to_string().as_bytes());
     let answer = answer.unwrap();
     assert_eq!(answer.code, 200, "{answer:?}");
 }

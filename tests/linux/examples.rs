@@ -177,8 +177,7 @@ fn a_log_collector_loses_no_line_when_it_dies() {
             .collect::<Vec<_>>()
     };
     let last = |text: &str| lines(text).into_iter().max().unwrap_or_default();
-    let mut restarts = 0;
-    for _ in 0..3 {
+    for restarts in 1..=3 {
         let before = last(&collected());
         wait_for("more lines to be collected", || {
             let now = last(&collected());
@@ -190,7 +189,6 @@ fn a_log_collector_loses_no_line_when_it_dies() {
         });
         let collector = agent.container_pid(&uid(&pod), "collector");
         signal(collector, "KILL");
-        restarts += 1;
         agent.wait_pod("log-collector", "has its collector back", |pod| {
             let status = &pod["status"]["initContainerStatuses"][0];
             status["restartCount"] == restarts && status["started"] == true

@@ -54,7 +54,7 @@ fn a_process_has_its_pods_user_and_groups_and_the_status_tells_them() {
     let output = run(
         &agent,
         &once("bare", "id -u; id -g", |p| {
-            p["spec"]["securityContext"] = json!({"runAsUser": 54321})
+            p["spec"]["securityContext"] = json!({"runAsUser": 54321});
         }),
     );
     assert_eq!(output, "54321\n0\n");
@@ -91,7 +91,7 @@ fn a_user_stays_the_same_over_restarts_and_agents() {
 fn who_must_not_be_root_is_not_started_as_root() {
     let agent = Agent::start();
     let pod = agent.create(&once("root", "id -u", |p| {
-        p["spec"]["securityContext"] = json!({"runAsNonRoot": true})
+        p["spec"]["securityContext"] = json!({"runAsNonRoot": true});
     }));
     let uid = uid(&pod);
     let seen = agent.wait_pod("root", "to be refused", |p| {

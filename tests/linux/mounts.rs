@@ -40,8 +40,8 @@ fn is_mounted(at: &Path) -> bool {
 
 fn mounting(name: &str, script: &str, volume: Value, mount: Value) -> Value {
     with(pod(name, &[("c", script)]), |p| {
-        p["spec"]["volumes"] = json!([volume]);
-        p["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
+        p["spec"]["volumes"] = Value::Array(vec![volume]);
+        p["spec"]["containers"][0]["volumeMounts"] = Value::Array(vec![mount]);
         p["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
     })
 }

@@ -94,9 +94,9 @@ async fn a_pod_that_breaks_what_is_enforced_is_refused() {
 
     // Of a pod that is there already, only a new image or container is looked at.
     let path = format!("{NAMESPACES}/strict/pods/q");
-    let patch = |patch: Value| server.call("PATCH", &path, "application/merge-patch+json", patch.to_string());
+    let change = |to: Value| server.call("PATCH", &path, "application/merge-patch+json", to.to_string());
     assert_eq!(
-        patch(json!({"metadata": {"labels": {"a": "b"}}})).await.code,
+        change(json!({"metadata": {"labels": {"a": "b"}}})).await.code,
         StatusCode::OK
     );
     let mut stored = server.get(&path).await.json();

@@ -49,13 +49,13 @@ async fn take(store: &Store, n: u32, claim: Claim) -> Option<Lack> {
     }
 }
 
-fn lack(of: Amount, requested: u64, used: u64, capacity: u64) -> Option<Lack> {
-    Some(Lack::Amount {
+fn lack(of: Amount, requested: u64, used: u64, capacity: u64) -> Lack {
+    Lack::Amount {
         of,
         requested,
         used,
         capacity,
-    })
+    }
 }
 
 #[tokio::test]
@@ -65,10 +65,13 @@ async fn what_all_take_together_is_never_more_than_there_is() {
     assert_eq!(take(&store, 1, claim(1500, 1)).await, None);
     // Its own place is not in its way, and the first word counts.
     assert_eq!(take(&store, 1, claim(9000, 1)).await, None);
-    assert_eq!(take(&store, 2, claim(501, 1)).await, lack(Amount::Cpu, 501, 1500, 2000));
+    assert_eq!(
+        take(&store, 2, claim(501, 1)).await,
+        Some(lack(Amount::Cpu, 501, 1500, 2000))
+    );
     assert_eq!(
         take(&store, 2, claim(500, 1000)).await,
-        lack(Amount::Memory, 1000, 1, 1000)
+        Some(lack(Amount::Memory, 1000, 1, 1000))
     );
     // Of what is refused nothing is taken: the last amount is there still, for another agent too.
     drop(store);
@@ -76,7 +79,7 @@ async fn what_all_take_together_is_never_more_than_there_is() {
     assert_eq!(take(&store, 3, claim(500, 999)).await, None);
     // Who asks for none of it fits, however little is left.
     assert_eq!(take(&store, 4, claim(0, 0)).await, None);
-    assert_eq!(take(&store, 5, claim(0, 0)).await, lack(Amount::Pods, 1, 3, 3));
+    assert_eq!(take(&store, 5, claim(0, 0)).await, Some(lack(Amount::Pods, 1, 3, 3)));
     store.release_place(&uid(3)).await.unwrap();
     assert_eq!(take(&store, 5, claim(500, 999)).await, None);
     assert_eq!(store.pod_uids().await.unwrap(), [uid(1), uid(4), uid(5)]);
@@ -96,11 +99,17 @@ async fn storage_and_huge_pages_are_counted_too() {
     assert_eq!(take(&store, 1, storage(400)).await, None);
     assert_eq!(
         take(&store, 2, storage(101)).await,
-        lack(Amount::Storage, 101, 400, 500)
+        Some(lack(Amount::Storage, 101, 400, 500))
     );
     assert_eq!(take(&store, 2, pages(2, 6)).await, None);
-    assert_eq!(take(&store, 3, pages(2, 6)).await, lack(Amount::Hugepages(2), 6, 6, 10));
-    assert_eq!(take(&store, 3, pages(8, 1)).await, lack(Amount::Hugepages(8), 1, 0, 0));
+    assert_eq!(
+        take(&store, 3, pages(2, 6)).await,
+        Some(lack(Amount::Hugepages(2), 6, 6, 10))
+    );
+    assert_eq!(
+        take(&store, 3, pages(8, 1)).await,
+        Some(lack(Amount::Hugepages(8), 1, 0, 0))
+    );
     store.release_place(&uid(2)).await.unwrap();
     assert_eq!(take(&store, 3, pages(2, 6)).await, None);
 }
@@ -153,7 +162,7 @@ async fn the_last_place_is_taken_once_however_many_ask_at_once() {
         });
         let answers: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers.iter().filter(|lack| lack.is_none()).count(), 1, "{round}");
-        let refused = lack(Amount::Cpu, 500, 2000, 2000);
+        let refused = Some(lack(Amount::Cpu, 500, 2000, 2000));
         assert_eq!(answers.iter().filter(|lack| **lack == refused).count(), 15, "{round}");
     }
 }
@@ -181,7 +190,7 @@ async fn a_pod_that_is_there_already_is_counted_however_little_there_is() {
         let taken = store.take_place(&uid(n), claim(u64::MAX, u64::MAX), None, None).await;
         assert_eq!(taken.unwrap(), Place::Taken(None));
     }
-    assert_eq!(take(&store, 6, claim(0, 0)).await, lack(Amount::Pods, 1, 5, 3));
+    assert_eq!(take(&store, 6, claim(0, 0)).await, Some(lack(Amount::Pods, 1, 5, 3)));
 }
 
 #[tokio::test]
@@ -209,13 +218,19 @@ async fn a_resize_takes_the_greater_part_until_it_is_settled() {
     assert_eq!(take(&store, 1, claim(500, 100)).await, None);
     assert_eq!(take(&store, 2, claim(500, 100)).await, None);
     let raise = async |n, claim| store.raise_place(&uid(n), claim, room()).await.unwrap();
-    assert_eq!(raise(1, claim(1501, 100)).await, lack(Amount::Cpu, 1501, 500, 2000));
+    assert_eq!(
+        raise(1, claim(1501, 100)).await,
+        Some(lack(Amount::Cpu, 1501, 500, 2000))
+    );
     // Less memory, more cpu: both count until it is done.
     assert_eq!(raise(1, claim(1500, 10)).await, None);
-    assert_eq!(take(&store, 3, claim(1, 1)).await, lack(Amount::Cpu, 1, 2000, 2000));
+    assert_eq!(
+        take(&store, 3, claim(1, 1)).await,
+        Some(lack(Amount::Cpu, 1, 2000, 2000))
+    );
     assert_eq!(
         take(&store, 3, claim(0, 801)).await,
-        lack(Amount::Memory, 801, 200, 1000)
+        Some(lack(Amount::Memory, 801, 200, 1000))
     );
     store.settle_place(&uid(1), claim(1500, 10)).await.unwrap();
     assert_eq!(take(&store, 3, claim(0, 890)).await, None);

@@ -75,7 +75,7 @@ async fn start_pod(store: &Store, n: u32) -> Vec<(&'static str, Duration)> {
         timed!("get_by_uid", store.get_by_uid("Pod", &uid)).unwrap();
         assert_eq!(timed!("observed", store.observed(&uid)), before);
         if step == 1 {
-            timed!("address", address_of(&store, &uid, (range.0, range.1)));
+            timed!("address", address_of(store, &uid, (range.0, range.1)));
         }
         let mut after = observed::full(1);
         after.attempts.truncate(step);
