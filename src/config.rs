@@ -96,7 +96,7 @@ pub struct Settings {
     /// What pods may have, whatever is measured, such as cpu=3500m,memory=6Gi,pods=200 [default: all but what is kept back]
     #[arg(long, env = "PODD_ALLOCATABLE", value_name = "AMOUNTS")]
     pub allocatable: Option<String>,
-    /// How many pods there may be [default: as many as there are addresses]
+    /// How many pods there may be [default: as many as there are addresses, at least 110]
     #[arg(long, env = "PODD_MAX_PODS", value_name = "NUMBER")]
     pub max_pods: Option<u64>,
     /// Where pods find the seccomp profiles that they name [default: seccomp in the root]

@@ -79,6 +79,7 @@ const EVERYTHING: &[&str] = &[
     "network",
     "volume",
     "image",
+    "account",
     "runtime",
     "event",
     "probe",

@@ -58,7 +58,7 @@ pub use fault::{Fault, FaultReason, Findings, Path};
 pub use metadata::{MetadataRules, NameRule, admit as metadata, check_change as metadata_change};
 pub use quantity::{Quantity, QuantityError};
 pub use runtime_class::{ClassRefusal, apply_class, class_of};
-pub use service_account::{AccountRefusal, DEFAULT_ACCOUNT, account_of, apply_account};
+pub use service_account::{AccountRefusal, DEFAULT_ACCOUNT, account_of, apply_account, keep_token};
 pub use to_model::{ModelError, to_model};
 
 use crate::model::{Timestamp, Uid};

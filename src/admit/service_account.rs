@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::{
     VolumeProjection,
 };
 
+use serde_json::Value;
+
 use super::change;
 
 /// The account of a pod that names none; each namespace has one.
@@ -83,6 +85,41 @@ pub fn apply_account(pod: &mut Pod, name: &str, account: &ServiceAccount, suffix
     if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
         let of_account = account.image_pull_secrets.as_ref().filter(|all| !all.is_empty());
         spec.image_pull_secrets = of_account.cloned();
+    }
+}
+
+/// A pod is written again by somebody who knows its manifest alone, or what was made of it: the volume with the token, which
+/// it got when it was made, stays, and so do its mounts. Both are pods as JSON.
+pub fn keep_token(current: &Value, proposed: &mut Value) {
+    let is_token = |volume: &&Value| volume["name"].as_str().is_some_and(|name| name.starts_with(VOLUME));
+    let find = |pod: &Value| pod["spec"]["volumes"].as_array()?.iter().find(is_token).cloned();
+    let Some(volume) = find(current).filter(|_| find(proposed).is_none() && proposed["spec"].is_object()) else {
+        return;
+    };
+    for list in ["containers", "initContainers"] {
+        let before = current["spec"][list].as_array().into_iter().flatten();
+        for container in before {
+            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+            let mut of_token = mounts.filter(|mount| mount["name"] == volume["name"]);
+            let again = proposed["spec"].get_mut(list).and_then(Value::as_array_mut);
+            let again = again
+                .into_iter()
+                .flatten()
+                .find(|again| again["name"] == container["name"]);
+            if let (Some(mount), Some(again)) = (of_token.next(), again) {
+                push(&mut again["volumeMounts"], mount.clone());
+            }
+        }
+    }
+    push(&mut proposed["spec"]["volumes"], volume);
+}
+
+/// What is no list, and is there all the same, is refused when the pod is read.
+fn push(list: &mut Value, value: Value) {
+    if list.is_null() {
+        *list = Value::Array(vec![value]);
+    } else if let Some(list) = list.as_array_mut() {
+        list.push(value);
     }
 }
 

@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use super::Facts;
 use crate::model::Allocatable;
 
+/// Pods that a node has room for at least unless its operator says otherwise: a kubelet's own number. Where there are fewer
+/// addresses, pods wait for one.
+const LEAST_PODS: u64 = 110;
+
 /// Amounts as an operator gives them; each may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Amounts {
@@ -39,7 +43,7 @@ impl Supply {
             cpu_milli: facts.cpus.saturating_mul(1000),
             memory: facts.memory,
             storage: facts.disk,
-            pods: addresses,
+            pods: addresses.max(LEAST_PODS),
             hugepages: facts.huge_pages.clone(),
         };
         let left = |has: u64, reserved: Option<u64>| has.saturating_sub(reserved.unwrap_or_default());
@@ -134,8 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn no_more_pods_are_promised_than_there_are_addresses() {
+    fn there_is_room_for_as_many_pods_as_there_are_addresses_and_for_a_kubelets_number() {
         let none = Amounts::default();
-        assert_eq!(Supply::new(&facts(), 13, &none, &none).allocatable.pods, 13);
+        for (addresses, pods) in [(13, 110), (1021, 1021)] {
+            assert_eq!(Supply::new(&facts(), addresses, &none, &none).allocatable.pods, pods);
+        }
     }
 }

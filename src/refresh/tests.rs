@@ -85,6 +85,14 @@ impl World {
         self.driver = Some((stop, tokio::spawn(refresher.run(stopped))));
     }
 
+    /// Start, and wait until it has read what there is: whatever comes from here on is a change.
+    async fn started(&mut self) {
+        self.pod("there", json!([{"name": "v", "secret": {"secretName": "there"}}]))
+            .await;
+        self.start();
+        assert_eq!(self.next().await, ["there"]);
+    }
+
     async fn stop(&mut self) {
         let (stop, driver) = self.driver.take().unwrap();
         stop.send_replace(true);
@@ -164,7 +172,7 @@ fn shows(config_map: &str) -> Value {
 #[tokio::test]
 async fn a_change_reaches_the_pods_that_show_it_and_no_others() {
     let mut world = World::new().await;
-    world.start();
+    world.started().await;
     world.pod("first", shows("c")).await;
     let sources = json!([{"secret": {"name": "x"}}, {"configMap": {"name": "c"}}]);
     world
@@ -196,7 +204,7 @@ async fn a_change_reaches_the_pods_that_show_it_and_no_others() {
 #[tokio::test]
 async fn a_pod_that_shows_itself_is_told_of_its_changes() {
     let mut world = World::new().await;
-    world.start();
+    world.started().await;
     let labels = json!([{"path": "l", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels"}}]);
     world
         .pod("mirror", json!([{"name": "v", "downwardAPI": {"items": labels}}]))
@@ -232,7 +240,7 @@ async fn a_new_agent_writes_what_may_have_changed_meanwhile() {
 #[tokio::test]
 async fn a_pod_that_is_over_is_left_alone() {
     let mut world = World::new().await;
-    world.start();
+    world.started().await;
     let gone = world.pod("gone", shows("c")).await;
     world.pod("stays", shows("c")).await;
     world.marker("m").await;
@@ -249,7 +257,7 @@ async fn a_pod_that_is_over_is_left_alone() {
 #[tokio::test]
 async fn a_token_is_renewed_when_it_is_due_and_a_failure_is_tried_again() {
     let mut world = World::new().await;
-    world.start();
+    world.started().await;
     let token = json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
     let robot = world.pod("robot", token).await;
     let broken = world.pod("broken", shows("c")).await;

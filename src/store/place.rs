@@ -44,9 +44,15 @@ pub(super) async fn take(connection: &mut SqliteConnection, uid: &Uid, wanted: &
     let used = used(connection, uid).await?;
     if !used.has_claim {
         if let Some(room) = &wanted.room
-            && let Some(lack) = lack(connection, uid, &wanted.claim, room, &used).await?
+            && let Some(first) = lack(connection, uid, &wanted.claim, room, &used).await?
         {
-            return Ok(Place::Refused(lack));
+            if release_over(connection).await? == 0 {
+                return Ok(Place::Refused(first));
+            }
+            let used = self::used(connection, uid).await?;
+            if let Some(lack) = lack(connection, uid, &wanted.claim, room, &used).await? {
+                return Ok(Place::Refused(lack));
+            }
         }
         write(connection, uid, &wanted.claim).await?;
     }
@@ -150,6 +156,21 @@ pub(super) async fn release(connection: &mut SqliteConnection, uid: &Uid) -> Res
         .await
         .map(|_done| ())
         .map_err(StoreError::database("release a claim"))
+}
+
+/// Release the claims of pods that are told to be over and in which nothing lives any more: their own end, which is on its
+/// way, would do it in a moment, but nobody shall be turned away for them. How many there were.
+async fn release_over(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    sqlx::query!(
+        "DELETE FROM claim WHERE uid IN (
+            SELECT object.uid FROM object JOIN claim USING (uid)
+            WHERE kind = 'Pod' AND json_extract(status, '$.phase') IN ('Succeeded', 'Failed')
+                AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.uid = object.uid AND state <> 'Exited'))"
+    )
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected())
+    .map_err(StoreError::database("release the claims of pods that are over"))
 }
 
 /// See [`super::Store::unclaimed`].

@@ -218,6 +218,7 @@ fn a_log_collector_loses_no_line_when_it_dies() {
 fn an_ambassador_spreads_requests_over_its_backends() {
     let agent = with_images("ambassador");
     create(&agent, &fs::read_to_string(example("ambassador/pods.yaml")).unwrap());
+    agent.wait_running("ambassador");
     let answered_by = |names: &[&str]| {
         wait_for(&format!("answers of {names:?}"), || {
             let log = agent.log("ambassador", "container=app&tailLines=6");

@@ -158,6 +158,7 @@ fn a_mount_is_read_only_all_the_way_down_if_that_was_asked_for() {
     let script = "for d in /plain /rro /maybe; do for f in $d/x $d/inner/x; do \
                   touch $f 2>/dev/null && echo $f; done; done; echo done; exec sleep 1000";
     agent.create(&with(pod("p", &[("c", script)]), |p| {
+        p["spec"]["automountServiceAccountToken"] = json!(false);
         p["spec"]["volumes"] = json!([{"name": "v", "hostPath": {"path": outer.0}}]);
         p["spec"]["containers"][0]["volumeMounts"] = json!([
             {"name": "v", "mountPath": "/plain", "readOnly": true},

@@ -323,10 +323,10 @@ fn what_cannot_be_executed_is_said_exactly() {
 fn a_spec_that_cannot_be_carried_out_is_refused_by_name() {
     let mut sandbox = Sandbox::new();
     let mut spec = sandbox.spec("web", 0, &["true"]);
-    spec["process"]["apparmorProfile"] = "custom".into();
+    spec["process"]["selinuxLabel"] = "custom".into();
     assert_eq!(
         sandbox.start_spec("web", 0, &spec),
-        Reply::Failed("process.apparmorProfile is not supported".to_owned())
+        Reply::Failed("process.selinuxLabel is not supported".to_owned())
     );
     let mut spec = sandbox.spec("web", 1, &["true"]);
     spec["mounts"].as_array_mut().unwrap().push(serde_json::json!(

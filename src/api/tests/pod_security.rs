@@ -20,7 +20,14 @@ impl Server {
                 )
                 .await
             }
-            _ => self.post(NAMESPACES, &namespace).await,
+            _ => {
+                let made = self.post(NAMESPACES, &namespace).await;
+                // Nobody else makes it here.
+                let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+                self.post(&format!("{NAMESPACES}/{name}/serviceaccounts"), &account)
+                    .await;
+                made
+            }
         }
     }
 

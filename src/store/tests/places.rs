@@ -243,3 +243,21 @@ async fn a_resize_takes_the_greater_part_until_it_is_settled() {
     store.settle_place(&uid(1), claim(1, 1)).await.unwrap();
     assert_eq!(store.pod_uids().await.unwrap(), [uid(2), uid(3)]);
 }
+
+#[tokio::test]
+async fn nobody_is_turned_away_for_a_pod_that_is_over() {
+    let (store, _scratch) = fresh().await;
+    for n in 1..=3 {
+        let object = json!({"metadata": {"name": format!("p{n}")}});
+        let made = store.create("Pod", "default", &format!("p{n}"), &uid(n), object).await;
+        made.unwrap();
+        assert_eq!(take(&store, n, claim(0, 0)).await, None);
+    }
+    let refused = Some(lack(Amount::Pods, 1, 3, 3));
+    assert_eq!(take(&store, 4, claim(0, 0)).await, refused);
+    store.set_status(&uid(2), json!({"phase": "Running"})).await.unwrap();
+    assert_eq!(take(&store, 4, claim(0, 0)).await, refused);
+    store.set_status(&uid(2), json!({"phase": "Succeeded"})).await.unwrap();
+    assert_eq!(take(&store, 4, claim(0, 0)).await, None);
+    assert_eq!(take(&store, 5, claim(0, 0)).await, refused);
+}

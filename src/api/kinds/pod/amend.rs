@@ -20,12 +20,20 @@ type Rules = fn(&Pod, Pod, &AdmitContext<'_>) -> Result<admit::Admitted, Vec<Fau
 /// PUT and PATCH of the pod itself. What a static pod is, its file alone says.
 pub(super) fn update(current: &Value, mut proposed: Value, validation: FieldValidation) -> Result<Amended, ApiError> {
     // What a new pod gets beyond its manifest, it keeps where the manifest is sent again.
-    for field in ["nodeName", "tolerations", "overhead"] {
+    for field in [
+        "nodeName",
+        "tolerations",
+        "overhead",
+        "serviceAccountName",
+        "serviceAccount",
+        "imagePullSecrets",
+    ] {
         let kept = &current["spec"][field];
         if !kept.is_null() && proposed["spec"].is_object() && proposed["spec"][field].is_null() {
             proposed["spec"][field] = kept.clone();
         }
     }
+    admit::keep_token(current, &mut proposed);
     let (admitted, warnings) = admitted(current, proposed, validation, change::update)?;
     let mut object = with_spec(current, &admitted);
     set_open_metadata(&mut object, &admitted);
