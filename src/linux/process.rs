@@ -407,6 +407,29 @@ pub fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Give back the stack's pages that only a deeper call needed. For the main thread alone, whose stack has room to grow.
+#[inline(never)]
+pub fn trim_stack() {
+    const PAGE: usize = 4096;
+    // What lies so far beneath the main thread's stack pointer is its own: the kernel keeps everything else out of the
+    // 128 MiB beneath the top (`mmap_base`).
+    const DEEPEST: usize = 1 << 20;
+    let here = 0_u8;
+    let here = std::hint::black_box(&raw const here).expose_provenance();
+    // A page beneath this frame stays, for the call below.
+    let end = (here & !(PAGE - 1)).saturating_sub(PAGE);
+    let from = end.saturating_sub(DEEPEST);
+    // SAFETY: no frame lives beneath this one but that of the call itself, for which a page is left; what is dropped is
+    // never read before it is written again. Where nothing is mapped nothing happens (ENOMEM).
+    let _unmapped = unsafe {
+        libc::madvise(
+            std::ptr::with_exposed_provenance_mut(from),
+            end - from,
+            libc::MADV_DONTNEED,
+        )
+    };
+}
+
 /// Let go of the pages of this program's code that are mapped by now. Those that are still needed come back from the page
 /// cache when they are next run, a few at a time.
 pub fn unmap_code() -> io::Result<()> {
@@ -459,6 +482,30 @@ pub fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In a process of its own, since a test runs in a thread.
+    #[test]
+    fn a_stack_that_was_deep_goes_on_after_it_was_given_back() {
+        fn deep(levels: u8) -> u64 {
+            let page = std::hint::black_box([levels; 4096]);
+            let below = if levels == 0 { 0 } else { deep(levels - 1) };
+            below + u64::from(page[17])
+        }
+        // SAFETY: the child calls nothing that allocates or locks, and leaves by _exit.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let before = deep(60);
+                trim_stack();
+                let is_right = before == deep(60) && before == (0..=60).sum::<u64>();
+                // SAFETY: as above.
+                unsafe { libc::_exit(i32::from(!is_right)) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let ended = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+    }
 
     #[test]
     fn only_the_programs_own_code_is_let_go_of() {

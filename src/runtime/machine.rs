@@ -247,6 +247,15 @@ impl Machine {
         first.map(Some).map_err(|error| step(reason, &error))
     }
 
+    /// What a start of this container takes from other objects. Nothing is looked up for what is there already.
+    async fn sources_of_start(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Arc<Sources>, StepError> {
+        if !objects::names_objects(container) && self.volumes.are_files_made(pod) {
+            return Ok(Arc::default());
+        }
+        self.sources(pod, Some(container), FailureReason::CreateContainerConfigError)
+            .await
+    }
+
     /// Infra's pid, once the journal tells of it.
     async fn infra(&self, uid: &Uid, attempt: u32) -> Result<i32, StepError> {
         loop {
@@ -356,7 +365,7 @@ impl Machine {
     }
 
     /// While the network is made: what the pod begins with, if its images are there.
-    async fn make_first(&self, pod: &PodSpec, sources: &Arc<Sources>, ip: Option<IpAddr>, infra_pid: i32) {
+    async fn make_first(&self, pod: &PodSpec, ip: Option<IpAddr>, infra_pid: i32) {
         let first = pod
             .init_containers
             .first()
@@ -372,14 +381,8 @@ impl Machine {
             let Ok(user) = self.users.of(pod, container, &image).await else {
                 continue;
             };
-            let sources = if objects::names_objects(container) {
-                let reason = FailureReason::CreateContainerConfigError;
-                let Ok(all) = self.sources(pod, Some(container), reason).await else {
-                    continue;
-                };
-                all
-            } else {
-                Arc::clone(sources)
+            let Ok(sources) = self.sources_of_start(pod, container).await else {
+                continue;
             };
             let making = Making {
                 pod: pod.clone(),
@@ -530,7 +533,7 @@ impl Runtime for Machine {
         let turn = self.refreshing.turn(pod).await;
         let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
         {
-            let (volumes, pod, sources) = (Arc::clone(&self.volumes), pod.clone(), Arc::clone(&sources));
+            let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
             let node_name = self.settings.node_name.clone();
             blocking("prepare volumes", move || {
                 prepare(&volumes, &pod, ip, &node_name, &sources)?;
@@ -584,7 +587,7 @@ impl Runtime for Machine {
             // Of a later sandbox nobody knows here which attempt comes next.
             self.maker.open(&pod.uid, attempt);
             if attempt == 0 {
-                self.make_first(pod, &sources, ip, infra).await;
+                self.make_first(pod, ip, infra).await;
             }
         };
         tokio::join!(self.connect(pod, attempt, infra, ip), first).0
@@ -678,9 +681,7 @@ impl Runtime for Machine {
             sandbox,
             image: image.clone(),
             user: user.clone(),
-            sources: self
-                .sources(pod, Some(container), FailureReason::CreateContainerConfigError)
-                .await?,
+            sources: self.sources_of_start(pod, container).await?,
             ip,
             volume_layers,
             joined: work::Joined {

@@ -264,6 +264,7 @@ impl Supervisor<'_> {
             if !idle_heap && !self.containers.any_starting() && !self.execs.any_joining() {
                 // The shim is about to sleep, perhaps for months: what a start needed is given back.
                 process::trim_heap();
+                process::trim_stack();
                 idle_heap = true;
             }
             let now = Instant::now();

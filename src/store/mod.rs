@@ -80,7 +80,7 @@ pub use user_range::UserRange;
 
 /// Changes a subscriber may be behind before it misses some (and is told so: `RecvError::Lagged`). Each may hold two
 /// whole objects in memory, so it is not many: whoever is further behind reads on with [`Store::changes`].
-const BEHIND: usize = 256;
+const BEHIND: usize = 128;
 
 /// The one handle to the database: cheap to clone.
 ///

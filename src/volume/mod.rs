@@ -229,6 +229,17 @@ impl Volumes {
         directory.is_ok_and(|directory| directory.is_dir())
     }
 
+    /// Whether every volume of the pod that has files shows them.
+    pub fn are_files_made(&self, pod: &PodSpec) -> bool {
+        let Ok(uid) = plain(pod.uid.as_str()) else { return false };
+        let directory = self.memory.directory().join(uid);
+        let mut volumes = pod.volumes.iter();
+        volumes.all(|volume| match volume.source {
+            VolumeSource::Projected { .. } => atomic::is_made(&directory.join(&volume.name)),
+            VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => true,
+        })
+    }
+
     /// Write the files of the pod's volumes anew, each volume at once, as `sources` have them now. What is the same stays;
     /// a volume that was not made yet is left to [`Volumes::prepare`].
     ///

@@ -53,7 +53,7 @@ fn create(agent: &Agent, manifest: &str) {
             "pods"
         };
         let path = format!("/api/v1/namespaces/default/{plural}?fieldValidation=Strict");
-        let answer = agent.raw_request("POST", &path, "application/yaml", document.as_bytes());
+        let answer = agent.raw_request("POST", &path, "application/yaml", format!("{document}\n").as_bytes());
         let answer = answer.unwrap();
         assert_eq!(answer.code, 201, "{answer:?}");
     }

@@ -10,25 +10,16 @@ impl Server {
             .map(|(key, value)| (format!("pod-security.kubernetes.io/{key}"), value.clone()))
             .collect();
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
-        match self.get(&format!("{NAMESPACES}/{name}")).await.code {
-            StatusCode::OK => {
-                self.call(
-                    "PUT",
-                    &format!("{NAMESPACES}/{name}"),
-                    "application/json",
-                    namespace.to_string(),
-                )
-                .await
-            }
-            _ => {
-                let made = self.post(NAMESPACES, &namespace).await;
-                // Nobody else makes it here.
-                let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-                self.post(&format!("{NAMESPACES}/{name}/serviceaccounts"), &account)
-                    .await;
-                made
-            }
+        if self.get(&format!("{NAMESPACES}/{name}")).await.code == StatusCode::OK {
+            let path = format!("{NAMESPACES}/{name}");
+            return self.call("PUT", &path, "application/json", namespace.to_string()).await;
         }
+        let made = self.post(NAMESPACES, &namespace).await;
+        // Nobody else makes it here.
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        self.post(&format!("{NAMESPACES}/{name}/serviceaccounts"), &account)
+            .await;
+        made
     }
 
     async fn pod_in(&self, namespace: &str, name: &str, context: Value) -> Answer {
