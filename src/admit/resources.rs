@@ -8,11 +8,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
 use super::container::Role;
 use super::fault::{Findings, Path};
-use super::fields;
 use super::quantity::Quantity;
+use super::{fields, suggest};
 use crate::model::{bytes_text, cpu_text};
 
 const HUGE_PAGES: &str = "hugepages-";
+/// The resources of a container whose names are fixed, for whoever mistypes one.
+const OF_CONTAINERS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// What may be said of a pod as a whole.
 const OF_PODS: [&str; 3] = ["cpu", HUGE_PAGES, "memory"];
 
@@ -241,7 +243,14 @@ fn check_amounts<'a>(
             name if owner == Owner::Pod => findings.not_supported(&at, name, &OF_PODS),
             "ephemeral-storage" => {}
             name if name.contains('/') => findings.unsupported(&at, "extended resources"),
-            name => findings.invalid(&at, name, "must be a standard resource for containers"),
+            name => {
+                let question = suggest::question(name, OF_CONTAINERS.into_iter());
+                findings.invalid(
+                    &at,
+                    name,
+                    &format!("must be a standard resource for containers{question}"),
+                );
+            }
         }
         match Quantity::parse(text) {
             Err(error) => findings.invalid(&at, text, &error.to_string()),

@@ -9,7 +9,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
@@ -31,20 +30,12 @@ use crate::linux::cgroup::{Cgroups, Controls};
 use crate::linux::host;
 use crate::linux::path;
 use crate::model::{
-    Capacity, ContainerPhase, ContainerSpec, FailureReason, IDS_PER_POD, InfraSnapshot, PodSpec, PullPolicy,
-    ResolvedImage, Resources, Snapshot, Sources, TerminationMessagePolicy, Uid, User, sysctl_path,
+    Capacity, ContainerPhase, ContainerSpec, FailureReason, PodSpec, PullPolicy, ResolvedImage, Resources, Snapshot,
+    Sources, TerminationMessagePolicy, Uid, User,
 };
 use crate::network::Network;
-use crate::shim::protocol::{PROTOCOL, PodResources, RequestBody, SandboxConfig, Users as UserNamespace};
+use crate::shim::protocol::{PodResources, RequestBody};
 use crate::volume::{EtcContext, Prepared, Volumes};
-
-/// Kubernetes `kubelet/qos/policy.go`: what the infra process gets.
-const INFRA_OOM_SCORE_ADJ: i32 = -998;
-/// Kubernetes `containerLogMaxSize` and `containerLogMaxFiles`.
-const LOG_MAX_SIZE: u64 = 10 << 20;
-const LOG_MAX_FILES: u32 = 5;
-/// How long the processes of a killed cgroup may take to be gone.
-const DEATH: Duration = Duration::from_secs(20);
 
 /// What the machine is made of.
 #[derive(Debug)]
@@ -99,15 +90,15 @@ pub struct Machine {
     pub(super) network: Network,
     pub(super) volumes: Arc<Volumes>,
     pub(super) refreshing: Refreshing,
-    cgroups: Arc<Cgroups>,
+    pub(super) cgroups: Arc<Cgroups>,
     controls: Arc<Controls>,
     quality: Quality,
-    handlers: Handlers,
+    pub(super) handlers: Handlers,
     objects: Arc<dyn Objects>,
     user_ids: Arc<dyn UserIds>,
-    settings: Settings,
-    maker: Maker,
-    users: Users,
+    pub(super) settings: Settings,
+    pub(super) maker: Maker,
+    pub(super) users: Users,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
 }
 
@@ -227,19 +218,8 @@ impl Machine {
         Ok(Arc::new(sources))
     }
 
-    /// What a sandbox needs to know of its user namespace.
-    async fn user_namespace(&self, pod: &PodSpec) -> Result<Option<UserNamespace>, StepError> {
-        let first = self.first_id(pod, FailureReason::CreatePodSandboxError).await?;
-        Ok(first.map(|first| UserNamespace {
-            first,
-            count: IDS_PER_POD,
-            // Roots, volumes and files of the pod lie in the first, the layers of its images in the second.
-            mapped: vec![self.settings.pods.clone(), self.settings.mount_points.clone()],
-        }))
-    }
-
     /// The first id of the pod's user namespace, if it has one.
-    async fn first_id(&self, pod: &PodSpec, reason: FailureReason) -> Result<Option<u32>, StepError> {
+    pub(super) async fn first_id(&self, pod: &PodSpec, reason: FailureReason) -> Result<Option<u32>, StepError> {
         if !pod.isolation.user_namespace {
             return Ok(None);
         }
@@ -248,7 +228,11 @@ impl Machine {
     }
 
     /// What a start of this container takes from other objects. Nothing is looked up for what is there already.
-    async fn sources_of_start(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Arc<Sources>, StepError> {
+    pub(super) async fn sources_of_start(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+    ) -> Result<Arc<Sources>, StepError> {
         if !objects::names_objects(container) && self.volumes.are_files_made(pod) {
             return Ok(Arc::default());
         }
@@ -256,96 +240,7 @@ impl Machine {
             .await
     }
 
-    /// Infra's pid, once the journal tells of it.
-    async fn infra(&self, uid: &Uid, attempt: u32) -> Result<i32, StepError> {
-        loop {
-            let seen = self.shims.journal_length(uid, attempt);
-            let journal = self.shims.journal(uid, attempt).await.map_err(|e| sandbox_error(&e))?;
-            if let Some(journal) = journal {
-                if let Some(message) = journal.infra_failure {
-                    return Err(StepError {
-                        reason: FailureReason::CreatePodSandboxError,
-                        message,
-                    });
-                }
-                match journal.sandbox.infra {
-                    InfraSnapshot::Running { pid, since: _ } if journal.sandbox.shim_alive => return Ok(pid),
-                    InfraSnapshot::Running { .. } | InfraSnapshot::Exited { .. } => {
-                        return Err(StepError {
-                            reason: FailureReason::CreatePodSandboxError,
-                            message: "the sandbox died while it was made".to_owned(),
-                        });
-                    }
-                    InfraSnapshot::Absent if journal.sandbox.shim_alive => {}
-                    InfraSnapshot::Absent => {
-                        return Err(StepError {
-                            reason: FailureReason::CreatePodSandboxError,
-                            message: "the shim died before it made the sandbox".to_owned(),
-                        });
-                    }
-                }
-            }
-            self.shims
-                .journal_grows(uid, attempt, seen)
-                .await
-                .map_err(|e| sandbox_error(&e))?;
-        }
-    }
-
-    /// The pod's cgroup under whichever quality-of-service class it was made.
-    fn pod_cgroups(&self, uid: &Uid) -> [String; 3] {
-        let root = &self.settings.cgroup_root;
-        [
-            format!("{root}/pod{uid}"),
-            format!("{root}/burstable/pod{uid}"),
-            format!("{root}/besteffort/pod{uid}"),
-        ]
-    }
-
-    /// Kill what is left in the pod's cgroups, wait until it is gone, remove them.
-    async fn clear_cgroups(&self, uid: &Uid) -> Result<(), StepError> {
-        let cgroups = Arc::clone(&self.cgroups);
-        let paths = self.pod_cgroups(uid);
-        let deadline = tokio::time::Instant::now() + DEATH;
-        let mut rounds = tokio::time::interval(Duration::from_millis(1));
-        loop {
-            rounds.tick().await;
-            let cgroups = Arc::clone(&cgroups);
-            let paths = paths.clone();
-            let clear = blocking("clear cgroups", move || {
-                let mut clear = true;
-                for path in &paths {
-                    if cgroups
-                        .kill(path)
-                        .map_err(|e| step(FailureReason::KillPodSandboxError, &e))?
-                        > 0
-                    {
-                        clear = false;
-                    } else {
-                        clear &= cgroups
-                            .remove(path)
-                            .map_err(|e| step(FailureReason::KillPodSandboxError, &e))?;
-                    }
-                }
-                Ok(clear)
-            })
-            .await?;
-            if clear {
-                return Ok(());
-            }
-            if tokio::time::Instant::now() > deadline {
-                return Err(StepError {
-                    reason: FailureReason::KillPodSandboxError,
-                    message: format!(
-                        "processes of pod {uid} are still there {} s after SIGKILL",
-                        DEATH.as_secs()
-                    ),
-                });
-            }
-        }
-    }
-
-    fn pod_resources(&self, pod: &PodSpec) -> PodResources {
+    pub(super) fn pod_resources(&self, pod: &PodSpec) -> PodResources {
         spec::pod_resources(pod, &self.controls, self.settings.pod_pids_limit)
     }
 
@@ -362,45 +257,6 @@ impl Machine {
                 .map_err(|error| step(FailureReason::CreateContainerError, &error))
         })
         .await
-    }
-
-    /// While the network is made: what the pod begins with, if its images are there.
-    async fn make_first(&self, pod: &PodSpec, ip: Option<IpAddr>, infra_pid: i32) {
-        let first = pod
-            .init_containers
-            .first()
-            .map_or(&pod.containers[..], std::slice::from_ref);
-        for container in first {
-            let Ok(Some(image)) = self.images.resolve(&container.image).await else {
-                continue;
-            };
-            // Not there yet, if it has any: then nothing is made ahead.
-            let Ok(volume_layers) = self.volume_layers(pod, container).await else {
-                continue;
-            };
-            let Ok(user) = self.users.of(pod, container, &image).await else {
-                continue;
-            };
-            let Ok(sources) = self.sources_of_start(pod, container).await else {
-                continue;
-            };
-            let making = Making {
-                pod: pod.clone(),
-                container: container.clone(),
-                sandbox: 0,
-                image,
-                user,
-                sources,
-                volume_layers,
-                ip,
-                joined: work::Joined {
-                    infra_pid,
-                    target: None,
-                    first_id: None,
-                },
-            };
-            self.maker.make_ahead(&making, 0).await;
-        }
     }
 
     fn container_dir(&self, uid: &Uid, sandbox: u32, container: &str, attempt: u32) -> PathBuf {
@@ -514,136 +370,17 @@ impl Runtime for Machine {
         pod: &PodSpec,
         attempt: u32,
         ip: Option<IpAddr>,
-        mut recorded: Recorded,
+        recorded: Recorded,
     ) -> Result<(), StepError> {
-        let hostname = pod.kernel_name();
-        let hostname = hostname.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
-        let runtime = self.handlers.of_class(pod.runtime.class.as_deref()).await;
-        let runtime = runtime.map_err(|error| step(FailureReason::CreatePodSandboxError, &error))?;
-        if let (true, Some(runtime)) = (pod.isolation.user_namespace, &runtime) {
-            // kubelet `userns/userns_manager.go`.
-            return Err(StepError {
-                reason: FailureReason::CreatePodSandboxError,
-                message: format!(
-                    "RuntimeClass handler {:?} does not support user namespaces",
-                    runtime.handler
-                ),
-            });
-        }
-        let turn = self.refreshing.turn(pod).await;
-        let sources = self.sources(pod, None, FailureReason::FailedMount).await?;
-        {
-            let (volumes, pod) = (Arc::clone(&self.volumes), pod.clone());
-            let node_name = self.settings.node_name.clone();
-            blocking("prepare volumes", move || {
-                prepare(&volumes, &pod, ip, &node_name, &sources)?;
-                // Once, and not again when a container is restarted.
-                let given = volumes.give_to_group(&pod);
-                given.map_err(|error| step(FailureReason::FailedMount, &error))
-            })
-            .await?;
-        }
-        drop(turn);
-        if !recorded.wait().await {
-            return Err(not_recorded(FailureReason::CreatePodSandboxError));
-        }
-        let sysctls = pod.security.sysctls.iter();
-        let config = SandboxConfig {
-            host_pid: pod.isolation.host_pid,
-            host_ipc: pod.isolation.host_ipc,
-            sysctls: sysctls
-                .map(|(name, value)| (sysctl_path(name), value.clone()))
-                .collect(),
-            protocol: PROTOCOL,
-            uid: pod.uid.0.clone(),
-            attempt,
-            boot_id: self.shims.boot_id().to_owned(),
-            hostname,
-            host_network: pod.host_network,
-            share_pid: pod.share_process_namespace,
-            cgroup: spec::pod_cgroup(&self.settings.cgroup_root, pod),
-            resources: self.pod_resources(pod),
-            oom_score_adj: INFRA_OOM_SCORE_ADJ,
-            log_max_size: LOG_MAX_SIZE,
-            log_max_files: LOG_MAX_FILES,
-            runtime,
-            users: self.user_namespace(pod).await?,
-        };
-        if let Err(error) = self.shims.spawn(&pod.uid, config).await {
-            // A shim that could not make infra has written down why before it ended.
-            let journal = self.shims.journal(&pod.uid, attempt).await.ok().flatten();
-            let told = journal.and_then(|journal| journal.infra_failure);
-            return Err(told.map_or_else(
-                || sandbox_error(&error),
-                |message| StepError {
-                    reason: FailureReason::CreatePodSandboxError,
-                    message,
-                },
-            ));
-        }
-        let _busy = self.maker.busy();
-        let infra = self.infra(&pod.uid, attempt).await?;
-        let first = async {
-            // Of a later sandbox nobody knows here which attempt comes next.
-            self.maker.open(&pod.uid, attempt);
-            if attempt == 0 {
-                self.make_first(pod, ip, infra).await;
-            }
-        };
-        tokio::join!(self.connect(pod, attempt, infra, ip), first).0
+        self.make_sandbox(pod, attempt, ip, recorded).await
     }
 
     async fn stop_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
-        self.maker.close(uid);
-        let dir = self.shims.sandbox_dir(uid, attempt);
-        let holder = || {
-            self.shims
-                .holder(&dir)
-                .map_err(|e| step(FailureReason::KillPodSandboxError, &e))
-        };
-        if let Some(pid) = holder()? {
-            let asked = self.shims.ask(uid, attempt, RequestBody::Stop).await;
-            let ended = match asked {
-                Ok(()) => tokio::time::timeout(DEATH, self.shims.closed(uid, attempt))
-                    .await
-                    .is_ok(),
-                Err(ShimError::Gone { .. }) => true,
-                Err(error) => {
-                    tracing::warn!(pod.uid = %uid, sandbox = attempt, %error, "a shim does not stop: killing it");
-                    false
-                }
-            };
-            if !ended && holder()? == Some(pid) {
-                host::kill(pid, host::SIGKILL).map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
-            }
-            // Its connection ends a moment before its lock does.
-            let deadline = tokio::time::Instant::now() + DEATH;
-            let mut rounds = tokio::time::interval(Duration::from_millis(1));
-            while holder()?.is_some() {
-                if tokio::time::Instant::now() > deadline {
-                    return Err(StepError {
-                        reason: FailureReason::KillPodSandboxError,
-                        message: format!("the shim of pod {uid} (pid {pid}) does not die"),
-                    });
-                }
-                rounds.tick().await;
-            }
-        }
-        self.clear_cgroups(uid).await
+        self.end_sandbox(uid, attempt).await
     }
 
     async fn remove_sandbox(&self, uid: &Uid, attempt: u32) -> Result<(), StepError> {
-        let dir = self.shims.sandbox_dir(uid, attempt);
-        self.shims.forget(uid, attempt);
-        blocking("remove a sandbox", move || {
-            remove_tree(&dir)?;
-            if let Some(pod) = dir.parent() {
-                // Not empty: another attempt is there.
-                let _ = std::fs::remove_dir(pod);
-            }
-            Ok(())
-        })
-        .await
+        self.clear_sandbox(uid, attempt).await
     }
 
     async fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
@@ -840,12 +577,12 @@ pub(super) fn prepare(
         .map_err(|error| step(FailureReason::FailedMount, &error))
 }
 
-fn remove_tree(path: &Path) -> Result<(), StepError> {
+pub(super) fn remove_tree(path: &Path) -> Result<(), StepError> {
     path::remove_tree(path).map_err(|error| step(FailureReason::KillPodSandboxError, &error))
 }
 
 /// The store did not take the step: the pass fails for that, and this is never shown.
-fn not_recorded(reason: FailureReason) -> StepError {
+pub(super) fn not_recorded(reason: FailureReason) -> StepError {
     StepError {
         reason,
         message: "the step could not be recorded".to_owned(),
@@ -861,10 +598,6 @@ pub(super) fn unresolved(error: &ResolveError) -> StepError {
         | ResolveError::Content(_) => FailureReason::CreateContainerError,
     };
     step(reason, error)
-}
-
-fn sandbox_error(error: &ShimError) -> StepError {
-    step(FailureReason::CreatePodSandboxError, error)
 }
 
 /// A failure in a user's words: the error and all its causes, on one line.

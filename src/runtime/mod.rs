@@ -18,6 +18,7 @@ mod pulling;
 mod quality;
 mod refresh;
 mod resize;
+mod sandbox;
 mod session;
 mod shims;
 pub mod spec;

@@ -455,6 +455,14 @@ fn resources() {
         ),
         (
             at,
+            json!({"limits": {"memroy": "1Gi"}}),
+            one(
+                "spec.containers[0].resources.limits[memroy]: Invalid value: \"memroy\": must be a standard resource \
+                 for containers, did you mean \"memory\"?",
+            ),
+        ),
+        (
+            at,
             json!({"requests": {"nvidia.com/gpu": "1"}}),
             one(
                 "spec.containers[0].resources.requests[nvidia.com/gpu]: Forbidden: podd does not support extended \
