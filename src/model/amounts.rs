@@ -24,12 +24,35 @@ impl PodSpec {
             .max(most)
     }
 
-    /// Thousandths of a core that the pod asks for in all, its overhead with it (`PodRequests`): its own word before the
-    /// sum of its containers.
+    /// Thousandths of a core that the pod asks for in all, its overhead with it (`PodRequests`).
     pub fn cpu_request_milli(&self) -> u64 {
-        let own = self.resources.cpu_request_milli.or(self.resources.cpu_limit_milli);
-        own.unwrap_or_else(|| self.at_most_at_once(|r| r.cpu_request_milli.or(r.cpu_limit_milli).unwrap_or(0)))
+        self.in_all(|r| r.cpu_request_milli, |r| r.cpu_limit_milli)
             .saturating_add(self.runtime.overhead_cpu_milli)
+    }
+
+    /// The same of memory, in bytes.
+    pub fn memory_request(&self) -> u64 {
+        self.in_all(|r| r.memory_request, |r| r.memory_limit)
+            .saturating_add(self.runtime.overhead_memory)
+    }
+
+    /// Bytes of the disk that its containers ask for.
+    pub fn storage_request(&self) -> u64 {
+        self.at_most_at_once(|r| r.storage_request.unwrap_or(0))
+    }
+
+    /// Bytes of pages of this size: what the pod says of itself, else what its containers say.
+    pub fn hugepages(&self, size: u64) -> u64 {
+        let own = self.resources.hugepages.get(&size).copied();
+        own.unwrap_or_else(|| self.at_most_at_once(|r| r.hugepages.get(&size).copied().unwrap_or(0)))
+    }
+
+    /// What the pod says of itself as a whole takes the place of what its containers say. A limit alone is a request only
+    /// where no container makes one (Kubernetes `defaults.go setDefaultPodRequests`).
+    fn in_all(&self, request: fn(&Resources) -> Option<u64>, limit: fn(&Resources) -> Option<u64>) -> u64 {
+        let sum = self.at_most_at_once(|r| request(r).or(limit(r)).unwrap_or(0));
+        let own = request(&self.resources).or(limit(&self.resources).filter(|_| sum == 0));
+        own.unwrap_or(sum)
     }
 
     /// How much of the disk the pod may use in all, in bytes (`PodLimits`): the limits of those containers that have one.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Capacity, ContainerSpec, GivenUpReason, PodSpec, Protocol, Resources};
+use super::{Capacity, ContainerSpec, GivenUpReason, PodSpec, Protocol};
 
 /// All that one pod asks for: requests count, limits do not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,113 +129,22 @@ impl fmt::Display for Amount {
     }
 }
 
-/// The amounts of a claim.
-#[derive(Clone, Default)]
-struct Requests {
-    cpu_milli: u64,
-    memory: u64,
-    storage: u64,
-    hugepages: BTreeMap<u64, u64>,
-}
-
-impl Requests {
-    fn of(resources: &Resources) -> Self {
-        let Resources {
-            cpu_request_milli,
-            cpu_limit_milli: _,
-            memory_request,
-            memory_limit: _,
-            storage_request,
-            storage_limit: _,
-            hugepages,
-        } = resources;
-        Self {
-            cpu_milli: cpu_request_milli.unwrap_or_default(),
-            memory: memory_request.unwrap_or_default(),
-            storage: storage_request.unwrap_or_default(),
-            hugepages: hugepages.clone(),
-        }
-    }
-
-    fn with(mut self, other: &Self, join: fn(u64, u64) -> u64) -> Self {
-        self.cpu_milli = join(self.cpu_milli, other.cpu_milli);
-        self.memory = join(self.memory, other.memory);
-        self.storage = join(self.storage, other.storage);
-        for (size, bytes) in &other.hugepages {
-            let own = self.hugepages.entry(*size).or_default();
-            *own = join(*own, *bytes);
-        }
-        self
-    }
-
-    fn and(self, other: &Self) -> Self {
-        self.with(other, u64::saturating_add)
-    }
-
-    fn at_least(self, other: &Self) -> Self {
-        self.with(other, u64::max)
-    }
-}
-
 impl PodSpec {
     /// What the pod takes of its machine while it is there: at any time of its life no more than this runs at once.
     pub fn claim(&self) -> Claim {
-        let Requests {
-            cpu_milli,
-            memory,
-            storage,
-            hugepages,
-        } = self.requests();
+        let containers = self.init_containers.iter().chain(&self.containers);
+        let sizes = containers
+            .map(|container| &container.resources)
+            .chain([&self.resources])
+            .flat_map(|resources| resources.hugepages.keys());
         let sidecars = self.init_containers.iter().filter(|init| init.is_sidecar());
-        let ports = sidecars.chain(&self.containers).flat_map(ports_of).collect();
         Claim {
-            cpu_milli: cpu_milli.saturating_add(self.runtime.overhead_cpu_milli),
-            memory: memory.saturating_add(self.runtime.overhead_memory),
-            storage,
-            hugepages,
-            ports,
+            cpu_milli: self.cpu_request_milli(),
+            memory: self.memory_request(),
+            storage: self.storage_request(),
+            hugepages: sizes.map(|size| (*size, self.hugepages(*size))).collect(),
+            ports: sidecars.chain(&self.containers).flat_map(ports_of).collect(),
         }
-    }
-
-    /// Without the overhead.
-    fn requests(&self) -> Requests {
-        let mut all = Requests::default();
-        for container in &self.containers {
-            all = all.and(&Requests::of(&container.resources));
-        }
-        let (mut sidecars, mut most_of_init) = (Requests::default(), Requests::default());
-        for init in &self.init_containers {
-            let own = Requests::of(&init.resources);
-            let beside = if init.is_sidecar() {
-                all = all.and(&own);
-                sidecars = sidecars.and(&own);
-                sidecars.clone()
-            } else {
-                own.and(&sidecars)
-            };
-            most_of_init = most_of_init.at_least(&beside);
-        }
-        self.as_a_whole(all.at_least(&most_of_init))
-    }
-
-    /// What the pod says of itself takes the place of what its containers say. A limit alone is a request only where no
-    /// container makes one (Kubernetes `defaults.go setDefaultPodRequests`).
-    fn as_a_whole(&self, mut requests: Requests) -> Requests {
-        let Resources {
-            cpu_request_milli,
-            cpu_limit_milli,
-            memory_request,
-            memory_limit,
-            storage_request: _,
-            storage_limit: _,
-            hugepages,
-        } = &self.resources;
-        let whole =
-            |request: Option<u64>, limit: Option<u64>, sum: u64| request.or(limit.filter(|_| sum == 0)).unwrap_or(sum);
-        requests.cpu_milli = whole(*cpu_request_milli, *cpu_limit_milli, requests.cpu_milli);
-        requests.memory = whole(*memory_request, *memory_limit, requests.memory);
-        requests.hugepages.extend(hugepages);
-        requests
     }
 }
 

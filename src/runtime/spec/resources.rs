@@ -53,10 +53,6 @@ pub fn pod_resources(pod: &PodSpec, controls: &Controls, pids: Option<i64>) -> P
     } = pod.runtime;
     let cpu = total(|r| r.cpu_limit_milli).map(|milli| milli.saturating_add(overhead_cpu_milli));
     let memory = total(|r| r.memory_limit).map(|bytes| bytes.saturating_add(overhead_memory));
-    let pages = |size: u64| {
-        let own = pod.resources.hugepages.get(&size).copied();
-        own.unwrap_or_else(|| pod.at_most_at_once(|r| r.hugepages.get(&size).copied().unwrap_or(0)))
-    };
     PodResources {
         cpu_shares: Some(shares(pod.cpu_request_milli())),
         cpu_quota: cpu.and_then(quota),
@@ -65,7 +61,7 @@ pub fn pod_resources(pod: &PodSpec, controls: &Controls, pids: Option<i64>) -> P
         hugepages: controls
             .page_sizes
             .iter()
-            .map(|size| (page_size_name(*size), signed(pages(*size))))
+            .map(|size| (page_size_name(*size), signed(pod.hugepages(*size))))
             .collect(),
     }
 }
