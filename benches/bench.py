@@ -389,34 +389,39 @@ def written(pid):
     return 0
 
 
+def one_life(name, start, peer, pipe):
+    """A pod is started, its container killed where the peer starts it again, and it is deleted: how long each took, in
+    ms; the second may be None."""
+    time.sleep(GAP)
+    begun = time.perf_counter()
+    start()
+    started = (pipe.wait(name) - begun) * 1000
+    restarted = None
+    if peer.restarts:
+        pid = program(name)
+        time.sleep(GAP)
+        begun = time.perf_counter()
+        os.kill(pid, signal.SIGKILL)
+        restarted = (pipe.wait(name) - begun) * 1000
+    pid = program(name)
+    time.sleep(GAP)
+    begun = time.perf_counter()
+    peer.delete(name)
+    wait_dead(pid)
+    return started, restarted, (time.perf_counter() - begun) * 1000
+
+
 def rounds(peers, count, pipe, sync):
     figures = {peer.name: {"start": [], "restart": [], "delete": []} for peer in peers}
     for number in range(count + 1):
         for peer in peers:
             name = f"{peer.name}-{number}-{uuid.uuid4().hex[:6]}"
-            time.sleep(GAP)
-            begun = time.perf_counter()
-            peer.start(name, sync)
-            start = pipe.wait(name) - begun
-            restart = None
-            if peer.restarts:
-                pid = program(name)
-                time.sleep(GAP)
-                begun = time.perf_counter()
-                os.kill(pid, signal.SIGKILL)
-                restart = pipe.wait(name) - begun
-            pid = program(name)
-            time.sleep(GAP)
-            begun = time.perf_counter()
-            peer.delete(name)
-            wait_dead(pid)
-            delete = time.perf_counter() - begun
+            lives = one_life(name, lambda: peer.start(name, sync), peer, pipe)
             if number == 0:
                 continue  # the first round warms caches
-            figures[peer.name]["start"].append(start * 1000)
-            figures[peer.name]["delete"].append(delete * 1000)
-            if restart is not None:
-                figures[peer.name]["restart"].append(restart * 1000)
+            for what, value in zip(("start", "restart", "delete"), lives):
+                if value is not None:
+                    figures[peer.name][what].append(value)
         print(f"  round {number}/{count}", file=sys.stderr)
     return figures
 
@@ -463,24 +468,10 @@ def extras(podd, count, pipe, sync):
     for number in range(count + 1):
         for what, change in EXTRAS.items():
             name = f"extra-{number}-{uuid.uuid4().hex[:6]}"
-            time.sleep(GAP)
-            begun = time.perf_counter()
-            podd.start(name, sync, change)
-            start = pipe.wait(name) - begun
-            pid = program(name)
-            time.sleep(GAP)
-            begun = time.perf_counter()
-            os.kill(pid, signal.SIGKILL)
-            restart = pipe.wait(name) - begun
-            pid = program(name)
-            time.sleep(GAP)
-            begun = time.perf_counter()
-            podd.delete(name)
-            wait_dead(pid)
-            delete = time.perf_counter() - begun
+            lives = one_life(name, lambda: podd.start(name, sync, change), podd, pipe)
             if number > 0:
-                for values, value in zip(taken[what], (start, restart, delete)):
-                    values.append(value * 1000)
+                for values, value in zip(taken[what], lives):
+                    values.append(value)
     return [(what, *(statistics.median(values) for values in three)) for what, three in taken.items()]
 
 

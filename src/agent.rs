@@ -32,7 +32,7 @@ use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
-use crate::linux::{app_armor, privilege, process};
+use crate::linux::{app_armor, path, privilege, process};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
 use crate::node::{Facts, Handler, Identity, NodeKeeper, Supply};
@@ -58,9 +58,9 @@ const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _root_lock = lock_directory(&config.root, "state")?;
     let _run_lock = lock_directory(&config.run_dir, "run")?;
-    directory(&config.log_dir, 0o755)?;
-    directory(&config.root.join("pods"), 0o711)?;
-    directory(&config.run_dir.join("pods"), 0o700)?;
+    directory_of_pods(&config.log_dir, 0o755)?;
+    directory_of_pods(&config.root.join("pods"), 0o711)?;
+    directory_of_pods(&config.run_dir.join("pods"), 0o700)?;
 
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .context("cannot read the boot id of this machine")?
@@ -466,6 +466,16 @@ fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
         .mode(mode)
         .create(path)
         .with_context(|| format!("cannot make the directory {}", path.display()))
+}
+
+/// A directory that each pod has one of its own in.
+fn directory_of_pods(at: &Path, mode: u32) -> anyhow::Result<()> {
+    directory(at, mode)?;
+    if let Err(error) = path::spread(at) {
+        // Pods are where they are all the same; most other file systems place what they make in another way.
+        tracing::debug!(%error, path = %at.display(), "pods are not spread over the file system");
+    }
+    Ok(())
 }
 
 /// The socket for root alone: made under a name of its own, so that nobody can connect before its mode is set.

@@ -1,9 +1,9 @@
 //! Service accounts as of this very moment, most of the time without asking the store.
 //!
-//! Goes in: the store's changes. Comes out: an account by its name.
+//! Goes in: accounts of the store, read when any has changed. Comes out: an account by its name.
 //!
-//! **Invariant:** a change of an account that was answered holds for every question that comes after: changes are published
-//! before they are answered, and all that was published is looked at first.
+//! **Invariant:** a change of an account that was answered holds for every question that comes after: the store tells of a
+//! change before it is answered, and is asked before anything that was read earlier is believed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, broadcast};
 
 use crate::model::{Timestamp, Uid};
-use crate::store::{Change, Store, StoreError, StoredObject};
+use crate::store::{Store, StoreError, StoredObject};
 
 pub(super) const KIND: &str = "ServiceAccount";
 
@@ -55,42 +55,36 @@ pub(super) struct Directory {
     known: Mutex<Known>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
-    changes: broadcast::Receiver<Arc<Change>>,
+    /// The newest change of an account that `accounts` has seen.
+    changed: u64,
     /// By namespace and name.
     accounts: HashMap<(String, String), Arc<Account>>,
 }
 
 impl Directory {
     pub(super) fn new(store: Store) -> Self {
-        let known = Mutex::new(Known {
-            changes: store.subscribe(),
-            accounts: HashMap::new(),
-        });
-        Self { store, known }
+        Self {
+            store,
+            known: Mutex::default(),
+        }
     }
 
     /// The account of this name; `None`: there is none.
     pub(super) async fn look_up(&self, namespace: &str, name: &str) -> Result<Option<Arc<Account>>, StoreError> {
         let mut known = self.known.lock().await;
-        loop {
-            match known.changes.try_recv() {
-                Ok(change) if &*change.object.kind == KIND => {
-                    let key = (change.object.namespace.to_string(), change.object.name.to_string());
-                    known.accounts.remove(&key);
-                }
-                Ok(_) => {}
-                // Some were missed: the store knows.
-                Err(broadcast::error::TryRecvError::Lagged(_)) => known.accounts.clear(),
-                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
-            }
+        let changed = self.store.changed(KIND);
+        if known.changed != changed {
+            *known = Known {
+                changed,
+                accounts: HashMap::new(),
+            };
         }
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(account) = known.accounts.get(&key) {
             return Ok(Some(Arc::clone(account)));
         }
-        // What changes from here on is in `changes` still: the lock is held until it is remembered.
         let stored = self.store.get(KIND, namespace, name).await?;
         let Some(account) = stored.as_ref().and_then(Account::of).map(Arc::new) else {
             return Ok(None);

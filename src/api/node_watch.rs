@@ -1,19 +1,19 @@
 //! What the node and the runtime classes say about new pods, as of this very moment, without asking the store for it.
 //!
-//! Goes in: the store's changes. Comes out: a [`NodeView`], and every [`RuntimeClass`] by its name.
+//! Goes in: the store's objects, read when they have changed. Comes out: a [`NodeView`], and every [`RuntimeClass`] by its name.
 //!
-//! **Invariant:** a change of one of them that was answered holds for every request that comes after: changes are published
-//! before they are answered, and all that was published is looked at before the node is.
+//! **Invariant:** a change of one of them that was answered holds for every request that comes after: the store tells of a
+//! change before it is answered, and is asked before anything that was read earlier is believed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::node::v1::RuntimeClass;
 use serde::Deserialize;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::Mutex;
 
 use crate::schedule::NodeView;
-use crate::store::{Change, ChangeType, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 const NODE: &str = "Node";
 const CLASS: &str = "RuntimeClass";
@@ -28,55 +28,35 @@ pub(crate) struct NodeWatch {
     known: Mutex<Known>,
 }
 
-#[derive(Debug)]
+/// Each with the newest change of its kind that it has seen.
+#[derive(Debug, Default)]
 struct Known {
-    changes: broadcast::Receiver<Arc<Change>>,
-    node: Option<Arc<NodeView>>,
-    classes: Option<Arc<Classes>>,
+    node: Option<(u64, Arc<NodeView>)>,
+    classes: Option<(u64, Arc<Classes>)>,
 }
 
 impl NodeWatch {
     pub(crate) fn new(store: Store, name: Arc<str>) -> Self {
-        let known = Mutex::new(Known {
-            changes: store.subscribe(),
-            node: None,
-            classes: None,
-        });
-        Self { store, name, known }
+        Self {
+            store,
+            name,
+            known: Mutex::default(),
+        }
     }
 
     pub(crate) async fn look(&self) -> Result<(Arc<NodeView>, Arc<Classes>), StoreError> {
         let mut known = self.known.lock().await;
-        loop {
-            match known.changes.try_recv() {
-                Ok(change) if &*change.object.kind == NODE && *change.object.name == *self.name => {
-                    known.node = Some(Arc::new(match change.change_type {
-                        ChangeType::Added | ChangeType::Modified => NodeView::of(&self.name, &change.object.json),
-                        ChangeType::Deleted => NodeView::bare(&self.name),
-                    }));
-                }
-                // They change seldom: they are read anew.
-                Ok(change) if &*change.object.kind == CLASS => known.classes = None,
-                Ok(_) => {}
-                // Some were missed: the store knows.
-                Err(broadcast::error::TryRecvError::Lagged(_)) => {
-                    known.node = None;
-                    known.classes = None;
-                }
-                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
-            }
-        }
-        // What changes from here on is in `changes` still.
+        let (node_changed, classes_changed) = (self.store.changed(NODE), self.store.changed(CLASS));
         let node = match &known.node {
-            Some(node) => Arc::clone(node),
-            None => Arc::new(self.read_node().await?),
+            Some((changed, node)) if *changed == node_changed => Arc::clone(node),
+            _ => Arc::new(self.read_node().await?),
         };
+        known.node = Some((node_changed, Arc::clone(&node)));
         let classes = match &known.classes {
-            Some(classes) => Arc::clone(classes),
-            None => Arc::new(self.read_classes().await?),
+            Some((changed, classes)) if *changed == classes_changed => Arc::clone(classes),
+            _ => Arc::new(self.read_classes().await?),
         };
-        known.node = Some(Arc::clone(&node));
-        known.classes = Some(Arc::clone(&classes));
+        known.classes = Some((classes_changed, Arc::clone(&classes)));
         Ok((node, classes))
     }
 

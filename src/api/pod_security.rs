@@ -7,19 +7,18 @@
 //! such labels nothing is read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplate};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::Mutex;
 
 use super::Api;
 use super::error::ApiError;
 use super::kinds::pod::POD;
 use super::kinds::{Kind, NAMESPACE, POD_TEMPLATE};
 use crate::admit::pod_security::{Level, Policy, Standard, Violations, is_significant, violations};
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// So many pods of a namespace are held against a new standard at most.
 const MAX_PODS: usize = 3_000;
@@ -34,40 +33,34 @@ pub(crate) struct PolicyWatch {
     known: Mutex<Known>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
-    changes: broadcast::Receiver<Arc<Change>>,
+    /// The newest change of a namespace that `policies` has seen.
+    changed: u64,
     policies: Option<Policies>,
 }
 
 impl PolicyWatch {
     pub(crate) fn new(store: Store) -> Self {
-        let known = Mutex::new(Known {
-            changes: store.subscribe(),
-            policies: None,
-        });
-        Self { store, known }
+        Self {
+            store,
+            known: Mutex::default(),
+        }
     }
 
     /// Of this namespace.
     async fn of(&self, namespace: &str) -> Result<Policy, StoreError> {
         let mut known = self.known.lock().await;
-        loop {
-            match known.changes.try_recv() {
-                // They change seldom: they are read anew. So they are where some changes were missed.
-                Ok(change) if &*change.object.kind == NAMESPACE.kind => known.policies = None,
-                Ok(_) => {}
-                Err(broadcast::error::TryRecvError::Lagged(_)) => known.policies = None,
-                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
-            }
-        }
-        // What changes from here on is in `changes` still.
+        let changed = self.store.changed(NAMESPACE.kind);
         let policies = match known.policies.take() {
-            Some(policies) => policies,
-            None => self.read().await?,
+            Some(policies) if known.changed == changed => policies,
+            _ => self.read().await?,
         };
         let policy = policies.get(namespace).copied().unwrap_or(Policy::OPEN);
-        known.policies = Some(policies);
+        *known = Known {
+            changed,
+            policies: Some(policies),
+        };
         Ok(policy)
     }
 

@@ -11,6 +11,7 @@ pub mod cgroup;
 mod child;
 pub mod command;
 pub mod container;
+pub mod exchange;
 pub mod fd;
 mod guest;
 pub mod host;

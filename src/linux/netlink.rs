@@ -2,25 +2,18 @@
 //!
 //! Goes in: names, indices, addresses. Comes out: links and addresses, or the kernel's refusal and what was tried.
 //!
-//! The socket is a plain blocking one and each request is one send and one receive: the kernel answers such requests
-//! before send(2) returns, so there is nothing to wait for, and an asynchronous connection with its own task and
-//! reactor would cost more than the work. It belongs on a thread of its own all the same, because the kernel's rtnl
-//! lock can be held by others for tens of milliseconds.
+//! The socket belongs on a thread of its own, because the kernel's rtnl lock can be held by others for tens of
+//! milliseconds.
 //!
 //! What is sent is built with `netlink-packet-route`; of what comes back only the few attributes that matter are read,
 //! so that an exotic interface elsewhere on the machine cannot make listing fail.
 //!
 //! **Invariant:** a socket stays in the namespace it was opened in, wherever its thread goes.
 
-use std::fmt;
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlasIterator,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
@@ -32,20 +25,14 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
+
+use super::exchange::{Exchange, NetlinkError, Refusal, for_each, text, u32_at};
 
 /// The kernel's index of `lo` in every network namespace.
 pub const LOOPBACK: u32 = 1;
 
-// Numbers of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h that are read here.
-pub(super) const HEADER: usize = 16;
-pub(super) const NLMSG_NOOP: u16 = 1;
-pub(super) const NLMSG_ERROR: u16 = 2;
-pub(super) const NLMSG_DONE: u16 = 3;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_ACK_TLVS: u16 = 0x200;
-const NLMSGERR_ATTR_MSG: u16 = 1;
+// Numbers of linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h that are read here.
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 const IFLA_ADDRESS: u16 = 1;
@@ -57,64 +44,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-/// Without its high bits, which say how a value is stored.
-pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
-/// A dump is given in pieces of at most 32 KiB.
-const BUFFER: usize = 64 << 10;
 /// How often a listing that changed while it was read is read again.
 const DUMP_TRIES: usize = 16;
-
-/// The kernel's refusal, and what was tried.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {tried}")]
-pub struct NetlinkError {
-    /// `make bridge podd0`
-    pub tried: String,
-    #[source]
-    pub refusal: Refusal,
-}
-
-/// What the kernel said.
-#[derive(Debug)]
-pub struct Refusal {
-    /// errno(3).
-    pub errno: i32,
-    /// The kernel's own words, where it has any.
-    pub words: Option<String>,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        io::Error::from_raw_os_error(self.errno).fmt(f)?;
-        match &self.words {
-            Some(words) => write!(f, ": {words}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        Self {
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
-            words: None,
-        }
-    }
-}
-
-impl NetlinkError {
-    /// Such a thing is there already.
-    pub fn exists(&self) -> bool {
-        self.refusal.errno == libc::EEXIST
-    }
-
-    /// There is no such thing.
-    pub fn is_missing(&self) -> bool {
-        self.refusal.errno == libc::ENODEV
-    }
-}
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,42 +89,16 @@ pub struct Veth<'a> {
 }
 
 /// An open rtnetlink socket.
+#[derive(Debug)]
 pub struct Netlink {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
-
-impl fmt::Debug for Netlink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Netlink")
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
-    }
+    exchange: Exchange,
 }
 
 impl Netlink {
     /// Open a socket in the calling thread's network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
-        let open = || -> io::Result<Socket> {
-            let socket = Socket::new(NETLINK_ROUTE)?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            // The kernel's words with each refusal, and not our own request again. Older kernels go without.
-            let _ = socket.set_ext_ack(true);
-            let _ = socket.set_cap_ack(true);
-            Ok(socket)
-        };
-        match open() {
-            Ok(socket) => Ok(Self {
-                socket,
-                sequence: 0,
-                buffer: Vec::with_capacity(BUFFER),
-            }),
-            Err(error) => Err(NetlinkError {
-                tried: "open an rtnetlink socket".to_owned(),
-                refusal: Refusal::from(error),
-            }),
-        }
+        let exchange = Exchange::open(NETLINK_ROUTE, "rtnetlink")?;
+        Ok(Self { exchange })
     }
 
     /// The interface of this name.
@@ -204,7 +109,7 @@ impl Netlink {
             .attributes
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let mut found = None;
-        match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, &mut |body| {
+        match self.request(&RouteNetlinkMessage::GetLink(message), NLM_F_ACK, &mut |body| {
             found = parse_link(body);
         }) {
             Ok(_) => Ok(found),
@@ -396,7 +301,7 @@ impl Netlink {
         flags: u16,
         tried: impl FnOnce() -> String,
     ) -> Result<(), NetlinkError> {
-        match self.request(message, NLM_F_ACK | flags, &mut |_| {}) {
+        match self.request(&message, NLM_F_ACK | flags, &mut |_| {}) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(NetlinkError {
                 tried: tried(),
@@ -412,7 +317,7 @@ impl Netlink {
     ) -> Result<Vec<T>, Refusal> {
         for _ in 0..DUMP_TRIES {
             let mut found = Vec::new();
-            let consistent = self.request(message.clone(), NLM_F_DUMP, &mut |body| found.extend(parse(body)))?;
+            let consistent = self.request(message, NLM_F_DUMP, &mut |body| found.extend(parse(body)))?;
             if consistent {
                 return Ok(found);
             }
@@ -423,99 +328,16 @@ impl Netlink {
         })
     }
 
-    /// Send one request, give the body of each answer to `each` until the kernel says that it was all.
-    /// `Ok(false)`: something changed while a listing was made.
     fn request(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: &RouteNetlinkMessage,
         flags: u16,
         each: &mut dyn FnMut(&[u8]),
     ) -> Result<bool, Refusal> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        again(|| self.socket.send(&bytes, 0))?;
-
-        let mut consistent = true;
-        loop {
-            self.buffer.clear();
-            let (socket, buffer) = (&self.socket, &mut self.buffer);
-            again(|| socket.recv(buffer, 0))?;
-            let mut rest = self.buffer.as_slice();
-            while let Some((answer, after)) = split(rest) {
-                rest = after;
-                if answer.sequence != self.sequence {
-                    continue;
-                }
-                consistent &= answer.flags & NLM_F_DUMP_INTR == 0;
-                match answer.kind {
-                    NLMSG_NOOP => {}
-                    NLMSG_ERROR | NLMSG_DONE => return answer.end().map(|()| consistent),
-                    _ => each(answer.body),
-                }
-            }
-        }
+        let mut body = vec![0; message.buffer_len()];
+        message.serialize(&mut body);
+        self.exchange.ask(message.message_type(), flags, &body, each)
     }
-}
-
-/// Repeat what a signal interrupted.
-pub(super) fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-/// One message from the kernel.
-pub(super) struct Answer<'a> {
-    pub(super) kind: u16,
-    flags: u16,
-    pub(super) sequence: u32,
-    pub(super) body: &'a [u8],
-}
-
-impl Answer<'_> {
-    /// The outcome that `NLMSG_ERROR` and `NLMSG_DONE` carry.
-    pub(super) fn end(&self) -> Result<(), Refusal> {
-        let code = u32_at(self.body, 0).map_or(0, u32::cast_signed);
-        if code >= 0 {
-            return Ok(());
-        }
-        // After the code: for NLMSG_ERROR the header of the request, then attributes.
-        let from = if self.kind == NLMSG_ERROR { 4 + HEADER } else { 4 };
-        let attributes = self
-            .body
-            .get(from..)
-            .filter(|_| self.flags & NLM_F_ACK_TLVS != 0)
-            .unwrap_or_default();
-        let mut words = None;
-        for_each(attributes, |kind, value| {
-            if kind == NLMSGERR_ATTR_MSG {
-                words = Some(text(value));
-            }
-        });
-        Err(Refusal { errno: -code, words })
-    }
-}
-
-/// The first message of a datagram, and what comes after it.
-pub(super) fn split(bytes: &[u8]) -> Option<(Answer<'_>, &[u8])> {
-    let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
-    let body = bytes.get(HEADER..length)?;
-    let answer = Answer {
-        kind: u16_at(bytes, 4)?,
-        flags: u16_at(bytes, 6)?,
-        sequence: u32_at(bytes, 8)?,
-        body,
-    };
-    Some((answer, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 fn parse_link(body: &[u8]) -> Option<Link> {
@@ -551,22 +373,4 @@ fn parse_address(body: &[u8]) -> Option<Address> {
         }
     });
     Some(Address { link, ip: ip?, prefix })
-}
-
-pub(super) fn for_each(attributes: &[u8], mut each: impl FnMut(u16, &[u8])) {
-    for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
-        each(attribute.kind() & NLA_TYPE_MASK, attribute.value());
-    }
-}
-
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }

@@ -14,15 +14,13 @@ use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
 use tokio::io::unix::AsyncFd;
 
-use super::netlink::{
-    HEADER, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkError, Refusal, again, for_each, split, u32_at,
-};
+use super::exchange::{Exchange, NetlinkError, Refusal, again, for_each, split, u32_at};
 
 // Numbers of linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_conntrack.h.
 const NFGENMSG: usize = 4;
@@ -62,9 +60,7 @@ const MONITOR_QUEUE: usize = 1 << 20;
 /// A socket for requests.
 #[derive(Debug)]
 pub struct Nfnetlink {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
+    exchange: Exchange,
 }
 
 /// A connection that the kernel follows, in the words of its first packet and of the answer to it.
@@ -82,25 +78,8 @@ impl Nfnetlink {
     /// # Errors
     /// The kernel has no netfilter.
     pub fn open() -> Result<Self, NetlinkError> {
-        let open = || -> io::Result<Socket> {
-            let socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            // Older kernels go without.
-            let _ = socket.set_ext_ack(true);
-            let _ = socket.set_cap_ack(true);
-            Ok(socket)
-        };
-        match open() {
-            Ok(socket) => Ok(Self {
-                socket,
-                sequence: 0,
-                buffer: Vec::with_capacity(BUFFER),
-            }),
-            Err(error) => Err(NetlinkError {
-                tried: "open an nfnetlink socket".to_owned(),
-                refusal: Refusal::from(error),
-            }),
-        }
+        let exchange = Exchange::open(NETLINK_NETFILTER, "nfnetlink")?;
+        Ok(Self { exchange })
     }
 
     /// How many transactions the packet filter has seen; it wraps.
@@ -154,47 +133,21 @@ impl Nfnetlink {
                 tried: format!("forget a connection to port {}", connection.to.1),
                 refusal,
             }),
-            Ok(()) | Err(_) => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Send one request, give the body of each answer to `each` until the kernel says that it was all.
     fn request(
         &mut self,
         kind: u16,
         flags: u16,
         attributes: &[u8],
         each: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), Refusal> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let length = u32::try_from(HEADER + NFGENMSG + attributes.len()).unwrap_or(u32::MAX);
-        let mut bytes = Vec::with_capacity(HEADER + NFGENMSG + attributes.len());
-        bytes.extend(length.to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-        bytes.extend(self.sequence.to_ne_bytes());
-        bytes.extend(0_u32.to_ne_bytes());
+    ) -> Result<bool, Refusal> {
         // Its family, a version and a resource that are always 0.
-        bytes.extend([NFPROTO_IPV4, 0, 0, 0]);
-        bytes.extend(attributes);
-        again(|| self.socket.send(&bytes, 0))?;
-        loop {
-            self.buffer.clear();
-            let (socket, buffer) = (&self.socket, &mut self.buffer);
-            again(|| socket.recv(buffer, 0))?;
-            let mut rest = self.buffer.as_slice();
-            while let Some((answer, after)) = split(rest) {
-                rest = after;
-                if answer.sequence != self.sequence {
-                    continue;
-                }
-                match answer.kind {
-                    NLMSG_NOOP => {}
-                    NLMSG_ERROR | NLMSG_DONE => return answer.end(),
-                    _ => each(answer.body),
-                }
-            }
-        }
+        let mut body = vec![NFPROTO_IPV4, 0, 0, 0];
+        body.extend(attributes);
+        self.exchange.ask(kind, flags, &body, each)
     }
 }
 

@@ -19,7 +19,8 @@ use nix::unistd::{ForkResult, fork};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
-use super::netlink::{Netlink, NetlinkError, Veth};
+use super::exchange::NetlinkError;
+use super::netlink::{Netlink, Veth};
 use super::netns;
 
 /// A kind of namespace.

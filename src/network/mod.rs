@@ -43,7 +43,8 @@ pub use rules::RulesError;
 
 use self::ports::{Filter, Wanted};
 use self::worker::{Tools, Worker};
-use crate::linux::netlink::{LOOPBACK, Link, Netlink, NetlinkError, Veth};
+use crate::linux::exchange::NetlinkError;
+use crate::linux::netlink::{LOOPBACK, Link, Netlink, Veth};
 use crate::linux::netns::{self, VisitError};
 use crate::linux::nfnetlink::Monitor;
 use crate::model::Uid;

@@ -28,7 +28,8 @@ use tokio::time::Instant;
 
 use super::rules::{self, Mapping, Port, RulesError};
 use super::{Inner, Network, NetworkConfig, NetworkError, link_name};
-use crate::linux::netlink::{Netlink, NetlinkError};
+use crate::linux::exchange::NetlinkError;
+use crate::linux::netlink::Netlink;
 use crate::linux::nfnetlink::{Connection, Heard, Monitor, Nfnetlink};
 use crate::model::{HostPort, Protocol, Uid};
 

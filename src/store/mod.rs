@@ -494,6 +494,14 @@ impl Store {
         self.changes.subscribe()
     }
 
+    /// The resource version of the newest change of any object of a kind since this store was opened; 0: there was none.
+    ///
+    /// For who keeps what was read: ask this, then read; it is still so for as long as this answers the same. A
+    /// subscription that is looked at only now and then would hold on to every object that was changed meanwhile.
+    pub fn changed(&self, kind: &str) -> u64 {
+        self.recent.changed(kind)
+    }
+
     /// Changes of a kind after `since`, oldest first, at most `limit`. `TooOld` when some of them were dropped.
     pub async fn changes(&self, kind: &str, since: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
         change::changes(&mut *self.reader().await?, kind, since, limit).await

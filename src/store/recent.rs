@@ -1,5 +1,6 @@
 //! What was last stored of the pods that something happened to lately: a container that is started again asks for what
-//! was written a moment ago, and reading it back costs more than deciding.
+//! was written a moment ago, and reading it back costs more than deciding. And when each kind was last changed, for who
+//! keeps what was read.
 //!
 //! Goes in: what the writer has committed. Comes out: the same, or nothing, and then it is read from the database.
 //!
@@ -26,6 +27,8 @@ pub(super) struct Recent(Arc<Mutex<Inner>>);
 struct Inner {
     records: Newest<Uid, Arc<Observed>>,
     objects: Newest<Uid, StoredObject>,
+    /// By kind.
+    changed: HashMap<Arc<str>, u64>,
 }
 
 impl Default for Recent {
@@ -33,6 +36,7 @@ impl Default for Recent {
         Self(Arc::new(Mutex::new(Inner {
             records: Newest::new(RECORDS_MAX),
             objects: Newest::new(OBJECTS_MAX),
+            changed: HashMap::new(),
         })))
     }
 }
@@ -49,6 +53,22 @@ impl Recent {
 
     pub(super) fn object(&self, uid: &Uid) -> Option<StoredObject> {
         self.inner().objects.get(uid).cloned()
+    }
+
+    /// See [`super::Store::changed`].
+    pub(super) fn changed(&self, kind: &str) -> u64 {
+        self.inner().changed.get(kind).copied().unwrap_or(0)
+    }
+
+    /// An object of this kind was changed.
+    pub(super) fn put_change(&self, kind: &Arc<str>, version: u64) {
+        let mut inner = self.inner();
+        match inner.changed.get_mut(kind) {
+            Some(changed) => *changed = version,
+            None => {
+                inner.changed.insert(Arc::clone(kind), version);
+            }
+        }
     }
 
     /// This is committed; `None`: nothing is stored of the pod any more.

@@ -236,6 +236,8 @@ impl Writer {
                 }
                 for RecordedChange { change, bytes } in changes {
                     self.history.add(bytes);
+                    self.recent
+                        .put_change(&change.object.kind, change.object.resource_version);
                     if &*change.object.kind == POD {
                         let there = change.change_type != ChangeType::Deleted;
                         self.recent

@@ -368,3 +368,27 @@ async fn changes_are_published_in_order_and_only_once_they_can_be_read() {
     join_all(writers).await.into_iter().for_each(|made| drop(made.unwrap()));
     listener.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_kind_has_changed_when_one_of_its_objects_has() {
+    let (store, _scratch) = fresh().await;
+    assert_eq!((store.changed("Pod"), store.changed("Node")), (0, 0));
+    let uid = Uid("a".to_owned());
+    let made = store
+        .create("Pod", "default", "p", &uid, pod(&uid, "p", "image-0"))
+        .await;
+    let made = made.unwrap().resource_version;
+    assert_eq!((store.changed("Pod"), store.changed("Node")), (made, 0));
+    store.set_status(&uid, json!({ "phase": "Running" })).await.unwrap();
+    let told = store.changed("Pod");
+    assert!(told > made, "{told} is not after {made}");
+    // Neither what changes nothing nor what fails is a change.
+    store.set_status(&uid, json!({ "phase": "Running" })).await.unwrap();
+    let again = store
+        .create("Pod", "default", "p", &uid, pod(&uid, "p", "image-1"))
+        .await;
+    again.unwrap_err();
+    assert_eq!(store.changed("Pod"), told);
+    store.delete("Pod", "default", "p", told).await.unwrap();
+    assert!(store.changed("Pod") > told);
+}
