@@ -448,12 +448,14 @@ impl ImageStore {
                 super::blocking(move || {
                     content.put_blob(&scratch, &manifest_bytes)?;
                     let id = content.put_blob(&scratch, &config_json)?;
-                    Ok((id, config_json))
+                    Ok::<_, ContentError>((id, config_json))
                 })
                 .await
             }
         };
-        let (size, (id, config_json)) = tokio::try_join!(layers, documents)?;
+        // Both to their ends: what still wrote here would keep the directory of a pull that has failed.
+        let (layers, documents) = tokio::join!(layers, documents);
+        let (size, (id, config_json)) = (layers?, documents?);
         let config = String::from_utf8(config_json).expect("it was parsed as JSON, so it is UTF-8");
         Ok(Prepared {
             id,
