@@ -86,18 +86,29 @@ def make_image(work):
         text.write_text(json.dumps(value))
         return {"mediaType": media_type, **put(text)}
 
-    layers = []
-    for _, paths in shares:
-        tar = work / "layer.tar"
-        run("tar", "-C", tree, "--numeric-owner", "--xattrs", "-cf", tar, *paths)
-        layers.append({"mediaType": "application/vnd.oci.image.layer.v1.tar", **put(tar)})
+    tars = []
+    for index, (_, paths) in enumerate(shares):
+        tars.append(work / f"{index}.tar")
+        run("tar", "-C", tree, "--numeric-owner", "--xattrs", "-cf", tars[-1], *paths)
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     config = put_text({"architecture": machine, "os": "linux", "config": {"Cmd": ["/bin/sh"]}, "rootfs": {
-        "type": "layers", "diff_ids": [layer["digest"] for layer in layers]}},
+        "type": "layers", "diff_ids": ["sha256:" + run("sha256sum", tar).split()[0] for tar in tars]}},
         "application/vnd.oci.image.config.v1+json")
-    manifest = put_text({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                         "config": config, "layers": layers}, "application/vnd.oci.image.manifest.v1+json")
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    manifests = []
+    for packing in PACKINGS:
+        layers = []
+        # Packed here: skopeo, asked for another packing, pushes the blobs once more that a registry has already.
+        for tar in tars:
+            packed = work / "packed"
+            with open(packed, "wb") as out:
+                subprocess.run([packing, "-c", str(tar)], stdout=out, check=True)
+            layers.append({"mediaType": f"application/vnd.oci.image.layer.v1.tar+{packing}", **put(packed)})
+        manifest = put_text({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                             "config": config, "layers": layers}, "application/vnd.oci.image.manifest.v1+json")
+        manifests.append({**manifest, "annotations": {"org.opencontainers.image.ref.name": packing}})
+    for tar in tars:
+        tar.unlink()
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     shutil.rmtree(tree)
     return layout
@@ -128,9 +139,12 @@ class Registry:
         """Push both packings; bytes of each."""
         sizes = {}
         for packing in PACKINGS:
-            run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--format", "oci", "--dest-compress-format",
-                packing, f"oci:{layout}", f"docker://{self.name(packing)}")
+            run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--preserve-digests", f"oci:{layout}:{packing}",
+                f"docker://{self.name(packing)}")
             manifest = json.loads(run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{self.name(packing)}"))
+            packings = {layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"]}
+            if packings != {packing}:
+                raise Failure(f"the registry has {packings} for {packing}")
             sizes[packing] = sum(layer["size"] for layer in manifest["layers"])
         return sizes
 

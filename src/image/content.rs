@@ -332,15 +332,25 @@ impl Scratch {
         made.map_err(|error| self.fail("make", name, error))
     }
 
+    /// As [`directory`](Self::directory); what stands there is removed.
+    pub(super) fn fresh_directory(&self, name: &str) -> Result<OwnedFd> {
+        remove_tree(self.directory.as_fd(), name).map_err(|source| ContentError {
+            action: "remove",
+            path: self.content.root.join("tmp").join(&self.name).join(name),
+            source,
+        })?;
+        self.directory(name)
+    }
+
     /// Make all that was written here durable.
     pub(super) fn sync(&self) -> Result<()> {
         syncfs(&self.directory).map_err(|error| self.fail("sync", "", error))
     }
 
-    /// Give the (synced) directories of these layers, named by their hex, their place.
-    pub(super) fn keep_layers<'a>(&self, layers: impl Iterator<Item = &'a Digest>) -> Result<()> {
-        for layer in layers {
-            renameat(&self.directory, layer.hex(), &self.content.layers, layer.hex())
+    /// Give these (synced) directories, each with the layer that it is, their place.
+    pub(super) fn keep_layers<'a>(&self, layers: impl Iterator<Item = (&'a str, &'a Digest)>) -> Result<()> {
+        for (name, layer) in layers {
+            renameat(&self.directory, name, &self.content.layers, layer.hex())
                 .map_err(|error| self.content.layer_error("make", layer, error))?;
         }
         fsync(&self.content.layers).map_err(|error| self.fail("sync", "../../layers", error))
@@ -507,7 +517,9 @@ mod tests {
             std::fs::rename(scratch.path().join("f"), scratch.path().join(layer.hex()).join("f")).unwrap();
         }
         scratch.sync().unwrap();
-        scratch.keep_layers([&known, &pinned, &other].into_iter()).unwrap();
+        scratch
+            .keep_layers([&known, &pinned, &other].map(|layer| (layer.hex(), layer)).into_iter())
+            .unwrap();
         let blob = content.put_blob(&scratch, b"config").unwrap();
         let other_blob = content.put_blob(&scratch, b"other").unwrap();
         assert_eq!(content.layer_size(&known).unwrap(), 5);

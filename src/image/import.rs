@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -19,11 +19,11 @@ use tracing::warn;
 use super::archive::{self, ArchiveError, ArchiveKind, Found, FoundLayer};
 use super::content::{Content, ContentError, Pin, Scratch};
 use super::documents::{architecture, manifest_of};
-use super::limits::{LimitError, Limits, SpaceWatch};
+use super::limits::{Budget, LimitError, Limits, Share, SpaceWatch};
 use super::member::{Members, TarError};
 use super::reference::{Reference, ReferenceError};
-use super::stream::{Compression, Digest, LayerDigests, decompressed, digest_layer, read_ahead};
-use super::unpack::{Budget, UnpackError, unpack};
+use super::stream::{Compression, Digest, Hashed, decompressed, digest_layer, read_ahead};
+use super::unpack::{UnpackError, unpack};
 use crate::store::StoreError;
 
 /// Why an import failed. Nothing of it is left.
@@ -253,7 +253,7 @@ pub(super) fn prepare(
 
 fn spool(scratch: &Scratch, limits: &Limits, upload: Upload) -> Result<(Arc<File>, u64)> {
     let mut file = scratch.file("archive")?;
-    let mut space = SpaceWatch::new(limits.keep_free);
+    let space = SpaceWatch::new(limits.keep_free);
     let mut size = 0_u64;
     let of_reading = |error: io::Error| {
         if let Some(limit) = LimitError::within(&error) {
@@ -345,29 +345,31 @@ fn keep(
         }
     }
     let trash = scratch.directory(&format!("trash-{index}"))?;
-    let mut budget = Budget {
-        entries_max: limits.entries,
-        entries_left: limits.entries,
-        bytes_max: limits.unpacked,
-        bytes_left: limits.unpacked,
-        space: SpaceWatch::new(limits.keep_free),
-    };
+    let budget = Budget::new(limits);
     let mut made = Vec::new();
     let mut described = Vec::new();
     for (position, layer) in layers.iter().enumerate() {
         let digests = if missing.remove(&layer.diff_id) {
             made.push(&layer.diff_id);
             let trash = scratch.directory(&format!("trash-{index}-{position}"))?;
-            unpack_layer(scratch, &trash, limits, layer, &mut budget)?
+            let root = scratch.directory(layer.diff_id.hex())?;
+            let mut share = Share::of(&budget);
+            let digests = digested(layer, |blob| {
+                unpack_layer(&layer.name, blob, root, &trash, limits, &mut share)
+            })?;
+            share.keep();
+            digests
         } else {
-            digest_layer(layer.section.clone(), limits, |_| true).map_err(|source| of_layer(layer, source))?
+            digested(layer, |blob| {
+                digest_layer(blob, limits, Result::ok).map_err(|source| of_layer(&layer.name, source))
+            })?
         };
         described.push(verified(layer, digests)?);
     }
     drop(trash);
     if !made.is_empty() {
         scratch.sync()?;
-        scratch.keep_layers(made.into_iter())?;
+        scratch.keep_layers(made.into_iter().map(|layer| (layer.hex(), layer)))?;
     }
     let mut size = 0_u64;
     for layer in config.diff_ids.iter().collect::<HashSet<_>>() {
@@ -389,41 +391,65 @@ fn keep(
     })
 }
 
-fn of_layer(layer: &FoundLayer, source: io::Error) -> ImportError {
+fn of_layer(layer: &str, source: io::Error) -> ImportError {
     match LimitError::within(&source) {
         Some(limit) => ImportError::Limit(limit.clone()),
         None => ImportError::LayerRead {
-            layer: layer.name.clone(),
+            layer: layer.to_owned(),
             source,
         },
     }
 }
 
-/// Unpack a layer into `<scratch>/<hex of its diff id>`.
+/// What a layer turned out to be.
+#[derive(Debug)]
+struct LayerDigests {
+    /// Of the layer as it is in the archive.
+    blob: Digest,
+    /// Of the uncompressed tar.
+    diff_id: Digest,
+}
+
+/// Let `take` read a layer, and give the digest of its tar.
+fn digested(layer: &FoundLayer, take: impl FnOnce(&mut (dyn Read + Send)) -> Result<Digest>) -> Result<LayerDigests> {
+    let fail = |source| of_layer(&layer.name, source);
+    let mut section = layer.section.clone();
+    if section.compression().map_err(fail)? == Compression::None {
+        // The blob is the tar: it is not hashed twice.
+        let diff_id = take(&mut section)?;
+        let blob = diff_id.clone();
+        return Ok(LayerDigests { blob, diff_id });
+    }
+    let mut hashed = Hashed::new(section);
+    let diff_id = take(&mut hashed)?;
+    let blob = hashed.digest().map_err(fail)?;
+    Ok(LayerDigests { blob, diff_id })
+}
+
+/// Unpack the blob of a layer, called `name`, into `root`. Gives the digest of its tar.
 pub(super) fn unpack_layer(
-    scratch: &Scratch,
+    name: &str,
+    blob: &mut (impl Read + Send + ?Sized),
+    root: OwnedFd,
     trash: &impl AsFd,
     limits: &Limits,
-    layer: &FoundLayer,
-    budget: &mut Budget,
-) -> Result<LayerDigests> {
-    let root = scratch.directory(layer.diff_id.hex())?;
+    share: &mut Share,
+) -> Result<Digest> {
     std::thread::scope(|scope| {
-        let (ahead, thread) =
-            read_ahead(scope, layer.section.clone(), limits).map_err(|source| of_layer(layer, source))?;
+        let (ahead, thread) = read_ahead(scope, blob, limits).map_err(|source| of_layer(name, source))?;
         let mut members = Members::new(ahead);
-        let unpacked = unpack(&mut members, root, trash.as_fd(), budget);
+        let unpacked = unpack(&mut members, root, trash.as_fd(), share);
         // What lies behind the end of the tar belongs to its digest. Only a layer that is refused is not read to its end.
         let mut rest = members.into_inner();
         let drained = unpacked.and_then(|()| {
             io::copy(&mut rest, &mut io::sink()).map_err(|error| UnpackError::Tar(TarError::Read(error)))
         });
         drop(rest);
-        let digests = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (drained, digests) {
-            (Ok(_), digests) => digests.map_err(|source| of_layer(layer, source)),
+        let diff_id = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (drained, diff_id) {
+            (Ok(_), diff_id) => diff_id.map_err(|source| of_layer(name, source)),
             (Err(UnpackError::Limit(limit)), _) => Err(limit.into()),
-            (Err(UnpackError::Tar(TarError::Read(source))), _) => Err(of_layer(layer, source)),
+            (Err(UnpackError::Tar(TarError::Read(source))), _) => Err(of_layer(name, source)),
             (
                 Err(UnpackError::Io {
                     member: _,
@@ -431,29 +457,36 @@ pub(super) fn unpack_layer(
                     source,
                 }),
                 _,
-            ) if LimitError::within(&source).is_some() => Err(of_layer(layer, source)),
+            ) if LimitError::within(&source).is_some() => Err(of_layer(name, source)),
             (Err(source), _) => Err(ImportError::Layer {
-                layer: layer.name.clone(),
+                layer: name.to_owned(),
                 source,
             }),
         }
     })
 }
 
-/// Compare what a layer is with what it should be. Gives what a manifest says of it.
-pub(super) fn verified(layer: &FoundLayer, digests: LayerDigests) -> Result<(Digest, u64, &'static str)> {
-    let LayerDigests { blob, diff_id } = digests;
-    let expected = layer.blob.as_ref().map(|expected| (expected, &blob)).into_iter();
-    for (expected, found) in expected.chain([(&layer.diff_id, &diff_id)]) {
-        if expected != found {
-            return Err(ImportError::LayerDigest {
-                layer: layer.name.clone(),
-                expected: expected.to_string(),
-                found: found.to_string(),
-            });
-        }
+/// Compare a digest with what it should be.
+pub(super) fn expect(layer: &str, expected: &Digest, found: &Digest) -> Result<()> {
+    if expected != found {
+        return Err(ImportError::LayerDigest {
+            layer: layer.to_owned(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        });
     }
-    let suffix = match layer.section.compression().map_err(|source| of_layer(layer, source))? {
+    Ok(())
+}
+
+/// Compare what a layer is with what it should be. Gives what a manifest says of it.
+fn verified(layer: &FoundLayer, digests: LayerDigests) -> Result<(Digest, u64, &'static str)> {
+    let LayerDigests { blob, diff_id } = digests;
+    if let Some(expected) = &layer.blob {
+        expect(&layer.name, expected, &blob)?;
+    }
+    expect(&layer.name, &layer.diff_id, &diff_id)?;
+    let compression = layer.section.compression();
+    let suffix = match compression.map_err(|source| of_layer(&layer.name, source))? {
         Compression::None | Compression::Other(_) => "",
         Compression::Gzip => "+gzip",
         Compression::Zstd => "+zstd",

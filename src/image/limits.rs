@@ -8,6 +8,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The longest path a member may have (`PATH_MAX`).
@@ -104,11 +106,11 @@ impl From<LimitError> for io::Error {
     }
 }
 
-/// Asks now and then how much is free where a descriptor lives.
+/// Asks now and then how much is free where a descriptor lives. Several threads may write at once.
 #[derive(Debug)]
 pub(super) struct SpaceWatch {
     keep: u64,
-    until_next: u64,
+    until_next: AtomicU64,
 }
 
 /// Bytes between two looks.
@@ -116,20 +118,141 @@ const LOOK_EVERY: u64 = 64 * 1024 * 1024;
 
 impl SpaceWatch {
     pub(super) fn new(keep: u64) -> Self {
-        Self { keep, until_next: 0 }
+        Self {
+            keep,
+            until_next: AtomicU64::new(0),
+        }
     }
 
     /// To be told of every write; fails once less than what is to be kept is left.
-    pub(super) fn about_to_write(&mut self, bytes: u64, place: BorrowedFd<'_>) -> io::Result<()> {
-        if let Some(left) = self.until_next.checked_sub(bytes) {
-            self.until_next = left;
+    pub(super) fn about_to_write(&self, bytes: u64, place: BorrowedFd<'_>) -> io::Result<()> {
+        if take(&self.until_next, bytes) {
             return Ok(());
         }
-        self.until_next = LOOK_EVERY;
+        self.until_next.store(LOOK_EVERY, Ordering::Relaxed);
         let disk = rustix::fs::fstatvfs(place.as_fd())?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < self.keep {
             return Err(LimitError::Space { keep: self.keep }.into());
         }
         Ok(())
+    }
+}
+
+/// Take `count` of what is left, if there is so much.
+fn take(left: &AtomicU64, count: u64) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count))
+        .is_ok()
+}
+
+/// What all the layers of one image may still cost, unpacked side by side or one after the other.
+#[derive(Debug)]
+pub(super) struct Budget {
+    entries_max: u64,
+    entries_left: AtomicU64,
+    bytes_max: u64,
+    bytes_left: AtomicU64,
+    space: SpaceWatch,
+}
+
+impl Budget {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            entries_max: limits.entries,
+            entries_left: AtomicU64::new(limits.entries),
+            bytes_max: limits.unpacked,
+            bytes_left: AtomicU64::new(limits.unpacked),
+            space: SpaceWatch::new(limits.keep_free),
+        })
+    }
+}
+
+/// What one layer has taken of its image's [`Budget`]. Given back when this is dropped, unless it is kept: a layer that
+/// turns out to be damaged and is fetched once more costs an image nothing.
+#[derive(Debug)]
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    entries: u64,
+    bytes: u64,
+}
+
+impl Share {
+    pub(super) fn of(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    /// One more member.
+    pub(super) fn entry(&mut self) -> Result<(), LimitError> {
+        if !take(&self.budget.entries_left, 1) {
+            return Err(LimitError::Entries {
+                limit: self.budget.entries_max,
+            });
+        }
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// A file of so many bytes.
+    pub(super) fn file(&mut self, bytes: u64) -> Result<(), LimitError> {
+        if !take(&self.budget.bytes_left, bytes) {
+            return Err(LimitError::Unpacked {
+                limit: self.budget.bytes_max,
+            });
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// See [`SpaceWatch::about_to_write`].
+    pub(super) fn about_to_write(&self, bytes: u64, place: BorrowedFd<'_>) -> io::Result<()> {
+        self.budget.space.about_to_write(bytes, place)
+    }
+
+    /// The layer stays.
+    pub(super) fn keep(mut self) {
+        (self.entries, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.entries_left.fetch_add(self.entries, Ordering::Relaxed);
+        self.budget.bytes_left.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dropped_layer_took_is_there_for_the_next() {
+        let limits = Limits {
+            entries: 2,
+            unpacked: 10,
+            ..Limits::default()
+        };
+        let budget = Budget::new(&limits);
+        let mut damaged = Share::of(&budget);
+        damaged.entry().unwrap();
+        damaged.file(10).unwrap();
+        assert_eq!(
+            Share::of(&budget).file(1),
+            Err(LimitError::Unpacked { limit: 10 }),
+            "layers beside each other share it"
+        );
+        drop(damaged);
+        let mut whole = Share::of(&budget);
+        whole.entry().unwrap();
+        whole.file(7).unwrap();
+        whole.keep();
+        let mut next = Share::of(&budget);
+        next.file(3).unwrap();
+        assert_eq!(next.file(1), Err(LimitError::Unpacked { limit: 10 }));
+        next.entry().unwrap();
+        assert_eq!(next.entry(), Err(LimitError::Entries { limit: 2 }));
     }
 }

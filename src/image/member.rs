@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** memory is bounded by [`limits`](super::limits), whatever the archive says. Nothing touches a disk.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use tar::Header;
 
@@ -20,21 +20,6 @@ const BLOCK: usize = 512;
 pub(super) trait Skip: Read {
     /// Pass over exactly this many bytes.
     fn skip(&mut self, bytes: u64) -> io::Result<()>;
-}
-
-/// Reads and throws away what is to be passed over.
-pub(super) fn skip_by_reading(reader: &mut impl Read, mut bytes: u64) -> io::Result<()> {
-    let mut buffer = [0; 16 * 1024];
-    while bytes > 0 {
-        let want = usize::try_from(bytes).map_or(buffer.len(), |bytes| bytes.min(buffer.len()));
-        match reader.read(&mut buffer[..want]) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(got) => bytes -= got as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// What a member is.
@@ -385,6 +370,27 @@ impl<R: Read> Read for Members<R> {
         self.left -= got as u64;
         self.position += got as u64;
         Ok(got)
+    }
+}
+
+/// The data of the current member, as it lies in the reader's buffer: it is not copied to be written.
+impl<R: BufRead> BufRead for Members<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let bytes = self.inner.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let want = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        Ok(&bytes[..want])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+        self.left -= bytes as u64;
+        self.position += bytes as u64;
     }
 }
 

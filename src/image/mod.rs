@@ -6,7 +6,7 @@
 //! ```text
 //! upload ── spool (tmp/, decompressed) ── archive (which images?) ── unpack, per layer (tmp/) ── verify digests
 //!        ── syncfs ── rename to layers/ ── Store::put_image
-//! pull ── registry (hosts, credentials) ── manifest ── blobs (tmp/, digests verified) ── unpack, as above
+//! pull ── registry (hosts, credentials) ── manifest ── blobs, unpacked as they come ── verify digests, and on as above
 //! ```
 //!
 //! **Invariant:** an image is recorded only when all its layers are whole and durable, so a recorded image can be

@@ -17,7 +17,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use sha2::{Digest as _, Sha256};
 
 use super::limits::{LimitError, Limits, ZSTD_WINDOW_LOG_MAX};
-use super::member::{Skip, skip_by_reading};
+use super::member::Skip;
 
 /// A sha256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,17 +194,7 @@ impl Section {
 
     /// The digest of all of it.
     pub(super) fn digest(&self) -> io::Result<Digest> {
-        let mut hash = Sha256::new();
-        let mut reader = BufReader::with_capacity(CHUNK, self.clone());
-        loop {
-            let bytes = reader.fill_buf()?;
-            if bytes.is_empty() {
-                return Ok(Digest::finish(hash));
-            }
-            hash.update(bytes);
-            let got = bytes.len();
-            reader.consume(got);
-        }
+        Hashed::new(self.clone()).digest()
     }
 }
 
@@ -231,82 +221,88 @@ impl Skip for Section {
 const CHUNK: usize = 256 * 1024;
 const CHUNKS_WAITING: usize = 8;
 
-/// Reads a layer on a thread of its own, a little ahead of whoever unpacks it, and hashes it there.
+/// A piece of an uncompressed tar, in a buffer that is used again.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    buffer: Vec<u8>,
+    at: usize,
+    end: usize,
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.at..self.end]
+    }
+
+    /// Fill it anew; nothing is in it afterwards at the end of `reader` alone.
+    fn fill(&mut self, reader: &mut impl Read) -> io::Result<()> {
+        self.buffer.resize(CHUNK, 0);
+        (self.at, self.end) = (0, 0);
+        while self.end < CHUNK {
+            match reader.read(&mut self.buffer[self.end..]) {
+                Ok(0) => break,
+                Ok(got) => self.end += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The other side of [`read_ahead`]: the uncompressed tar.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
-    current: Cursor<Vec<u8>>,
+    chunks: mpsc::Receiver<io::Result<Chunk>>,
+    /// Where chunks go that were read.
+    spent: mpsc::Sender<Chunk>,
+    current: Chunk,
 }
 
-/// What a layer turned out to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LayerDigests {
-    /// Of the layer as it is in the archive.
-    pub(super) blob: Digest,
-    /// Of the uncompressed tar.
-    pub(super) diff_id: Digest,
-}
-
-/// Begin to read `layer`. The handle gives the digests, once the reader was read to its end.
-pub(super) fn read_ahead<'scope>(
+/// Read a layer's blob on a thread of its own, a little ahead of whoever unpacks it, and hash the tar there. The handle
+/// gives the tar's digest, once the reader was read to its end.
+pub(super) fn read_ahead<'scope, R: Read + Send + ?Sized>(
     scope: &'scope Scope<'scope, '_>,
-    layer: Section,
+    blob: &'scope mut R,
     limits: &'scope Limits,
-) -> io::Result<(Ahead, ScopedJoinHandle<'scope, io::Result<LayerDigests>>)> {
+) -> io::Result<(Ahead, ScopedJoinHandle<'scope, io::Result<Digest>>)> {
     let (sender, chunks) = mpsc::sync_channel(CHUNKS_WAITING);
+    let (spent, used) = mpsc::channel();
     let thread = std::thread::Builder::new()
         .name("podd-layer".to_owned())
         .spawn_scoped(scope, move || {
-            digest_layer(layer, limits, |chunk| sender.send(chunk).is_ok())
+            digest_layer(blob, limits, |chunk| match sender.send(chunk) {
+                Ok(()) => Some(used.try_recv().unwrap_or_default()),
+                Err(mpsc::SendError(_)) => None,
+            })
         })?;
-    Ok((
-        Ahead {
-            chunks,
-            current: Cursor::default(),
-        },
-        thread,
-    ))
+    let current = Chunk::default();
+    Ok((Ahead { chunks, spent, current }, thread))
 }
 
-/// Read a layer to its end, hand on each chunk of the uncompressed tar as long as it is wanted, and tell the digests.
-/// An error is handed on too, and the digests are then nothing to rely on.
+/// Read a layer's blob to the end of what it packs, hand on each chunk of the uncompressed tar as long as it is wanted
+/// (each is answered with one to be filled next), and tell the tar's digest. An error is handed on too.
 pub(super) fn digest_layer(
-    layer: Section,
+    blob: &mut (impl Read + Send + ?Sized),
     limits: &Limits,
-    mut hand_on: impl FnMut(io::Result<Vec<u8>>) -> bool,
-) -> io::Result<LayerDigests> {
-    let mut blob_hash = Sha256::new();
-    let mut diff_hash = Sha256::new();
-    let compressed = layer.compression()? != Compression::None;
-    let hashed = Hashed {
-        inner: layer,
-        hash: compressed.then_some(&mut blob_hash),
-    };
-    let (_, mut plain) = decompressed(hashed, limits).inspect_err(|error| {
+    mut hand_on: impl FnMut(io::Result<Chunk>) -> Option<Chunk>,
+) -> io::Result<Digest> {
+    let mut hash = Sha256::new();
+    let (_, mut plain) = decompressed(blob, limits).inspect_err(|error| {
         hand_on(Err(copy_of(error)));
     })?;
+    let mut chunk = Chunk::default();
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        if let Err(error) = plain.by_ref().take(CHUNK as u64).read_to_end(&mut chunk) {
+        if let Err(error) = chunk.fill(&mut plain) {
             hand_on(Err(copy_of(&error)));
             return Err(error);
         }
-        if chunk.is_empty() {
-            break;
+        if chunk.bytes().is_empty() {
+            return Ok(Digest::finish(hash));
         }
-        diff_hash.update(&chunk);
-        if !hand_on(Ok(chunk)) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
+        hash.update(chunk.bytes());
+        chunk = hand_on(Ok(chunk)).ok_or(io::ErrorKind::BrokenPipe)?;
     }
-    drop(plain);
-    let diff_id = Digest::finish(diff_hash);
-    let blob = if compressed {
-        Digest::finish(blob_hash)
-    } else {
-        diff_id.clone()
-    };
-    Ok(LayerDigests { blob, diff_id })
 }
 
 /// `io::Error` is not `Clone`: the same error for the other side of the channel.
@@ -319,40 +315,84 @@ fn copy_of(error: &io::Error) -> io::Error {
 }
 
 /// Hashes what is read through it.
-struct Hashed<'a, R> {
+#[derive(Debug)]
+pub(super) struct Hashed<R> {
     inner: R,
-    hash: Option<&'a mut Sha256>,
+    hash: Sha256,
 }
 
-impl<R: Read> Read for Hashed<'_, R> {
+impl<R: Read> Hashed<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// The digest of all there is: what was not read yet is read here.
+    pub(super) fn digest(mut self) -> io::Result<Digest> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match self.read(&mut buffer) {
+                Ok(0) => return Ok(Digest::finish(self.hash)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
-        if let Some(hash) = &mut self.hash {
-            hash.update(&buffer[..got]);
-        }
+        self.hash.update(&buffer[..got]);
         Ok(got)
+    }
+}
+
+impl BufRead for Ahead {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.current.bytes().is_empty() {
+            // Without chunks to come the thread is done: its digest says whether all went well.
+            if let Ok(next) = self.chunks.recv() {
+                let spent = std::mem::replace(&mut self.current, next?);
+                if !spent.buffer.is_empty() {
+                    // The thread may have made its last chunk.
+                    let _ = self.spent.send(spent);
+                }
+            }
+        }
+        Ok(self.current.bytes())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.current.at += bytes;
     }
 }
 
 impl Read for Ahead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let got = self.current.read(buffer)?;
-            if got > 0 || buffer.is_empty() {
-                return Ok(got);
-            }
-            match self.chunks.recv() {
-                Ok(chunk) => self.current = Cursor::new(chunk?),
-                // The thread is done: its digests say whether all went well.
-                Err(mpsc::RecvError) => return Ok(0),
-            }
-        }
+        let bytes = self.fill_buf()?;
+        let got = bytes.len().min(buffer.len());
+        buffer[..got].copy_from_slice(&bytes[..got]);
+        self.consume(got);
+        Ok(got)
     }
 }
 
 impl Skip for Ahead {
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        skip_by_reading(self, bytes)
+    fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
+        while bytes > 0 {
+            let there = self.fill_buf()?.len();
+            if there == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let passed = usize::try_from(bytes).map_or(there, |bytes| bytes.min(there));
+            self.consume(passed);
+            bytes -= passed as u64;
+        }
+        Ok(())
     }
 }
 
@@ -388,13 +428,11 @@ mod tests {
         let text = b"some text, some text".repeat(1000);
         for packed in [text.clone(), gzip(&text), zstd::encode_all(&text[..], 3).unwrap()] {
             assert_eq!(read(&packed, &limits).unwrap(), text);
-            let digests = digest_layer(section(&packed), &limits, |_| true).unwrap();
+            let mut blob = Hashed::new(section(&packed));
+            let diff_id = digest_layer(&mut blob, &limits, |chunk| chunk.ok()).unwrap();
             assert_eq!(
-                digests,
-                LayerDigests {
-                    blob: Digest::of(&packed),
-                    diff_id: Digest::of(&text)
-                }
+                (diff_id, blob.digest().unwrap()),
+                (Digest::of(&text), Digest::of(&packed))
             );
         }
         // Several members one after the other, as pigz and estargz write them.
@@ -429,9 +467,10 @@ mod tests {
                 "{error}"
             );
             let mut handed = 0;
-            let error = digest_layer(section(&packed), &limits, |chunk| {
-                handed += chunk.map_or(0, |chunk| chunk.len());
-                true
+            let error = digest_layer(&mut section(&packed), &limits, |chunk| {
+                let chunk = chunk.ok()?;
+                handed += chunk.bytes().len();
+                Some(chunk)
             })
             .unwrap_err();
             assert!(
@@ -459,15 +498,16 @@ mod tests {
         let limits = Limits::default();
         let text: Vec<u8> = (0..3_000_000_u32).map(|i| i.to_le_bytes()[1]).collect();
         let packed = gzip(&text);
+        let (mut first, mut second) = (section(&packed), section(&packed));
         std::thread::scope(|scope| {
-            let (mut ahead, thread) = read_ahead(scope, section(&packed), &limits).unwrap();
+            let (mut ahead, thread) = read_ahead(scope, &mut first, &limits).unwrap();
             ahead.skip(10).unwrap();
             let mut out = Vec::new();
             ahead.read_to_end(&mut out).unwrap();
             assert_eq!(out, &text[10..]);
-            assert_eq!(thread.join().unwrap().unwrap().diff_id, Digest::of(&text));
+            assert_eq!(thread.join().unwrap().unwrap(), Digest::of(&text));
             // Whoever unpacks may give up: the thread ends.
-            let (ahead, thread) = read_ahead(scope, section(&packed), &limits).unwrap();
+            let (ahead, thread) = read_ahead(scope, &mut second, &limits).unwrap();
             drop(ahead);
             assert_eq!(thread.join().unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         });

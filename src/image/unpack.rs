@@ -12,18 +12,18 @@
 //! (the lower one is hidden, this layer's stays), in whatever order they come; `..` in names is refused.
 //! Parents that a layer does not name are made `root:root 0755`, as docker and podman make them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown,
-    fsetxattr, futimens, linkat, major, makedev, minor, mkdirat, mknodat, openat, openat2, readlinkat, renameat,
+    fsetxattr, fstat, futimens, linkat, major, makedev, minor, mkdirat, mknodat, openat, openat2, readlinkat, renameat,
     statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
-use super::limits::{DIRECTORY_PATHS_MAX, LimitError, NAME_MAX, SpaceWatch};
+use super::limits::{DIRECTORY_PATHS_MAX, LimitError, NAME_MAX, Share};
 use super::member::{Kind, Member, Members, Skip, TarError};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -38,16 +38,6 @@ const DEPTH_MAX: usize = 256;
 const LINKS_MAX: usize = 40;
 /// `openat2` may ask to try again while anything on the machine is renamed.
 const TRIES: usize = 64;
-
-/// What all the layers of one image may still cost.
-#[derive(Debug)]
-pub(super) struct Budget {
-    pub(super) entries_max: u64,
-    pub(super) entries_left: u64,
-    pub(super) bytes_max: u64,
-    pub(super) bytes_left: u64,
-    pub(super) space: SpaceWatch,
-}
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -100,26 +90,23 @@ type Result<T, E = UnpackError> = std::result::Result<T, E>;
 
 /// Unpack all members into `root`. Directories that a later member replaces are moved into `trash`, for the caller to
 /// remove.
-pub(super) fn unpack<R: Skip>(
+pub(super) fn unpack<R: Skip + BufRead>(
     members: &mut Members<R>,
     root: OwnedFd,
     trash: BorrowedFd<'_>,
-    budget: &mut Budget,
+    share: &mut Share,
 ) -> Result<()> {
     let mut unpacker = Unpacker {
         root: Rc::new(root),
         trash,
         trashed: 0,
-        budget,
+        share,
         parent: None,
         times: Vec::new(),
         times_bytes: 0,
-        buffer: vec![0; 256 * 1024],
     };
     while let Some(member) = members.next()? {
-        unpacker.budget.entries_left = unpacker.budget.entries_left.checked_sub(1).ok_or(LimitError::Entries {
-            limit: unpacker.budget.entries_max,
-        })?;
+        unpacker.share.entry()?;
         unpacker.member(&member, members)?;
     }
     unpacker.finish()
@@ -129,13 +116,12 @@ struct Unpacker<'a> {
     root: Rc<OwnedFd>,
     trash: BorrowedFd<'a>,
     trashed: u64,
-    budget: &'a mut Budget,
+    share: &'a mut Share,
     /// The parent of the last member: members come directory by directory.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Directories' times are set last: filling a directory changes them.
     times: Vec<(Vec<u8>, Timestamps)>,
     times_bytes: usize,
-    buffer: Vec<u8>,
 }
 
 /// What stood where a member shall stand, and stands there no more.
@@ -201,7 +187,7 @@ const OPEN_DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 impl Unpacker<'_> {
-    fn member<R: Skip>(&mut self, member: &Member, data: &mut Members<R>) -> Result<()> {
+    fn member<R: Skip + BufRead>(&mut self, member: &Member, data: &mut Members<R>) -> Result<()> {
         let parts = parts(&member.path).or_else(|fault| refused(member, fault))?;
         let Some((base, parents)) = parts.split_last() else {
             return match member.kind {
@@ -405,39 +391,36 @@ impl Unpacker<'_> {
         }
     }
 
-    fn file<R: Skip>(&mut self, member: &Member, parent: &OwnedFd, base: &[u8], data: &mut Members<R>) -> Result<()> {
-        self.budget.bytes_left = self
-            .budget
-            .bytes_left
-            .checked_sub(member.size)
-            .ok_or(LimitError::Unpacked {
-                limit: self.budget.bytes_max,
-            })?;
+    fn file<R: Skip + BufRead>(
+        &mut self,
+        member: &Member,
+        parent: &OwnedFd,
+        base: &[u8],
+        data: &mut Members<R>,
+    ) -> Result<()> {
+        self.share.file(member.size)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.place(member, parent, base, "make it", || {
-            openat(parent, base, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let mode = first_mode(member) | Mode::RUSR | Mode::WUSR;
+        let file = self.place(member, parent, base, "make it", || openat(parent, base, flags, mode))?;
         let mut file = std::fs::File::from(file);
         loop {
-            let got = match data.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(got) => got,
+            let bytes = match data.fill_buf() {
+                Ok([]) => break,
+                Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(TarError::from(error).into()),
             };
-            trying(
-                member,
-                "write it",
-                self.budget.space.about_to_write(got as u64, file.as_fd()),
-            )?;
-            trying(member, "write it", file.write_all(&self.buffer[..got]))?;
+            let got = bytes.len();
+            trying(member, "write it", self.share.about_to_write(got as u64, file.as_fd()))?;
+            trying(member, "write it", file.write_all(bytes))?;
+            data.consume(got);
         }
         settle(member, file.as_fd())?;
         trying(member, "set its times", futimens(&file, &times(member)))
     }
 
     fn directory(&mut self, member: &Member, parent: &OwnedFd, base: &[u8], parts: &[&[u8]]) -> Result<()> {
-        let make = || mkdirat(parent, base, Mode::RWXU);
+        let make = || mkdirat(parent, base, first_mode(member) | Mode::RWXU);
         let mut opaque = false;
         match make() {
             Err(Errno::EXIST) => {
@@ -609,15 +592,27 @@ fn times(member: &Member) -> Timestamps {
     }
 }
 
+/// The mode to make a file or directory with: right from the beginning for most, if the umask leaves it. Until a layer is
+/// whole nobody but root gets to it.
+fn first_mode(member: &Member) -> Mode {
+    Mode::from_raw_mode(member.mode & 0o777)
+}
+
 /// Owner, mode and extended attributes of a file or directory. In this order: chown(2) takes set-id bits and file
-/// capabilities away.
+/// capabilities away. To look costs less than to set what is right already, which most of it is.
 fn settle(member: &Member, file: BorrowedFd<'_>) -> Result<()> {
-    trying(
-        member,
-        "set its owner",
-        fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))),
-    )?;
-    trying(member, "set its mode", fchmod(file, Mode::from_raw_mode(member.mode)))?;
+    let stat = trying(member, "look at it", fstat(file))?;
+    let chown = (stat.st_uid, stat.st_gid) != (member.uid, member.gid);
+    if chown {
+        trying(
+            member,
+            "set its owner",
+            fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))),
+        )?;
+    }
+    if chown || stat.st_mode & 0o7777 != member.mode {
+        trying(member, "set its mode", fchmod(file, Mode::from_raw_mode(member.mode)))?;
+    }
     for (name, value) in &member.xattrs {
         // Nothing of the host's own machinery (overlay's marks, security labels, ACLs) is for an image to say.
         let taken =

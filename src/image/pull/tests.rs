@@ -39,6 +39,8 @@ struct Faults {
     no_ranges: bool,
     /// So many blobs are cut; all of them when it is `usize::MAX`.
     cuts: AtomicUsize,
+    /// So many large blobs have a wrong byte, one that gunzip does not mind.
+    damages: AtomicUsize,
     /// These many requests are answered so.
     statuses: Mutex<Vec<StatusCode>>,
     /// Always.
@@ -255,7 +257,13 @@ fn blob(faults: &Faults, headers: &HeaderMap, bytes: &Bytes) -> Response {
                 .ok()
         })
         .unwrap_or(0);
-    let rest = bytes.slice(from..);
+    let mut rest = bytes.slice(from..);
+    if rest.len() > 10_000 && faults.damages.load(Ordering::SeqCst) > 0 {
+        faults.damages.fetch_sub(1, Ordering::SeqCst);
+        let mut damaged = rest.to_vec();
+        damaged[4] ^= 1;
+        rest = damaged.into();
+    }
     let length = rest.len();
     let is_cut = faults.cuts.load(Ordering::SeqCst) > 0 && faults.cut.is_some_and(|cut| length > cut);
     let body = match faults.cut.filter(|_| is_cut) {
@@ -479,6 +487,28 @@ async fn a_host_that_does_not_resume_is_asked_from_the_beginning() {
     fake.image("app", "v1", &[layer("a", 300_000)]);
     let machine = Machine::new().await;
     machine.pull(&fake.name("app:v1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_that_was_damaged_on_its_way_is_fetched_once_more_and_counts_once() {
+    let fake = Fake::new(Faults {
+        damages: AtomicUsize::new(1),
+        ..Faults::default()
+    })
+    .await;
+    let blob = layer("a", 300_000);
+    fake.image("app", "v1", std::slice::from_ref(&blob));
+    let machine = Machine::with(Limits {
+        unpacked: 400_000,
+        ..Limits::default()
+    })
+    .await;
+    let row = machine.pull(&fake.name("app:v1")).await.unwrap();
+    assert_eq!(fake.fetched(&Digest::of(&blob).to_string()), 2);
+    assert_eq!(row.size, 300_000);
+    let found = machine.images.resolve(&row.id).await.unwrap().unwrap();
+    assert_eq!(std::fs::metadata(found.layers[0].join("a")).unwrap().len(), 300_000);
+    assert_eq!(machine.entries("tmp"), 0);
 }
 
 #[tokio::test]

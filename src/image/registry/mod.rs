@@ -28,11 +28,11 @@ pub use credentials::{Credential, CredentialError, Credentials, DockerConfig};
 pub use hosts::HostsError;
 pub use transport::TlsError;
 
+pub(super) use transfer::{Arriving, Taken};
 pub(super) use transport::Body;
 
 use endpoint::{Ask, Endpoint};
 
-use super::limits::LimitError;
 use super::reference::Reference;
 use super::stream::Digest;
 
@@ -133,10 +133,8 @@ pub enum RegistryError {
     },
     #[error("{request} is damaged: it has more than the {size} bytes that the manifest says")]
     Long { request: String, size: u64 },
-    #[error("cannot write a layer")]
-    Write(#[source] std::io::Error),
-    #[error(transparent)]
-    Limit(#[from] LimitError),
+    #[error("cannot read a layer as it comes")]
+    Read(#[source] std::io::Error),
 }
 
 impl RegistryError {
@@ -182,8 +180,7 @@ impl RegistryError {
             | Self::TooLarge { .. }
             | Self::Digest { .. }
             | Self::Long { .. }
-            | Self::Write(_)
-            | Self::Limit(_) => false,
+            | Self::Read(_) => false,
         }
     }
 

@@ -1,27 +1,26 @@
-//! Large blobs on their way: resumed where they broke off, hashed and counted as they come, written beside it.
+//! Large blobs on their way: resumed where they broke off, hashed and counted as they come, and read by a thread beside it.
 //!
-//! Goes in: a blob's digest and size, and a file. Comes out: the file with exactly these bytes.
+//! Goes in: a blob's digest and size, and who reads it. Comes out: what the reader made of exactly these bytes.
 //!
-//! **Invariant:** a blob whose digest or length is wrong is an error, however often it broke off; no more bytes are
-//! written than its manifest says it has.
+//! The bytes go straight to the reader, and no file holds them: a reader that is slow slows the registry down.
+//!
+//! **Invariant:** what a reader makes of a blob whose digest or length is wrong is thrown away, however often it broke
+//! off; and no reader gets more bytes than the manifest says there are.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Read};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::endpoint::{Ask, Endpoint, UPLOAD, announced};
 use super::transport::Body;
 use super::{Action, Registry, RegistryError};
-use crate::image::limits::{LimitError, SpaceWatch};
-use crate::image::stream::Digest;
+use crate::image::blocking;
+use crate::image::stream::{Digest, Hashed};
 
 /// A blob that sends nothing for so long is asked for again.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -29,65 +28,47 @@ const SILENCE: Duration = Duration::from_secs(30);
 const FRUITLESS_MAX: u32 = 5;
 /// How often a whole blob with a wrong digest is fetched again: a damaged connection, not a wrong registry.
 const DAMAGED_MAX: u32 = 1;
-/// Pieces that wait to be written.
+/// Pieces that wait to be read.
 const PIECES_WAITING: usize = 16;
 
-/// What the writing thread is told.
+/// What the reading thread is told.
+#[derive(Debug)]
 enum Piece {
     Data(Bytes),
-    /// From the beginning: the host does not resume.
-    Restart,
+    /// All of it has come. Without this it never will.
+    End,
 }
 
-/// The other side of the thread that hashes and writes.
-struct Writing {
-    pieces: mpsc::Sender<Piece>,
-    thread: tokio::task::JoinHandle<Result<Digest, RegistryError>>,
+/// The bytes of a blob as they come, on a thread that may block. They are not yet verified.
+#[derive(Debug)]
+pub(in crate::image) struct Arriving {
+    pieces: mpsc::Receiver<Piece>,
+    current: Bytes,
+    ended: bool,
 }
 
-impl Writing {
-    fn begin(file: File, keep_free: u64) -> Self {
-        let (pieces, coming) = mpsc::channel(PIECES_WAITING);
-        let thread = tokio::task::spawn_blocking(move || write(file, keep_free, coming));
-        Self { pieces, thread }
-    }
-
-    /// False: the thread has failed, and `end` says why.
-    async fn give(&self, piece: Piece) -> bool {
-        self.pieces.send(piece).await.is_ok()
-    }
-
-    /// The digest of all that was written.
-    async fn end(self) -> Result<Digest, RegistryError> {
-        drop(self.pieces);
-        self.thread
-            .await
-            .unwrap_or_else(|error| Err(RegistryError::Write(std::io::Error::other(error))))
-    }
-}
-
-fn write(mut file: File, keep_free: u64, mut pieces: mpsc::Receiver<Piece>) -> Result<Digest, RegistryError> {
-    let fault = |error: std::io::Error| match LimitError::within(&error) {
-        Some(limit) => RegistryError::Limit(limit.clone()),
-        None => RegistryError::Write(error),
-    };
-    let mut space = SpaceWatch::new(keep_free);
-    let mut hash = Sha256::new();
-    while let Some(piece) = pieces.blocking_recv() {
-        match piece {
-            Piece::Data(data) => {
-                space.about_to_write(data.len() as u64, file.as_fd()).map_err(fault)?;
-                hash.update(&data);
-                file.write_all(&data).map_err(fault)?;
-            }
-            Piece::Restart => {
-                hash = Sha256::new();
-                file.set_len(0).map_err(fault)?;
-                file.seek(SeekFrom::Start(0)).map_err(fault)?;
+impl Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Data(data)) => self.current = data,
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
         }
+        let got = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..got]);
+        Ok(got)
     }
-    Ok(Digest::finish(hash))
+}
+
+/// What a reader made of a blob.
+#[derive(Debug)]
+pub(in crate::image) enum Taken<T> {
+    /// To be believed if the digest is right.
+    Read(T),
+    /// It could not go on whatever the blob holds: the rest need not come.
+    GaveUp(T),
 }
 
 /// How one connection ended.
@@ -98,25 +79,50 @@ enum End {
 }
 
 impl Registry {
-    /// Fetch a blob into `file`, which is empty. `progress` is told how many of its bytes are there.
-    pub(in crate::image) async fn blob(
+    /// Fetch a blob and let `take` read it, which is asked once more if the first was damaged. What it made of damaged
+    /// bytes is dropped. `progress` is told how many of the bytes have come.
+    pub(in crate::image) async fn blob<T, F>(
         &self,
         digest: &Digest,
         size: u64,
-        file: &File,
-        keep_free: u64,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), RegistryError> {
+        take: F,
+    ) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Hashed<Arriving>) -> Taken<T> + Clone + Send + 'static,
+    {
         let mut damaged = 0;
         loop {
-            let copy = file.try_clone().map_err(RegistryError::Write)?;
-            let writing = Writing::begin(copy, keep_free);
-            let fetched = self.fetch(digest, size, &writing, progress).await;
-            // What the writing met comes before what followed from it.
-            let found = writing.end().await?;
+            let (pieces, coming) = mpsc::channel(PIECES_WAITING);
+            let take = take.clone();
+            let reading = blocking(move || {
+                let mut blob = Hashed::new(Arriving {
+                    pieces: coming,
+                    current: Bytes::new(),
+                    ended: false,
+                });
+                match take(&mut blob) {
+                    Taken::GaveUp(made) => (made, None),
+                    Taken::Read(made) => (made, Some(blob.digest())),
+                }
+            });
+            let fetching = async {
+                let fetched = self.fetch(digest, size, &pieces, progress).await;
+                if fetched.is_ok() {
+                    // Whoever gave up needs no end.
+                    let _ = pieces.send(Piece::End).await;
+                }
+                drop(pieces);
+                fetched
+            };
+            let (fetched, (made, found)) = tokio::join!(fetching, reading);
+            // What the reader met comes before what followed from it.
+            let Some(found) = found else { return Ok(made) };
             fetched?;
+            let found = found.map_err(RegistryError::Read)?;
             if found == *digest {
-                return Ok(());
+                return Ok(made);
             }
             if damaged == DAMAGED_MAX {
                 return Err(RegistryError::Digest {
@@ -126,9 +132,6 @@ impl Registry {
                 });
             }
             damaged += 1;
-            file.set_len(0).map_err(RegistryError::Write)?;
-            let mut from_start = file;
-            from_start.seek(SeekFrom::Start(0)).map_err(RegistryError::Write)?;
         }
     }
 
@@ -136,7 +139,7 @@ impl Registry {
         &self,
         digest: &Digest,
         size: u64,
-        writing: &Writing,
+        pieces: &mpsc::Sender<Piece>,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RegistryError> {
         let got = std::sync::atomic::AtomicU64::new(0);
@@ -148,7 +151,7 @@ impl Registry {
                 let Some(endpoint) = turn.next() else {
                     return Err(turn.error);
                 };
-                match fetch_once(endpoint, digest, size, &got, writing, progress).await {
+                match fetch_once(endpoint, digest, size, &got, pieces, progress).await {
                     Ok(End::Whole) => return Ok(()),
                     Ok(End::BrokenOff(error)) => break error,
                     Err(error) => turn.failed(endpoint, error),
@@ -205,7 +208,7 @@ async fn fetch_once(
     digest: &Digest,
     size: u64,
     got: &std::sync::atomic::AtomicU64,
-    writing: &Writing,
+    pieces: &mpsc::Sender<Piece>,
     progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<End, RegistryError> {
     use std::sync::atomic::Ordering::Relaxed;
@@ -219,11 +222,8 @@ async fn fetch_once(
     let response = endpoint.send(&ask).await?;
     let mut at = from;
     if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
+        // From the beginning: the host does not resume. What is known already is passed over.
         at = 0;
-        got.store(0, Relaxed);
-        if !writing.give(Piece::Restart).await {
-            return Ok(End::Whole);
-        }
     } else if from > 0 && begins_at(response.headers()) != Some(from) {
         return Err(RegistryError::Malformed {
             request: request(),
@@ -261,7 +261,8 @@ async fn fetch_once(
                 }));
             }
         };
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(mut data) = frame.into_data() else { continue };
+        let known = from.saturating_sub(at);
         at += data.len() as u64;
         if at > size {
             return Err(RegistryError::Long {
@@ -269,8 +270,12 @@ async fn fetch_once(
                 size,
             });
         }
-        // The writing has failed: whoever asks it learns why.
-        if !writing.give(Piece::Data(data)).await {
+        if at <= from {
+            continue;
+        }
+        data.advance(usize::try_from(known).unwrap_or(usize::MAX).min(data.len()));
+        // The reader has given up: whoever waits for it learns why.
+        if pieces.send(Piece::Data(data)).await.is_err() {
             return Ok(End::Whole);
         }
         got.store(at, Relaxed);

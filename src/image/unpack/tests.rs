@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rustix::fs::CWD;
 use tar::EntryType;
 
-use super::super::limits::Limits;
+use super::super::limits::{Budget, Limits};
 use super::super::tape::{Bytes, Entry, Tape};
 use super::*;
 
@@ -111,18 +111,12 @@ impl Bench {
 
     fn unpack_within(&self, bytes: Vec<u8>, limits: &Limits) -> Result<()> {
         let open = |name: &str| openat(CWD, self.directory.path().join(name), OPEN_DIRECTORY, Mode::empty()).unwrap();
-        let mut budget = Budget {
-            entries_max: limits.entries,
-            entries_left: limits.entries,
-            bytes_max: limits.unpacked,
-            bytes_left: limits.unpacked,
-            space: SpaceWatch::new(limits.keep_free),
-        };
+        let mut share = Share::of(&Budget::new(limits));
         let result = unpack(
             &mut Members::new(Bytes::new(bytes)),
             open("layer"),
             open("trash").as_fd(),
-            &mut budget,
+            &mut share,
         );
         assert_eq!(
             tree(&self.directory.path().join("canary")),
