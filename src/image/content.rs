@@ -144,6 +144,11 @@ impl Content {
         Ok(content)
     }
 
+    /// The directory of the store.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(super) fn layer_path(&self, layer: &Digest) -> PathBuf {
         self.root.join("layers").join(layer.hex())
     }

@@ -17,6 +17,7 @@
 mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -27,7 +28,7 @@ use super::archive::FoundLayer;
 use super::content::{ContentError, Scratch};
 use super::documents::{Config, Descriptor, Document, DocumentError, architecture};
 use super::import::{ImportError, Prepared, unpack_layer, verified};
-use super::limits::{INDEX_DEPTH_MAX, SpaceWatch};
+use super::limits::{self, INDEX_DEPTH_MAX, SpaceWatch};
 use super::reference::{Reference, ReferenceError};
 use super::registry::{Credentials, Manifest, Registry, RegistryError};
 use super::stream::{Digest, Section};
@@ -108,6 +109,13 @@ pub enum PullError {
         #[source]
         source: ImportError,
     },
+    /// The disk is what is in the way, wherever the pull met it.
+    #[error("no space left on the disk that holds {directory}")]
+    DiskFull {
+        directory: PathBuf,
+        #[source]
+        source: Box<Self>,
+    },
     #[error(transparent)]
     Content(#[from] ContentError),
     #[error("cannot look up the recorded images")]
@@ -131,7 +139,28 @@ impl PullError {
             | Self::ForeignLayer { .. }
             | Self::TooLarge { .. }
             | Self::Unpack { .. }
+            | Self::DiskFull { .. }
             | Self::Content(_)
+            | Self::Lookup(_)
+            | Self::Store(_)
+            | Self::Panicked(_) => false,
+        }
+    }
+
+    /// Whether there was no room for what was to be written.
+    fn is_of_space(&self) -> bool {
+        match self {
+            Self::Resolve { source, .. } | Self::Fetch { source, .. } => source.is_of_space(),
+            Self::Unpack { source, .. } => source.is_of_space(),
+            Self::Content(error) => limits::is_of_space(&error.source),
+            Self::Name { .. }
+            | Self::DigestAlgorithm { .. }
+            | Self::Document { .. }
+            | Self::Platform { .. }
+            | Self::IndexDepth { .. }
+            | Self::ForeignLayer { .. }
+            | Self::TooLarge { .. }
+            | Self::DiskFull { .. }
             | Self::Lookup(_)
             | Self::Store(_)
             | Self::Panicked(_) => false,
@@ -209,7 +238,17 @@ impl ImageStore {
         // It is never closed, so there is always a permit in the end.
         let _place = self.pulls.places.acquire().await.ok();
         teller.tell(Progress::Resolving);
-        let row = self.pull_now(reference, credentials, teller).await?;
+        let pulled = self.pull_now(reference, credentials, teller).await;
+        let row = pulled.map_err(|error| {
+            if error.is_of_space() {
+                PullError::DiskFull {
+                    directory: self.inner.content.root().to_owned(),
+                    source: Box::new(error),
+                }
+            } else {
+                error
+            }
+        })?;
         teller.tell(Progress::Done);
         Ok(row)
     }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::common::{Agent, busybox_root_tar, container, pod, wait_for, with};
 
 /// The one who may pull, where anybody may not.
-const CREDENTIALS: &str = "me:secret";
+pub(crate) const CREDENTIALS: &str = "me:secret";
 
 /// A registry of a test's own.
 pub(crate) struct Registry {
@@ -36,7 +36,7 @@ impl Registry {
     }
 
     /// TLS by an authority of its own, and a password.
-    fn guarded() -> Self {
+    pub(crate) fn guarded() -> Self {
         Self::start(true)
     }
 
@@ -51,7 +51,9 @@ impl Registry {
             "http": {"addr": format!("127.0.0.1:{port}")},
         });
         if guarded {
-            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+            let made =
+                rcgen::generate_simple_self_signed(["127.0.0.1", "localhost", "registry.test"].map(str::to_owned));
+            let made = made.unwrap();
             fs::write(at("ca.crt"), made.cert.pem()).unwrap();
             fs::write(at("key.pem"), made.signing_key.serialize_pem()).unwrap();
             let (user, password) = CREDENTIALS.split_once(':').unwrap();
@@ -109,12 +111,22 @@ impl Registry {
         assert!(pushed.status.success(), "{pushed:?} {}", self.log());
     }
 
+    /// `address:port`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// A directory for `--registry-config` that knows this registry's authority.
     fn hosts(&self) -> PathBuf {
+        self.hosts_for(&self.host())
+    }
+
+    /// The same for one who calls it by this name.
+    pub(crate) fn hosts_for(&self, name: &str) -> PathBuf {
         let hosts = self.dir.path().join("certs.d");
         write_hosts(
             &hosts,
-            &format!("127.0.0.1:{}", self.port),
+            name,
             &format!("ca = \"{}\"", self.dir.path().join("ca.crt").display()),
         );
         hosts
@@ -122,7 +134,7 @@ impl Registry {
 }
 
 /// The `hosts.toml` of a registry.
-fn write_hosts(hosts: &Path, registry: &str, text: &str) {
+pub(crate) fn write_hosts(hosts: &Path, registry: &str, text: &str) {
     fs::create_dir_all(hosts.join(registry)).unwrap();
     fs::write(hosts.join(registry).join("hosts.toml"), text).unwrap();
 }
