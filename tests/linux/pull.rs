@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::{Agent, busybox_root_tar, container, pod, wait_for, with};
+use crate::common::{Agent, BUSYBOX, busybox_root_tar, container, pod, wait_for, with};
 
 /// The one who may pull, where anybody may not.
 pub(crate) const CREDENTIALS: &str = "me:secret";
@@ -366,4 +366,83 @@ fn a_pull_that_hangs_holds_neither_the_other_containers_nor_the_end() {
     });
     agent.delete("p", Some(0));
     agent.wait_gone("p");
+}
+
+/// Events of a pod, or of one of its containers: type, reason, message.
+fn told(agent: &Agent, pod: &str, field: Option<&str>) -> Vec<String> {
+    let events = agent.request("GET", "/api/v1/namespaces/default/events", None).json();
+    let all = events["items"].as_array().unwrap().iter();
+    all.filter(|event| event["involvedObject"]["name"] == pod && event["involvedObject"]["fieldPath"].as_str() == field)
+        .map(|event| {
+            let word = |key: &str| event[key].as_str().unwrap().to_owned();
+            format!("{} {} {}", word("type"), word("reason"), word("message"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_pull_of_a_volumes_image_is_told_as_the_pods_own() {
+    let registry = Registry::open();
+    registry.push("data:v1", "data");
+    let there = registry.name("data:v1");
+    let missing = registry.name("missing:v1");
+    let agent = Agent::start();
+    let create = |name: &str, image: &str| {
+        agent.create(&with(pod(name, &[("c", "cat /data/words; exec sleep 1000")]), |p| {
+            p["spec"]["volumes"] = json!([{"name": "data", "image": {"reference": image}}]);
+            p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        }));
+    };
+    let wait_told = |pod: &str, field: Option<&str>, begins: &[String]| {
+        wait_for(&format!("{begins:?}"), || {
+            let told = told(&agent, pod, field);
+            let is_told = |begin: &String| told.iter().any(|event| event.starts_with(begin.as_str()));
+            if begins.iter().all(is_told) {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        });
+    };
+    let container_c = Some("spec.containers{c}");
+
+    create("right", &there);
+    agent.wait_log("right", "", "data");
+    wait_told(
+        "right",
+        None,
+        &[
+            format!("Normal Pulling Pulling image \"{there}\""),
+            format!("Normal Pulled Successfully pulled image \"{there}\" in "),
+        ],
+    );
+    let own = format!("Normal Pulled Container image \"{BUSYBOX}\" already present on machine");
+    wait_told("right", container_c, &[own]);
+
+    create("again", &there);
+    agent.wait_log("again", "", "data");
+    let present = format!("Normal Pulled Container image \"{there}\" already present on machine");
+    wait_told("again", None, &[present]);
+
+    create("wrong", &missing);
+    let waiting = agent.wait_pod("wrong", "to wait for its next try", |p| {
+        container(p, "c")["state"]["waiting"]["reason"] == "ImagePullBackOff"
+    });
+    let message = container(&waiting, "c")["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap();
+    let begins = format!("Back-off pulling image \"{missing}\": ErrImagePull: failed to pull and unpack image");
+    assert!(message.starts_with(&begins), "{message}");
+    wait_told(
+        "wrong",
+        None,
+        &[
+            format!("Normal Pulling Pulling image \"{missing}\""),
+            format!("Warning Failed Failed to pull image \"{missing}\": failed to pull and unpack image"),
+            format!("Normal BackOff Back-off pulling image \"{missing}\""),
+        ],
+    );
+    let of_container =
+        ["Error: ErrImagePull", "Error: ImagePullBackOff"].map(|words| format!("Warning Failed {words}"));
+    wait_told("wrong", container_c, &of_container);
 }

@@ -320,19 +320,25 @@ fn a_full_disk_ends_a_pull_by_name_and_the_next_one_succeeds() {
         "{ended:?} {}",
         agent.agent_log()
     );
-    assert_eq!(
-        agent.pod("p")["status"]["phase"],
-        "Running",
-        "what runs is told and runs on"
-    );
     verify(&agent);
+    // What is there is told; what cannot be stored is refused, and by what.
+    disk.fill(0);
+    assert_eq!(agent.pod("p")["status"]["phase"], "Running");
+    let words = json!({"metadata": {"name": "words"}, "data": {"words": "word ".repeat(100_000)}});
+    let refused = agent.request("POST", "/api/v1/namespaces/default/configmaps", Some(&words));
+    assert_eq!(refused.code, 500, "{refused:?}");
+    assert!(refused.text.contains("database or disk is full"), "{refused:?}");
 
-    // An agent that comes back finds a disk that is full.
+    // An agent that comes back finds a disk that is full, and serves what is there.
     agent.kill();
-    disk.make_room();
+    disk.fill(0);
     agent.start_again();
     assert_eq!(names(&images.join("tmp")), [""; 0]);
+    assert_eq!(agent.pod("p")["status"]["phase"], "Running");
     verify(&agent);
+    disk.make_room();
+    let made = agent.request("POST", "/api/v1/namespaces/default/configmaps", Some(&words));
+    assert_eq!(made.code, 201, "{made:?}");
     let pulled = pull(&agent, &image).wait_with_output().unwrap();
     assert!(pulled.status.success(), "{pulled:?} {}", agent.agent_log());
     verify(&agent);

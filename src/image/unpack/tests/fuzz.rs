@@ -50,18 +50,21 @@ impl Dice {
             .collect()
     }
 
-    /// A name of few parts, so that members meet each other.
-    fn name(&mut self) -> Vec<u8> {
-        let words: Vec<&str> = DICTIONARY.lines().collect();
-        if self.one_in(6) {
+    /// A name of few parts, so that members meet each other; what ends in `last` is mostly new.
+    fn name(&mut self, last: &[&str]) -> Vec<u8> {
+        if self.one_in(12) {
+            let words: Vec<&str> = DICTIONARY.lines().collect();
             return self.pick(&words).as_bytes().to_vec();
         }
-        let parts: Vec<&str> = (0..=self.below(3))
-            .map(|_| self.pick(&["a", "b", "c", "d", "e"]))
-            .collect();
+        let mut parts: Vec<&str> = (0..self.below(3)).map(|_| self.pick(&DIRECTORIES)).collect();
+        parts.push(self.pick(last));
         parts.join("/").into_bytes()
     }
 }
+
+/// What names are made of: mostly directories, and mostly not.
+const DIRECTORIES: [&str; 3] = ["a", "b", "c"];
+const OTHERS: [&str; 8] = ["d", "e", "f", "g", "h", "i", "j", "a"];
 
 // ---- archives in the making ----
 
@@ -132,7 +135,7 @@ fn member(dice: &mut Dice, kind: u8, name: &[u8], link: &[u8], data: &[u8]) -> V
     header[156] = kind;
     if matches!(kind, b'3' | b'4') {
         for field in [329..337, 337..345] {
-            octal(&mut header[field], dice.pick(&[0, 1, 3, 7, 300]));
+            octal(&mut header[field], dice.pick(&[1, 3, 7, 300]));
         }
     }
     sum(&mut header);
@@ -152,14 +155,14 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// A member with all that stands before it.
-fn entry(dice: &mut Dice, bytes: &mut Vec<u8>) {
+fn entry(dice: &mut Dice, bytes: &mut Vec<u8>, files: &mut Vec<Vec<u8>>) {
     let kinds = b"0000000005555555222211111\x007346";
     let kind = if dice.one_in(60) {
         dice.pick(b"SVAMZ89")
     } else {
         dice.pick(kinds)
     };
-    let mut name = dice.name();
+    let mut name = dice.name(if kind == b'5' { &DIRECTORIES } else { &OTHERS });
     if kind == b'5' && dice.one_in(2) {
         name.push(b'/');
     }
@@ -167,12 +170,16 @@ fn entry(dice: &mut Dice, bytes: &mut Vec<u8>) {
         b'2' if dice.one_in(5) => dice
             .pick(&[&b"/canary/etc"[..], b"../canary/etc", b"../../canary", b"/", b".."])
             .to_vec(),
-        b'1' | b'2' => dice.name(),
+        b'1' if !files.is_empty() && !dice.one_in(20) => dice.pick(files),
+        b'1' | b'2' => dice.name(&DIRECTORIES),
         _ => Vec::new(),
     };
     let size = dice.pick(&[0, 1, 5, 511, 512, 513, 1400]);
     let data = match kind {
-        b'0' | b'7' | 0 => dice.bytes(size),
+        b'0' | b'7' | 0 => {
+            files.push(name.clone());
+            dice.bytes(size)
+        }
         _ => Vec::new(),
     };
     let mut records = Vec::new();
@@ -235,7 +242,7 @@ fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>) {
             damage => {
                 let header = &mut bytes[block..block + BLOCK];
                 if damage == 3 {
-                    let (at, word) = (dice.pick(&[0, 157, 345]), dice.name());
+                    let (at, word) = (dice.pick(&[0, 157, 345]), dice.name(&OTHERS));
                     let length = word.len().min(BLOCK - at);
                     header[at..at + length].copy_from_slice(&word[..length]);
                 } else {
@@ -264,9 +271,9 @@ fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>) {
 }
 
 fn archive(dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut files) = (Vec::new(), Vec::new());
     for _ in 0..=dice.below(10) {
-        entry(dice, &mut bytes);
+        entry(dice, &mut bytes, &mut files);
     }
     if !dice.one_in(12) {
         bytes.extend([0; 2 * BLOCK]);
@@ -476,8 +483,8 @@ fn fuzz(seed: u64, mut is_enough: impl FnMut(usize) -> bool) -> [usize; 3] {
 
 #[test]
 fn odd_archives_are_what_tar_and_bsdtar_make_of_them() {
-    let [_, taken, compared] = fuzz(1, |tried| tried == 150);
-    assert!(taken > 30 && compared > 15, "{taken} were taken, {compared} compared");
+    let [_, taken, compared] = fuzz(1, |tried| tried == 100);
+    assert!(taken > 20 && compared > 15, "{taken} were taken, {compared} compared");
 }
 
 /// Archives that showed a fault once.
