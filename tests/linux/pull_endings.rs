@@ -327,7 +327,10 @@ fn a_full_disk_ends_a_pull_by_name_and_the_next_one_succeeds() {
     let words = json!({"metadata": {"name": "words"}, "data": {"words": "word ".repeat(100_000)}});
     let refused = agent.request("POST", "/api/v1/namespaces/default/configmaps", Some(&words));
     assert_eq!(refused.code, 500, "{refused:?}");
-    assert!(refused.text.contains("database or disk is full"), "{refused:?}");
+    assert!(
+        refused.text.contains("the disk of the state database is full"),
+        "{refused:?}"
+    );
 
     // An agent that comes back finds a disk that is full, and serves what is there.
     agent.kill();

@@ -483,8 +483,8 @@ fn fuzz(seed: u64, mut is_enough: impl FnMut(usize) -> bool) -> [usize; 3] {
 
 #[test]
 fn odd_archives_are_what_tar_and_bsdtar_make_of_them() {
-    let [_, taken, compared] = fuzz(1, |tried| tried == 100);
-    assert!(taken > 20 && compared > 15, "{taken} were taken, {compared} compared");
+    let [_, taken, compared] = fuzz(1, |tried| tried == 80);
+    assert!(taken > 15 && compared > 10, "{taken} were taken, {compared} compared");
 }
 
 /// Archives that showed a fault once.
