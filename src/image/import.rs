@@ -108,7 +108,7 @@ impl ImportError {
                         source: UnpackError::Limit(LimitError::Space { .. }),
                         ..
                     }
-            );
+            ) || matches!(self, Self::Store(error) if error.is_disk_full());
         };
         limits::is_of_space(error)
     }

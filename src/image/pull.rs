@@ -153,6 +153,7 @@ impl PullError {
             Self::Resolve { source, .. } | Self::Fetch { source, .. } => source.is_of_space(),
             Self::Unpack { source, .. } => source.is_of_space(),
             Self::Content(error) => limits::is_of_space(&error.source),
+            Self::Store(error) => error.is_disk_full(),
             Self::Name { .. }
             | Self::DigestAlgorithm { .. }
             | Self::Document { .. }
@@ -162,7 +163,6 @@ impl PullError {
             | Self::TooLarge { .. }
             | Self::DiskFull { .. }
             | Self::Lookup(_)
-            | Self::Store(_)
             | Self::Panicked(_) => false,
         }
     }

@@ -3,7 +3,8 @@
 //! Where all three take an archive, they must make the same of it: what podd makes of each path is what one of the others
 //! makes of it, and where these two agree it is that. Whatever the archive, podd neither panics nor hangs, and touches
 //! nothing beside its directory. Out of the comparison is what podd reads otherwise on purpose: whiteouts, which are no
-//! files, and members without data whose header gives them some (Go's archive/tar reads none, the others do).
+//! files, and what Go's archive/tar reads otherwise than the two: members without data whose header gives them some
+//! (it reads none), and NULs before the digits of a number (it passes over them).
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -372,6 +373,14 @@ fn comparable(bytes: &[u8]) -> Option<HashSet<PathBuf>> {
             return None;
         }
         let header = usize::try_from(member.offset).unwrap() - BLOCK;
+        let numbers = [100..108, 108..116, 116..124, 124..136, 136..148];
+        let begins_with_nul = |field: std::ops::Range<usize>| {
+            let field = &bytes[header + field.start..header + field.end];
+            field[0] == 0 && field.iter().any(|digit| !matches!(digit, b' ' | 0))
+        };
+        if numbers.into_iter().any(begins_with_nul) {
+            return None;
+        }
         let size = &bytes[header + 124..header + 136];
         if member.kind != Kind::File && size.iter().any(|digit| !matches!(digit, b'0' | b' ' | 0)) {
             return None;
@@ -487,17 +496,20 @@ fn odd_archives_are_what_tar_and_bsdtar_make_of_them() {
     assert!(taken > 15 && compared > 10, "{taken} were taken, {compared} compared");
 }
 
-/// Archives that showed a fault once.
+/// One of each form of tar, and archives that showed a fault once.
 #[test]
-fn what_was_found_once_stays_mended() {
+fn kept_archives_are_what_tar_and_bsdtar_make_of_them() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/layers");
+    let mut kept = 0;
     for entry in std::fs::read_dir(fixtures).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "tar") {
             let bytes = std::fs::read(&path).unwrap();
-            judge(&bytes).unwrap_or_else(|wrong| panic!("{}: {wrong}", path.display()));
+            assert_eq!(judge(&bytes), Ok(Came::Compared), "{}", path.display());
+            kept += 1;
         }
     }
+    assert!(kept >= 3, "only {kept} were found");
 }
 
 /// `make fuzz`: for as long as it is asked to, from a seed that it says.
