@@ -1,9 +1,10 @@
 # The targets that README names; continuous integration runs the same `make test`.
 SHELL := /bin/bash
 KILLS ?= 200
+SECONDS ?= 60
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test test-v2 lint bench soak soak-steady sqlx
+.PHONY: demo test test-v2 lint bench fuzz soak soak-steady sqlx
 
 demo:
 	@deploy/setup.sh demo
@@ -28,6 +29,12 @@ bench:
 	@deploy/setup.sh bench
 	cargo build --release
 	benches/bench.py
+
+# Odd archives, unpacked by podd, GNU tar and bsdtar: make fuzz SECONDS=600 SEED=1
+fuzz:
+	@deploy/setup.sh fuzz
+	PODD_FUZZ_SECONDS=$(SECONDS) PODD_FUZZ_SEED=$(SEED) \
+		cargo test --lib -- --ignored --exact --nocapture image::unpack::tests::fuzz::odd_archives_for_a_while
 
 soak:
 	@deploy/setup.sh demo

@@ -10,7 +10,8 @@ set -euo pipefail
 say() { printf 'setup: %s\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-packages=(gcc make curl jq iproute2 nftables busybox-static runc crun skopeo docker-registry apache2-utils mmdebstrap git sqlite3 python3 procps)
+packages=(gcc make curl jq iproute2 nftables busybox-static runc crun skopeo docker-registry apache2-utils mmdebstrap git sqlite3 python3 procps
+    libarchive-tools e2fsprogs mount util-linux)
 if [ "${1:-}" = bench ]; then
     packages+=(podman netavark iptables catatonit containerd)
 fi

@@ -28,6 +28,7 @@ use crate::controller::{Controller, Room, Waiting};
 use crate::event::Recorder;
 use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
+use crate::image::registry::{ProxySettings, RegistrySettings};
 use crate::image::{ImageStore, Limits as ImageLimits};
 use crate::linux::cgroup::Cgroups;
 use crate::linux::idmap;
@@ -80,7 +81,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     )
     .await
     .context("cannot open the image store")?
-    .with_registries(config.registries.clone());
+    .with_registries(RegistrySettings {
+        proxies: ProxySettings::of_environment(environment, &config.pod_cidr),
+        ..config.registries.clone()
+    });
     let network = NetworkConfig {
         bridge: config.bridge.clone(),
         cidr: config.pod_cidr.parse()?,
@@ -491,6 +495,12 @@ fn unix_listener(path: &PathBuf) -> anyhow::Result<tokio::net::UnixListener> {
         .and_then(|()| listener.set_nonblocking(true))
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     tokio::net::UnixListener::from_std(listener).context("cannot wait on the socket")
+}
+
+/// A variable that belongs to all programs of the machine, not to podd: it has no flag.
+#[expect(clippy::disallowed_methods, reason = "the container tools' own names for proxies")]
+fn environment(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
 }
 
 /// The one clock of the agent.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::image::Reference;
-use crate::image::registry::RegistrySettings;
+use crate::image::registry::{ProxySettings, RegistrySettings};
 use crate::model::{AllowedSysctls, IDS_PER_POD, SysctlPatternError};
 use crate::node::Amounts;
 use crate::space::Policy;
@@ -405,6 +405,8 @@ impl Config {
                 docker_config.unwrap_or_else(|| root.join("config.json")),
             )?,
             default_registry,
+            // Not podd's own settings: see `agent`.
+            proxies: ProxySettings::default(),
         };
         let max_image_size = match max_image_size {
             None => 64 << 30,

@@ -297,6 +297,8 @@ impl ApiError {
             }
         } else if let StoreError::EndingNamespace { namespace } = error {
             Self::ending_namespace(kind, name(), &namespace)
+        } else if error.is_disk_full() {
+            Self::internal("the disk of the state database is full", error)
         } else {
             Self::internal("the store did not answer", error)
         }

@@ -162,7 +162,7 @@ impl<R: Runtime> Pass<R> {
             plan.steps.retain(|step| !self.is_under_way(step) && !needs_room(step));
         }
         let told = status(now, &self.controller.node, desired, &record.observed, previous.as_ref());
-        telling.waits(previous.as_ref(), &told);
+        telling.waits(&record.observed, previous.as_ref(), &told);
         let told = serde_json::to_value(told).map_err(PassError::Status)?;
         if plan.steps.is_empty() {
             return self.rest(desired, record, version, told, plan.wake_at).await;
@@ -363,7 +363,12 @@ impl<R: Runtime> Pass<R> {
             let Some(container) = desired.container(container) else {
                 continue;
             };
-            match self.controller.runtime.image(desired, container).await {
+            let mut volumes = Vec::new();
+            let image = self.controller.runtime.image(desired, container, &mut volumes).await;
+            for news in volumes {
+                self.telling(desired).image_volume(news);
+            }
+            match image {
                 Ok(Image::Present { image, pulled }) => {
                     self.telling(desired).pulled(container, pulled);
                     let user = match reconcile::known_user(observed, &container.name, &image.id) {

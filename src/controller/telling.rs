@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use crate::event::{Recorder, Severity, Source, Subject};
 use crate::model::{
     Attempt, AttemptState, ContainerSpec, FailedStep, FailureReason, GivenUpReason, Hook, HookRecord, Observed,
-    PodSpec, RestartPolicy, Step, StopReason,
+    PodSpec, RestartPolicy, Step, StopReason, image_volume_of,
 };
 use crate::reconcile::event_message;
-use crate::runtime::StepError;
+use crate::runtime::{StepError, VolumeNews};
 
 /// Tells of one pod.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +33,31 @@ impl Telling<'_> {
         self.recorder.tell(Source::Kubelet, subject, severity, reason, message);
     }
 
+    /// What happened to the image of a volume: it is the pod's (`kuberuntime_manager.go getImageVolumes`).
+    pub(super) fn image_volume(self, news: VolumeNews) {
+        match news {
+            VolumeNews::Pulling {
+                image,
+                unusable_secrets,
+            } => {
+                self.unusable(&unusable_secrets);
+                self.of_pod(Severity::Normal, "Pulling", pulling_of(&image));
+            }
+            VolumeNews::Present { image, pulled } => {
+                let message = pulled.unwrap_or_else(|| present(&image));
+                self.of_pod(Severity::Normal, "Pulled", message);
+            }
+        }
+    }
+
     /// A pull of the container's image has begun.
     pub(super) fn pulling(self, container: &ContainerSpec, unusable_secrets: &[String]) {
         let ContainerSpec { name, image, .. } = container;
+        self.unusable(unusable_secrets);
+        self.of_container(name, Severity::Normal, "Pulling", pulling_of(image));
+    }
+
+    fn unusable(self, unusable_secrets: &[String]) {
         if !unusable_secrets.is_empty() {
             let names = unusable_secrets.join(", ");
             let message = format!(
@@ -43,15 +65,13 @@ impl Telling<'_> {
             );
             self.of_pod(Severity::Warning, "FailedToRetrieveImagePullSecret", message);
         }
-        let message = format!("Pulling image \"{image}\"");
-        self.of_container(name, Severity::Normal, "Pulling", message);
     }
 
     /// The image is there: `pulled` says how it came, if it just did.
     pub(super) fn pulled(self, container: &ContainerSpec, pulled: Option<String>) {
         let ContainerSpec { name, image, .. } = container;
-        let present = || format!("Container image \"{image}\" already present on machine");
-        self.of_container(name, Severity::Normal, "Pulled", pulled.unwrap_or_else(present));
+        let message = pulled.unwrap_or_else(|| present(image));
+        self.of_container(name, Severity::Normal, "Pulled", message);
     }
 
     /// The container was made.
@@ -96,21 +116,29 @@ impl Telling<'_> {
     }
 
     fn container_failed(self, name: &str, error: &StepError) {
-        let image = self.pod.container(name).map_or("", |container| &container.image);
         let warn = |reason, message| self.of_container(name, Severity::Warning, reason, message);
+        let own = self.pod.container(name).map_or("", |container| &container.image);
+        let of_volume = image_volume_of(self.pod, &error.message);
+        let (image, error_of_image) = of_volume.unwrap_or((own, &error.message));
+        // What is tried for a volume is the pod's; that a container waits for it is the container's.
+        let warn_of_image = |reason, message| match of_volume {
+            Some(_) => self.of_pod(Severity::Warning, reason, message),
+            None => warn(reason, message),
+        };
         match error.reason {
             FailureReason::ErrImageNeverPull => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-                warn("ErrImageNeverPull", message);
+                warn_of_image("ErrImageNeverPull", message);
                 warn("Failed", "Error: ErrImageNeverPull".to_owned());
             }
             FailureReason::InvalidImageName => {
-                let message = format!("Failed to apply default image tag \"{image}\": {error}");
-                warn("InspectFailed", message);
+                let message = format!("Failed to apply default image tag \"{image}\": {error_of_image}");
+                warn_of_image("InspectFailed", message);
                 warn("Failed", "Error: InvalidImageName".to_owned());
             }
             FailureReason::ErrImagePull | FailureReason::RegistryUnavailable => {
-                warn("Failed", format!("Failed to pull image \"{image}\": {error}"));
+                let message = format!("Failed to pull image \"{image}\": {error_of_image}");
+                warn_of_image("Failed", message);
                 warn("Failed", format!("Error: {}", error.reason.as_str()));
             }
             FailureReason::FailedMount => warn("FailedMount", error.message.clone()),
@@ -204,7 +232,7 @@ impl Telling<'_> {
     }
 
     /// Containers that have begun to wait for another try.
-    pub(super) fn waits(self, previous: Option<&PodStatus>, told: &PodStatus) {
+    pub(super) fn waits(self, observed: &Observed, previous: Option<&PodStatus>, told: &PodStatus) {
         let containers = |status: &PodStatus| {
             let lists = [
                 &status.init_container_statuses,
@@ -235,8 +263,11 @@ impl Telling<'_> {
                     self.of_container(name, Severity::Warning, "BackOff", message);
                 }
                 Some("ImagePullBackOff") => {
-                    let message = format!("Back-off pulling image \"{}\"", container.image);
-                    self.of_container(name, Severity::Normal, "BackOff", message);
+                    let failure = observed.failure(&FailedStep::Container(name.clone()));
+                    match failure.and_then(|failure| image_volume_of(self.pod, &failure.message)) {
+                        Some((image, _)) => self.of_pod(Severity::Normal, "BackOff", back_off(image)),
+                        None => self.of_container(name, Severity::Normal, "BackOff", back_off(&container.image)),
+                    }
                     let message = "Error: ImagePullBackOff".to_owned();
                     self.of_container(name, Severity::Warning, "Failed", message);
                 }
@@ -244,6 +275,18 @@ impl Telling<'_> {
             }
         }
     }
+}
+
+fn pulling_of(image: &str) -> String {
+    format!("Pulling image \"{image}\"")
+}
+
+fn present(image: &str) -> String {
+    format!("Container image \"{image}\" already present on machine")
+}
+
+fn back_off(image: &str) -> String {
+    format!("Back-off pulling image \"{image}\"")
 }
 
 fn named<'a>(observed: &'a Observed, container: &str, attempt: u32) -> Option<&'a Attempt> {

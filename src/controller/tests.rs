@@ -23,7 +23,7 @@ use crate::probe::testing::{Programs, shell};
 use crate::probe::{Parts, Probes};
 use crate::reconcile::testing::{BOOT, at, deleted, pod};
 use crate::reconcile::{Limits, is_ready};
-use crate::runtime::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError};
+use crate::runtime::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError, VolumeNews};
 use crate::status::NodeFacts;
 use crate::store::Store;
 
@@ -125,7 +125,7 @@ impl Runtime for Machine {
         Ok(())
     }
 
-    async fn image(&self, _: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
+    async fn image(&self, _: &PodSpec, container: &ContainerSpec, _: &mut Vec<VolumeNews>) -> Result<Image, StepError> {
         Ok(Image::Present {
             image: Box::new(ResolvedImage {
                 repo_digest: None,

@@ -96,9 +96,7 @@ pub(super) struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = remove_tree(self.content.tmp.as_fd(), &self.name) {
-            warn!(path = %self.content.root.join("tmp").join(&self.name).display(), %error, "cannot remove");
-        }
+        self.content.remove_tmp(&self.name);
     }
 }
 
@@ -142,6 +140,11 @@ impl Content {
             })?;
         }
         Ok(content)
+    }
+
+    /// The directory of the store.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn layer_path(&self, layer: &Digest) -> PathBuf {
@@ -276,8 +279,9 @@ impl Content {
             path: self.root.join(directory),
             source: source.into(),
         };
-        // Out of the way at once, so that no import finds a half removed layer; dropping it takes its time.
-        let doomed = self.scratch()?;
+        // Out of the way at once, so that no import finds a half removed layer; removing it takes its time. Nothing is
+        // made for it: this is also how a full disk gets room.
+        let mut doomed = Vec::new();
         {
             let pinned = self.pinned();
             for name in names_in(self.layers.as_fd()).map_err(|error| fail("layers", error))? {
@@ -285,7 +289,9 @@ impl Content {
                 if digest.is_some_and(|digest| layers.contains(&digest) || pinned.contains_key(&digest)) {
                     continue;
                 }
-                renameat(&self.layers, &name, &doomed.directory, &name).map_err(|error| fail("layers", error))?;
+                let away = uuid::Uuid::new_v4().to_string();
+                renameat(&self.layers, &name, &self.tmp, &away).map_err(|error| fail("layers", error))?;
+                doomed.push(away);
             }
             // Blobs are small, and written anew by every import before its row: those of a running import are told by
             // its pins alone, so nothing is removed while there are any.
@@ -298,7 +304,18 @@ impl Content {
                 }
             }
         }
-        fsync(&self.layers).map_err(|error| fail("layers", error))
+        let synced = fsync(&self.layers).map_err(|error| fail("layers", error));
+        for name in doomed {
+            self.remove_tmp(&name);
+        }
+        synced
+    }
+
+    /// Remove what stands in `tmp/` under this name; what cannot be removed goes at the next start.
+    fn remove_tmp(&self, name: &str) {
+        if let Err(error) = remove_tree(self.tmp.as_fd(), name) {
+            warn!(path = %self.root.join("tmp").join(name).display(), %error, "cannot remove");
+        }
     }
 }
 

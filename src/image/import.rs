@@ -19,7 +19,7 @@ use tracing::warn;
 use super::archive::{self, ArchiveError, ArchiveKind, Found, FoundLayer};
 use super::content::{Content, ContentError, Pin, Scratch};
 use super::documents::{architecture, manifest_of};
-use super::limits::{Budget, LimitError, Limits, Share, SpaceWatch};
+use super::limits::{self, Budget, LimitError, Limits, Share, SpaceWatch};
 use super::member::{Members, TarError};
 use super::reference::{Reference, ReferenceError};
 use super::stream::{Compression, Digest, Hashed, decompressed, digest_layer, read_ahead};
@@ -91,6 +91,28 @@ pub enum Fault {
 }
 
 impl ImportError {
+    /// Whether there was no room for what was to be written.
+    pub(super) fn is_of_space(&self) -> bool {
+        let (Self::Spool(error)
+        | Self::LayerRead { source: error, .. }
+        | Self::Layer {
+            source: UnpackError::Io { source: error, .. },
+            ..
+        }
+        | Self::Content(ContentError { source: error, .. })) = self
+        else {
+            return matches!(
+                self,
+                Self::Limit(LimitError::Space { .. })
+                    | Self::Layer {
+                        source: UnpackError::Limit(LimitError::Space { .. }),
+                        ..
+                    }
+            ) || matches!(self, Self::Store(error) if error.is_disk_full());
+        };
+        limits::is_of_space(error)
+    }
+
     pub fn fault(&self) -> Fault {
         let of_io = |error: &io::Error| match LimitError::within(error) {
             Some(limit) => of_limit(limit),

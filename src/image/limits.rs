@@ -106,6 +106,12 @@ impl From<LimitError> for io::Error {
     }
 }
 
+/// Whether an error says that there is no room: the disk's own word, its quota's, or the limit of what must stay free.
+pub(super) fn is_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || matches!(LimitError::within(error), Some(LimitError::Space { .. }))
+}
+
 /// Asks now and then how much is free where a descriptor lives. Several threads may write at once.
 #[derive(Debug)]
 pub(super) struct SpaceWatch {

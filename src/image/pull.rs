@@ -23,6 +23,7 @@
 mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +34,7 @@ use tracing::{info, warn};
 use super::content::{Content, ContentError, Scratch};
 use super::documents::{Config, Descriptor, Document, DocumentError, architecture};
 use super::import::{Fault, ImportError, Prepared, expect, unpack_layer};
-use super::limits::{Budget, INDEX_DEPTH_MAX, Limits, Share};
+use super::limits::{self, Budget, INDEX_DEPTH_MAX, Limits, Share};
 use super::reference::{Reference, ReferenceError};
 use super::registry::{Arriving, Credentials, Manifest, Registry, RegistryError, Taken};
 use super::stream::{Digest, Hashed};
@@ -116,6 +117,13 @@ pub enum PullError {
         #[source]
         source: ImportError,
     },
+    /// The disk is what is in the way, wherever the pull met it.
+    #[error("no space left on the disk that holds {directory}")]
+    DiskFull {
+        directory: PathBuf,
+        #[source]
+        source: Box<Self>,
+    },
     #[error(transparent)]
     Content(#[from] ContentError),
     #[error("cannot look up the recorded images")]
@@ -139,9 +147,31 @@ impl PullError {
             | Self::ForeignLayer { .. }
             | Self::TooLarge { .. }
             | Self::Unpack { .. }
+            | Self::DiskFull { .. }
             | Self::Content(_)
             | Self::Lookup(_)
             | Self::Store(_)
+            | Self::Panicked(_) => false,
+        }
+    }
+
+    /// Whether there was no room for what was to be written.
+    fn is_of_space(&self) -> bool {
+        match self {
+            Self::Unpack { source, .. } => source.is_of_space(),
+            Self::Content(error) => limits::is_of_space(&error.source),
+            Self::Store(error) => error.is_disk_full(),
+            Self::Name { .. }
+            | Self::DigestAlgorithm { .. }
+            | Self::Resolve { .. }
+            | Self::Fetch { .. }
+            | Self::Document { .. }
+            | Self::Platform { .. }
+            | Self::IndexDepth { .. }
+            | Self::ForeignLayer { .. }
+            | Self::TooLarge { .. }
+            | Self::DiskFull { .. }
+            | Self::Lookup(_)
             | Self::Panicked(_) => false,
         }
     }
@@ -217,7 +247,17 @@ impl ImageStore {
         // It is never closed, so there is always a permit in the end.
         let _place = self.pulls.places.acquire().await.ok();
         teller.tell(Progress::Resolving);
-        let row = self.pull_now(reference, credentials, teller).await?;
+        let pulled = self.pull_now(reference, credentials, teller).await;
+        let row = pulled.map_err(|error| {
+            if error.is_of_space() {
+                PullError::DiskFull {
+                    directory: self.inner.content.root().to_owned(),
+                    source: Box::new(error),
+                }
+            } else {
+                error
+            }
+        })?;
         teller.tell(Progress::Done);
         Ok(row)
     }

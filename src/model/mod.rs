@@ -25,7 +25,7 @@ pub use names::{CLUSTER_DOMAIN, NameTooLong};
 pub use observed::{
     Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,
     GivenUpReason, Hook, HookRecord, Observed, ProbeKind, ProbeRecord, Report, Reported, Sandbox, SandboxEnd,
-    SandboxState, Stop, StopReason, User,
+    SandboxState, Stop, StopReason, User, image_volume_of, of_image_volume,
 };
 pub use plan::{Plan, Step};
 pub use pod::{

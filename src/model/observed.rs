@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{ImageId, Resources, Timestamp};
+use super::{ImageId, PodSpec, Resources, Timestamp, VolumeSource};
 
 /// Everything recorded of one pod. A fresh pod has `Observed::default()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -377,6 +377,22 @@ pub struct Failure {
     pub count: u32,
     /// When it failed last: the back-off (10 s, doubled, at most 300 s) counts from here.
     pub at: Timestamp,
+}
+
+/// The message of a container's failure that is the image of one of its volumes, not its own: so it is stored.
+pub fn of_image_volume(volume: &str, message: &str) -> String {
+    format!("volume {volume:?}: {message}")
+}
+
+/// The image that a container's failure is about, when it is that of a volume, and the message about it alone.
+pub fn image_volume_of<'a>(pod: &'a PodSpec, message: &'a str) -> Option<(&'a str, &'a str)> {
+    pod.volumes.iter().find_map(|volume| match &volume.source {
+        VolumeSource::Image { reference, .. } => {
+            let rest = message.strip_prefix(of_image_volume(&volume.name, "").as_str())?;
+            Some((reference.as_str(), rest))
+        }
+        VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Projected { .. } => None,
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,41 +10,54 @@ use std::path::PathBuf;
 
 use super::machine::{Machine, step, unresolved};
 use super::work::Joined;
-use super::{Image, StepError};
-use crate::model::{ContainerSpec, FailureReason, PodSpec, PullPolicy, VolumeSource};
+use super::{Image, StepError, VolumeNews};
+use crate::model::{ContainerSpec, FailureReason, PodSpec, PullPolicy, VolumeSource, of_image_volume};
 use crate::volume::{Prepared, Volumes};
 
 /// Unpacked layers, topmost first, by the volume's name.
 pub(super) type VolumeLayers = BTreeMap<String, Vec<PathBuf>>;
 
 impl Machine {
-    /// See that the images of the volumes that this container mounts are there, as their pull policies have it. What comes
-    /// back is one that is being pulled: the start is to wait for it.
+    /// See that the images of the volumes that this container mounts are there, as their pull policies have it. False: one
+    /// is being pulled, and the start is to wait for it. `news` is told what happened.
     pub(super) async fn bring_volumes(
         &self,
         pod: &PodSpec,
         container: &ContainerSpec,
-    ) -> Result<Option<Image>, StepError> {
+        news: &mut Vec<VolumeNews>,
+    ) -> Result<bool, StepError> {
         for (volume, reference, policy) in mounted(pod, container) {
             let bound = self.images.volume(&pod.uid, volume).await;
             if bound.map_err(|error| unresolved(&error))?.is_some() {
                 continue;
             }
-            match self.named(pod, &container.name, reference, policy).await? {
-                Image::Present { image, pulled: _ } => {
+            let named = self.named(pod, &container.name, reference, policy).await;
+            let named = named.map_err(|error| StepError {
+                message: of_image_volume(volume, &error.message),
+                ..error
+            })?;
+            let name = reference.to_owned();
+            match named {
+                Image::Present { image, pulled } => {
+                    news.push(VolumeNews::Present { image: name, pulled });
                     let bound = self.images.bind_volume(&pod.uid, volume, &image.id).await;
                     bound.map_err(|error| step(FailureReason::CreateContainerError, &error))?;
                 }
-                // What is told of a pull is told of the container's own image.
-                Image::Pulling { .. } => {
-                    return Ok(Some(Image::Pulling {
-                        begun: false,
-                        unusable_secrets: Vec::new(),
-                    }));
+                Image::Pulling {
+                    begun,
+                    unusable_secrets,
+                } => {
+                    if begun {
+                        news.push(VolumeNews::Pulling {
+                            image: name,
+                            unusable_secrets,
+                        });
+                    }
+                    return Ok(false);
                 }
             }
         }
-        Ok(None)
+        Ok(true)
     }
 
     /// The layers of the image volumes that this container mounts, once they were brought.

@@ -23,7 +23,7 @@ use super::shims::{ShimError, Shims};
 use super::spec;
 use super::users::Users;
 use super::work::{self, stop_signal};
-use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError, UserIds};
+use super::{Image, LogDirName, ObserveError, Recorded, Runtime, StepError, UserIds, VolumeNews};
 use super::{last_words, resize};
 use crate::image::{ImageStore, ResolveError};
 use crate::linux::cgroup::{Cgroups, Controls};
@@ -383,9 +383,17 @@ impl Runtime for Machine {
         self.clear_sandbox(uid, attempt).await
     }
 
-    async fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> Result<Image, StepError> {
-        if let Some(waiting) = self.bring_volumes(pod, container).await? {
-            return Ok(waiting);
+    async fn image(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        volumes: &mut Vec<VolumeNews>,
+    ) -> Result<Image, StepError> {
+        if !self.bring_volumes(pod, container, volumes).await? {
+            return Ok(Image::Pulling {
+                begun: false,
+                unusable_secrets: Vec::new(),
+            });
         }
         self.named(pod, &container.name, &container.image, container.pull_policy)
             .await

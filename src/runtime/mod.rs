@@ -80,6 +80,19 @@ pub enum Image {
     },
 }
 
+/// What happened to the image of a volume that a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeNews {
+    /// Its pull began right now.
+    Pulling {
+        image: String,
+        /// Of the pod's image pull secrets, those that are of no use.
+        unusable_secrets: Vec<String>,
+    },
+    /// It is there; pulled for this start: in Kubernetes' words.
+    Present { image: String, pulled: Option<String> },
+}
+
 /// The machine, as the controller sees it.
 pub trait Runtime: Send + Sync + 'static {
     /// What the machine has of this pod. An error means unknown, which is not the same as nothing.
@@ -107,8 +120,15 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The container's image, as its pull policy has it. Never waits for a registry: a pull goes on by itself, and the
     /// pod is hinted at when it has ended; asked again, this tells what came of it, once. Reasons: `ErrImagePull`,
-    /// `RegistryUnavailable`, `ErrImageNeverPull`, `InvalidImageName`.
-    fn image(&self, pod: &PodSpec, container: &ContainerSpec) -> impl Future<Output = Result<Image, StepError>> + Send;
+    /// `RegistryUnavailable`, `ErrImageNeverPull`, `InvalidImageName`. The images of the volumes that it mounts come
+    /// first, and what happened to them goes to `volumes`, whatever comes of it; when one of them fails, the message says
+    /// so ([`of_image_volume`](crate::model::of_image_volume)).
+    fn image(
+        &self,
+        pod: &PodSpec,
+        container: &ContainerSpec,
+        volumes: &mut Vec<VolumeNews>,
+    ) -> impl Future<Output = Result<Image, StepError>> + Send;
 
     /// Whom the container runs as, by what its pod and this image say. Asked once for each image that it is started from.
     /// Reason: `CreateContainerConfigError`.

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::{is_sandbox_ready, quantity, wire_time};
 use crate::model::{
     Attempt, AttemptState, ContainerSpec, Exit, ExitStatus, FailedStep, Failure, FailureReason, HookRecord, Observed,
-    PodSpec, Resources, StopReason, Timestamp, User,
+    PodSpec, Resources, StopReason, Timestamp, User, image_volume_of,
 };
 use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, policy, restart_due};
 
@@ -158,7 +158,7 @@ impl Place<'_> {
             return None;
         }
         if let Some(failure) = observed.failure(&FailedStep::Container(spec.name.clone())) {
-            return Some(failed(now, failure, spec));
+            return Some(failed(now, failure, desired, spec));
         }
         if let HookRecord::Failed { message, .. } = &newest.life.post_start
             && newest
@@ -184,7 +184,7 @@ impl Place<'_> {
     /// A container that has no process yet. `first`: it never had one.
     fn creating(self, spec: &ContainerSpec, first: bool) -> ContainerState {
         if let Some(failure) = self.observed.failure(&FailedStep::Container(spec.name.clone())) {
-            return failed(self.now, failure, spec);
+            return failed(self.now, failure, self.desired, spec);
         }
         let sandbox = self.observed.failure(&FailedStep::Sandbox);
         let reason = if first && !self.desired.init_containers.is_empty() {
@@ -197,14 +197,13 @@ impl Place<'_> {
 }
 
 /// Kubernetes `images/image_manager.go EnsureImageExists` for the words about images.
-fn failed(now: Timestamp, failure: &Failure, spec: &ContainerSpec) -> ContainerState {
+fn failed(now: Timestamp, failure: &Failure, pod: &PodSpec, spec: &ContainerSpec) -> ContainerState {
     let reason = failure.reason.as_str();
+    // The image of a volume holds a container up as its own does.
+    let (image, message) = image_volume_of(pod, &failure.message).unwrap_or((&spec.image, &failure.message));
     match failure.reason {
         FailureReason::ErrImagePull | FailureReason::RegistryUnavailable if !is_pull_error_fresh(now, failure) => {
-            let message = format!(
-                "Back-off pulling image \"{}\": {reason}: {}",
-                spec.image, failure.message
-            );
+            let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
             waiting("ImagePullBackOff", Some(message))
         }
         FailureReason::ErrImagePull
@@ -217,7 +216,7 @@ fn failed(now: Timestamp, failure: &Failure, spec: &ContainerSpec) -> ContainerS
         | FailureReason::CreateContainerError
         | FailureReason::RunContainerError
         | FailureReason::KillPodSandboxError
-        | FailureReason::Deferred => waiting(reason, Some(failure.message.clone())),
+        | FailureReason::Deferred => waiting(reason, Some(message.to_owned())),
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::writer::{SQLITE_FULL, has_code};
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{kind} {namespace}/{name} exists already")]
@@ -102,6 +104,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the disk has no room for it. Nothing of it was done.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if has_code(source, SQLITE_FULL))
+    }
+
     /// For `map_err`: an operation that `SQLite` refused.
     pub(super) fn database(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database {

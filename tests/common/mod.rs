@@ -78,6 +78,8 @@ pub struct Agent {
     pub dir: PathBuf,
     child: Option<Child>,
     extra: Vec<String>,
+    /// Variables of its environment, beside the test's own.
+    environment: Vec<(String, String)>,
     /// Cleaned up already, or to be left alone.
     done: bool,
 }
@@ -111,6 +113,11 @@ impl Agent {
 
     /// An agent that is ready and has no image.
     pub fn start_empty(extra: &[&str]) -> Self {
+        Self::start_empty_in(extra, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_empty_in(extra: &[&str], environment: &[(&str, &str)]) -> Self {
         let slot = Slot::take();
         let dir = PathBuf::from(format!("/tmp/podd-test-{}", slot.number));
         let mut agent = Self {
@@ -118,6 +125,10 @@ impl Agent {
             dir,
             child: None,
             extra: extra.iter().map(|&s| s.to_owned()).collect(),
+            environment: environment
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             done: false,
         };
         agent.clear();
@@ -196,6 +207,7 @@ impl Agent {
         let mut command = podd();
         command
             .args(self.arguments())
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

@@ -10,10 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::{Agent, busybox_root_tar, container, pod, wait_for, with};
+use crate::common::{Agent, BUSYBOX, busybox_root_tar, container, pod, wait_for, with};
 
 /// The one who may pull, where anybody may not.
-const CREDENTIALS: &str = "me:secret";
+pub(crate) const CREDENTIALS: &str = "me:secret";
 
 /// A registry of a test's own.
 pub(crate) struct Registry {
@@ -36,7 +36,7 @@ impl Registry {
     }
 
     /// TLS by an authority of its own, and a password.
-    fn guarded() -> Self {
+    pub(crate) fn guarded() -> Self {
         Self::start(true)
     }
 
@@ -51,7 +51,9 @@ impl Registry {
             "http": {"addr": format!("127.0.0.1:{port}")},
         });
         if guarded {
-            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+            let made =
+                rcgen::generate_simple_self_signed(["127.0.0.1", "localhost", "registry.test"].map(str::to_owned));
+            let made = made.unwrap();
             fs::write(at("ca.crt"), made.cert.pem()).unwrap();
             fs::write(at("key.pem"), made.signing_key.serialize_pem()).unwrap();
             let (user, password) = CREDENTIALS.split_once(':').unwrap();
@@ -109,12 +111,22 @@ impl Registry {
         assert!(pushed.status.success(), "{pushed:?} {}", self.log());
     }
 
+    /// `address:port`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// A directory for `--registry-config` that knows this registry's authority.
     fn hosts(&self) -> PathBuf {
+        self.hosts_for(&self.host())
+    }
+
+    /// The same for one who calls it by this name.
+    pub(crate) fn hosts_for(&self, name: &str) -> PathBuf {
         let hosts = self.dir.path().join("certs.d");
         write_hosts(
             &hosts,
-            &format!("127.0.0.1:{}", self.port),
+            name,
             &format!("ca = \"{}\"", self.dir.path().join("ca.crt").display()),
         );
         hosts
@@ -122,7 +134,7 @@ impl Registry {
 }
 
 /// The `hosts.toml` of a registry.
-fn write_hosts(hosts: &Path, registry: &str, text: &str) {
+pub(crate) fn write_hosts(hosts: &Path, registry: &str, text: &str) {
     fs::create_dir_all(hosts.join(registry)).unwrap();
     fs::write(hosts.join(registry).join("hosts.toml"), text).unwrap();
 }
@@ -354,4 +366,83 @@ fn a_pull_that_hangs_holds_neither_the_other_containers_nor_the_end() {
     });
     agent.delete("p", Some(0));
     agent.wait_gone("p");
+}
+
+/// Events of a pod, or of one of its containers: type, reason, message.
+fn told(agent: &Agent, pod: &str, field: Option<&str>) -> Vec<String> {
+    let events = agent.request("GET", "/api/v1/namespaces/default/events", None).json();
+    let all = events["items"].as_array().unwrap().iter();
+    all.filter(|event| event["involvedObject"]["name"] == pod && event["involvedObject"]["fieldPath"].as_str() == field)
+        .map(|event| {
+            let word = |key: &str| event[key].as_str().unwrap().to_owned();
+            format!("{} {} {}", word("type"), word("reason"), word("message"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_pull_of_a_volumes_image_is_told_as_the_pods_own() {
+    let registry = Registry::open();
+    registry.push("data:v1", "data");
+    let there = registry.name("data:v1");
+    let missing = registry.name("missing:v1");
+    let agent = Agent::start();
+    let create = |name: &str, image: &str| {
+        agent.create(&with(pod(name, &[("c", "cat /data/words; exec sleep 1000")]), |p| {
+            p["spec"]["volumes"] = json!([{"name": "data", "image": {"reference": image}}]);
+            p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        }));
+    };
+    let wait_told = |pod: &str, field: Option<&str>, begins: &[String]| {
+        wait_for(&format!("{begins:?}"), || {
+            let told = told(&agent, pod, field);
+            let is_told = |begin: &String| told.iter().any(|event| event.starts_with(begin.as_str()));
+            if begins.iter().all(is_told) {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        });
+    };
+    let container_c = Some("spec.containers{c}");
+
+    create("right", &there);
+    agent.wait_log("right", "", "data");
+    wait_told(
+        "right",
+        None,
+        &[
+            format!("Normal Pulling Pulling image \"{there}\""),
+            format!("Normal Pulled Successfully pulled image \"{there}\" in "),
+        ],
+    );
+    let own = format!("Normal Pulled Container image \"{BUSYBOX}\" already present on machine");
+    wait_told("right", container_c, &[own]);
+
+    create("again", &there);
+    agent.wait_log("again", "", "data");
+    let present = format!("Normal Pulled Container image \"{there}\" already present on machine");
+    wait_told("again", None, &[present]);
+
+    create("wrong", &missing);
+    let waiting = agent.wait_pod("wrong", "to wait for its next try", |p| {
+        container(p, "c")["state"]["waiting"]["reason"] == "ImagePullBackOff"
+    });
+    let message = container(&waiting, "c")["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap();
+    let begins = format!("Back-off pulling image \"{missing}\": ErrImagePull: failed to pull and unpack image");
+    assert!(message.starts_with(&begins), "{message}");
+    wait_told(
+        "wrong",
+        None,
+        &[
+            format!("Normal Pulling Pulling image \"{missing}\""),
+            format!("Warning Failed Failed to pull image \"{missing}\": failed to pull and unpack image"),
+            format!("Normal BackOff Back-off pulling image \"{missing}\""),
+        ],
+    );
+    let of_container =
+        ["Error: ErrImagePull", "Error: ImagePullBackOff"].map(|words| format!("Warning Failed {words}"));
+    wait_told("wrong", container_c, &of_container);
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::under_way::Outcome;
 use super::*;
 use crate::image::Limits;
-use crate::image::registry::{DockerConfig, RegistrySettings};
+use crate::image::registry::{DockerConfig, ProxySettings, RegistrySettings};
 use crate::store::Store;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -341,6 +341,7 @@ impl Machine {
             hosts: directory.path().join("certs.d"),
             docker_config: directory.path().join("config.json"),
             default_registry: "docker.io".to_owned(),
+            proxies: ProxySettings::default(),
         });
         Self { directory, images }
     }

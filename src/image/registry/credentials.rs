@@ -369,7 +369,11 @@ async fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, Cred
         .map_err(fail)?;
     let talk = async {
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(server.as_bytes()).await?;
+            match stdin.write_all(server.as_bytes()).await {
+                // It ended without asking for whom: its answer says why.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
         }
         child.wait_with_output().await
     };

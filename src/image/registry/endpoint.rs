@@ -17,8 +17,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
-    RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Deserialize;
@@ -26,6 +26,7 @@ use serde::Deserialize;
 use super::address::{relative, same_origin, without_query};
 use super::auth::{Challenge, token_query};
 use super::hosts::{Host, is_local};
+use super::proxies::Proxies;
 use super::transport::{self, Body, HttpClient, Reach, TlsError};
 use super::{Action, Credential, Manifest, RegistryError, printable};
 use crate::image::reference::Reference;
@@ -124,18 +125,20 @@ impl Ask {
 pub(super) struct Clients {
     own: HttpClient,
     named: HttpClient,
+    proxies: Proxies,
 }
 
 impl Clients {
-    pub(super) fn new(host: &Host) -> Result<Self, TlsError> {
+    pub(super) fn new(host: &Host, proxies: &Proxies) -> Result<Self, TlsError> {
         let uri: Option<Uri> = host.base.parse().ok();
         let reach = match uri.as_ref().and_then(Uri::host) {
             Some(name) if is_local(name) => Reach::Anywhere,
             Some(_) | None => Reach::Outside,
         };
         Ok(Self {
-            own: transport::client(&host.tls, host.dial, Reach::Anywhere)?,
-            named: transport::client(&host.tls, host.dial, reach)?,
+            own: transport::client(&host.tls, host.dial, Reach::Anywhere, proxies)?,
+            named: transport::client(&host.tls, host.dial, reach, proxies)?,
+            proxies: proxies.clone(),
         })
     }
 }
@@ -531,6 +534,13 @@ impl Endpoint {
             USER_AGENT,
             HeaderValue::from_static(concat!("podd/", env!("CARGO_PKG_VERSION"))),
         );
+        // Through a tunnel the proxy is told when it is made.
+        if uri.scheme_str() == Some("http")
+            && let Some(proxy) = self.clients.proxies.of(uri)
+            && let Some(password) = proxy.basic_auth()
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, password.clone());
+        }
         let is_own = base.as_ref().and_then(Uri::host) == uri.host();
         let client = if is_own { &self.clients.own } else { &self.clients.named };
         match tokio::time::timeout(limit, client.request(request)).await {

@@ -17,6 +17,7 @@ mod auth;
 mod credentials;
 mod endpoint;
 mod hosts;
+mod proxies;
 mod transfer;
 mod transport;
 
@@ -26,12 +27,14 @@ use hyper::StatusCode;
 
 pub use credentials::{Credential, CredentialError, Credentials, DockerConfig};
 pub use hosts::HostsError;
+pub use proxies::{ProxyError, ProxySettings};
 pub use transport::TlsError;
 
 pub(super) use transfer::{Arriving, Taken};
 pub(super) use transport::Body;
 
 use endpoint::{Ask, Endpoint};
+use proxies::Proxies;
 
 use super::reference::Reference;
 use super::stream::Digest;
@@ -51,6 +54,8 @@ pub struct RegistrySettings {
     pub docker_config: PathBuf,
     /// The registry of names without one.
     pub default_registry: String,
+    /// Through whom registries are asked.
+    pub proxies: ProxySettings,
 }
 
 impl Default for RegistrySettings {
@@ -59,6 +64,7 @@ impl Default for RegistrySettings {
             hosts: PathBuf::from("/etc/podd/certs.d"),
             docker_config: PathBuf::from("/var/lib/podd/config.json"),
             default_registry: super::reference::DEFAULT_REGISTRY.to_owned(),
+            proxies: ProxySettings::default(),
         }
     }
 }
@@ -70,6 +76,8 @@ pub enum RegistryError {
     Hosts(#[from] HostsError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error(transparent)]
     Credentials(#[from] CredentialError),
     #[error("hosts.toml leaves no host to {action}")]
@@ -169,6 +177,7 @@ impl RegistryError {
             }
             Self::Hosts(_)
             | Self::Tls(_)
+            | Self::Proxy(_)
             | Self::Credentials(_)
             | Self::NoHost { .. }
             | Self::NotFound { .. }
@@ -256,11 +265,12 @@ impl Registry {
     ) -> Result<Self, RegistryError> {
         let (hosts_directory, docker_config) = (settings.hosts.clone(), settings.docker_config.clone());
         let registry = reference.registry().to_owned();
+        let proxies = Proxies::new(&settings.proxies)?;
         let read = super::blocking(move || {
             let hosts = hosts::hosts(&hosts_directory, &registry)?;
             let clients: Vec<_> = hosts
                 .iter()
-                .map(endpoint::Clients::new)
+                .map(|host| endpoint::Clients::new(host, &proxies))
                 .collect::<Result<_, TlsError>>()?;
             let node = DockerConfig::read(&docker_config)?;
             Ok::<_, RegistryError>((hosts, clients, node))

@@ -1,10 +1,10 @@
-//! Connections to registries: TCP, TLS, and which addresses may be reached.
+//! Connections to registries: TCP, TLS, proxies, and which addresses may be reached.
 //!
 //! Goes in: an address and who named it. Comes out: a pooled HTTP client.
 //!
 //! **Invariant:** an address that a registry names (a token server, a blob store) never leads to this machine itself or
 //! to a link-local address such as a cloud's metadata server, unless the registry itself is there: the check is made on
-//! the address that is dialled, after the name was resolved.
+//! the address that is dialled, after the name was resolved. Names that a proxy resolves are the proxy's to refuse.
 
 use std::fmt;
 use std::future::Future;
@@ -21,6 +21,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -31,6 +32,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::proxies::{Proxies, port_of};
 
 /// A body that is sent.
 pub(in crate::image) type Body = BoxBody<Bytes, io::Error>;
@@ -96,11 +99,17 @@ pub(super) enum Reach {
 }
 
 /// A client for one host and those it names.
-pub(super) fn client(tls: &TlsSettings, dial: Duration, reach: Reach) -> Result<HttpClient, TlsError> {
+pub(super) fn client(
+    tls: &TlsSettings,
+    dial: Duration,
+    reach: Reach,
+    proxies: &Proxies,
+) -> Result<HttpClient, TlsError> {
     let dialler = Dialler {
         tls: Arc::new(tls_config(tls)?),
         dial,
         reach,
+        proxies: proxies.clone(),
     };
     let mut builder = Client::builder(TokioExecutor::new());
     builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
@@ -213,6 +222,7 @@ pub(super) struct Dialler {
     tls: Arc<ClientConfig>,
     dial: Duration,
     reach: Reach,
+    proxies: Proxies,
 }
 
 impl fmt::Debug for Dialler {
@@ -248,40 +258,86 @@ impl tower::Service<Uri> for Dialler {
 
 impl Dialler {
     async fn connect(&self, uri: &Uri) -> io::Result<Link> {
-        let no_host = || io::Error::new(io::ErrorKind::InvalidInput, "the address names no host");
-        let host = uri.host().ok_or_else(no_host)?.trim_matches(['[', ']']);
         let secure = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-        for address in tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|source| io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: {source}")))?
+        let Some(proxy) = self.proxies.of(uri) else {
+            let tcp = dialled(uri, self.reach).await?;
+            return if secure {
+                self.encrypted(uri, tcp).await
+            } else {
+                Ok(Link::Plain(TokioIo::new(tcp)))
+            };
+        };
+        // A name is for the proxy to resolve; an address can be looked at here.
+        if self.reach == Reach::Outside
+            && let Ok(ip) = host_of(uri)?.parse::<IpAddr>()
+            && !is_outside(SocketAddr::new(ip, 0))
         {
-            if self.reach == Reach::Outside && !is_outside(address) {
-                last = io::Error::other(ForbiddenAddress {
-                    host: host.to_owned(),
-                    ip: address.ip(),
-                });
-                continue;
+            let host = ip.to_string();
+            return Err(io::Error::other(ForbiddenAddress { host, ip }));
+        }
+        // The machine's owner says where the proxy is.
+        let tcp = dialled(proxy.uri(), Reach::Anywhere).await?;
+        if !secure {
+            return Ok(Link::Proxied(TokioIo::new(tcp)));
+        }
+        let mut tcp = Some(tcp);
+        let dialled = tower::service_fn(move |_: Uri| {
+            let tcp = tcp.take().map(TokioIo::new);
+            std::future::ready(tcp.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+        });
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), dialled);
+        if let Some(password) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(password.clone());
+        }
+        let through = tower::Service::call(&mut tunnel, uri.clone()).await;
+        let tcp = through.map_err(|error| {
+            let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+            let kind = cause.map_or(io::ErrorKind::Other, io::Error::kind);
+            io::Error::new(kind, format!("proxy {}: {error}", proxy.uri()))
+        })?;
+        self.encrypted(uri, tcp.into_inner()).await
+    }
+
+    async fn encrypted(&self, uri: &Uri, tcp: TcpStream) -> io::Result<Link> {
+        let name = ServerName::try_from(host_of(uri)?.to_owned()).map_err(io::Error::other)?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
+        Ok(Link::Tls(Box::new(TokioIo::new(tls))))
+    }
+}
+
+/// The host of an address, without the brackets of IPv6.
+fn host_of(uri: &Uri) -> io::Result<&str> {
+    let host = uri.host().map(|host| host.trim_matches(['[', ']']));
+    host.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the address names no host"))
+}
+
+/// A connection to one of the addresses that the host of `uri` has.
+async fn dialled(uri: &Uri, reach: Reach) -> io::Result<TcpStream> {
+    let host = host_of(uri)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    for address in tokio::net::lookup_host((host, port_of(uri)))
+        .await
+        .map_err(|source| io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: {source}")))?
+    {
+        if reach == Reach::Outside && !is_outside(address) {
+            last = io::Error::other(ForbiddenAddress {
+                host: host.to_owned(),
+                ip: address.ip(),
+            });
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(tcp) => {
+                // Requests are small and wait for each other.
+                tcp.set_nodelay(true)?;
+                return Ok(tcp);
             }
-            match TcpStream::connect(address).await {
-                Ok(tcp) => {
-                    // Requests are small and wait for each other.
-                    tcp.set_nodelay(true)?;
-                    if !secure {
-                        return Ok(Link::Plain(TokioIo::new(tcp)));
-                    }
-                    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                    let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
-                    return Ok(Link::Tls(Box::new(TokioIo::new(tls))));
-                }
-                Err(source) => {
-                    last = io::Error::new(source.kind(), format!("dial tcp {address}: {source}"));
-                }
+            Err(source) => {
+                last = io::Error::new(source.kind(), format!("dial tcp {address}: {source}"));
             }
         }
-        Err(last)
     }
+    Err(last)
 }
 
 /// Not this machine, and not a neighbour that only this machine can ask (a cloud's metadata).
@@ -295,19 +351,21 @@ fn is_outside(address: SocketAddr) -> bool {
 /// A connection.
 pub(super) enum Link {
     Plain(TokioIo<TcpStream>),
+    /// To a proxy, which is told the whole address of what it shall fetch.
+    Proxied(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().proxy(matches!(self, Self::Proxied(_)))
     }
 }
 
 impl Read for Link {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(link) => Pin::new(link).poll_read(cx, buf),
+            Self::Plain(link) | Self::Proxied(link) => Pin::new(link).poll_read(cx, buf),
             Self::Tls(link) => Pin::new(link.as_mut()).poll_read(cx, buf),
         }
     }
@@ -316,21 +374,21 @@ impl Read for Link {
 impl Write for Link {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(link) => Pin::new(link).poll_write(cx, buf),
+            Self::Plain(link) | Self::Proxied(link) => Pin::new(link).poll_write(cx, buf),
             Self::Tls(link) => Pin::new(link.as_mut()).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(link) => Pin::new(link).poll_flush(cx),
+            Self::Plain(link) | Self::Proxied(link) => Pin::new(link).poll_flush(cx),
             Self::Tls(link) => Pin::new(link.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(link) => Pin::new(link).poll_shutdown(cx),
+            Self::Plain(link) | Self::Proxied(link) => Pin::new(link).poll_shutdown(cx),
             Self::Tls(link) => Pin::new(link.as_mut()).poll_shutdown(cx),
         }
     }

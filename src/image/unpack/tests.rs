@@ -1,5 +1,6 @@
 //! Layers as strangers make them.
 
+mod fuzz;
 mod others;
 
 use std::collections::BTreeMap;
