@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -248,15 +248,20 @@ fn programs_join_a_container_in_its_user_namespace() {
     assert_eq!(kubectl(&agent, &["exec", "p", "-c", "u", "--", "id", "-u"]), "1000\n");
 
     // A terminal, and what is written by its name.
-    let typed = Command::new("script")
+    let mut typed = Command::new("script")
         .args(["-qec"])
         .arg(format!(
             "kubectl --kubeconfig={} exec -it p -c c -- sh -c 'tty; echo typed > /dev/tty; stat -c %u $(tty)'",
             agent.root().join("admin.kubeconfig").display()
         ))
         .arg("/dev/null")
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
+    // What script(1) types at the end of its input would be echoed among the words.
+    let _open = typed.stdin.take();
+    let typed = typed.wait_with_output().unwrap();
     let typed = String::from_utf8_lossy(&typed.stdout).into_owned();
     assert!(typed.contains("/dev/pts/") && typed.contains("typed"), "{typed}");
     assert!(typed.lines().any(|line| line.trim() == "0"), "{typed}");
