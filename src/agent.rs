@@ -30,7 +30,7 @@ use crate::eviction::{self, Evictions};
 use crate::garbage::{self, Garbage, OwnerKind};
 use crate::image::registry::{ProxySettings, RegistrySettings};
 use crate::image::{ImageStore, Limits as ImageLimits};
-use crate::linux::cgroup::Cgroups;
+use crate::linux::cgroup::{Cgroups, Controls};
 use crate::linux::idmap;
 use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{app_armor, path, privilege, process};
@@ -93,7 +93,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("cannot set up the pods' network")?;
     let pool = network.pool();
-    let facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
+    let mut facts = Facts::read(Path::new("/"), &config.root).context("cannot tell what this machine is")?;
+    facts.keep_page_sizes(&Controls::of(&cgroups, Path::new("/")).page_sizes);
     let addresses = u64::from(pool.1.to_bits() - pool.0.to_bits()) + 1;
     let supply = Supply::new(&facts, addresses, &config.reserved, &config.allocatable);
     let allocatable = supply.allocatable.capacity();
@@ -118,8 +120,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (hint, hints) = mpsc::unbounded_channel();
     let shims = Arc::new(Shims::new(&config.run_dir, boot_id.clone(), hint.clone()));
     shims.warm().context("cannot make the process that shims come from")?;
-    let cgroups = Cgroups::detect(Path::new(CGROUP_MOUNT)).context("cannot use this machine's cgroups")?;
-
     let volumes = Volumes::new(config.root.join("pods"), config.run_dir.join("volumes"), allocatable);
     let machine = Machine::new(
         Parts {
@@ -359,7 +359,7 @@ fn owner_kind(kind: &api::kinds::Kind) -> OwnerKind {
 
 /// What the node tells of its runtimes. Of a program nothing is promised.
 fn known_handlers(config: &Config) -> Vec<Handler> {
-    let user_namespaces = idmap::try_mount(&config.root).is_ok();
+    let user_namespaces = idmap::try_mounts(&config.root).is_ok();
     let own = |name: &str| Handler {
         name: name.to_owned(),
         recursive_read_only: true,

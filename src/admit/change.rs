@@ -17,10 +17,7 @@ use super::bounded::Bounded;
 use super::container::Role;
 use super::fault::{Fault, Findings, Path};
 use super::{AdmitContext, Admitted, metadata, to_model, whole_pod};
-use crate::model::QosClass;
-
-/// The annotation of a pod that stands for a file of the machine.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
+use crate::model::{MIRROR, QosClass};
 
 /// What an update may change, in Kubernetes' words.
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\

@@ -427,7 +427,9 @@ pub(super) fn pod_security(context: &PodSecurityContext, at: &Path, findings: &m
         &[
             ("appArmorProfile", app_armor_profile.is_some(), Honoured),
             ("fsGroup", fs_group.is_some(), Honoured),
-            ("fsGroupChangePolicy", fs_group_change_policy.is_some(), Honoured),
+            // It is about volumes of other kinds than podd has: "no effect on ephemeral volume types such as: secret,
+            // configmaps and emptydir" (Kubernetes `core/v1/types.go`).
+            ("fsGroupChangePolicy", fs_group_change_policy.is_some(), Harmless),
             // It only says how something is to be done that is refused itself.
             ("seLinuxChangePolicy", se_linux_change_policy.is_some(), Harmless),
             ("runAsGroup", run_as_group.is_some(), Honoured),

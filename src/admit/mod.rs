@@ -50,7 +50,7 @@ mod tests;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
-pub use change::{MIRROR, is_mirror};
+pub use change::is_mirror;
 pub use decode::{
     Complaints, DecodeError, Decoded, Encoding, FieldValidation, Identity, decode, decode_json, decode_options,
 };

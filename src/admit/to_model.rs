@@ -239,7 +239,6 @@ fn pod_security(context: Option<&wire::PodSecurityContext>) -> Result<PodSecurit
             .fs_group
             .map(|group| id(group, "spec.securityContext.fsGroup"))
             .transpose()?,
-        fs_group_on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
         sysctls: sysctls
             .map(|wire::Sysctl { name, value }| (normal_sysctl(&name), value))
             .collect(),

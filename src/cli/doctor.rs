@@ -227,6 +227,10 @@ fn cgroups(report: &mut Report<'_>) -> io::Result<()> {
             "memory limits are not kept, and no container is ever OOMKilled for its own",
         ),
         ("pids", "a fork bomb in one container reaches the others"),
+        (
+            "hugetlb",
+            "the node has no huge pages to give: a pod that asks for some is refused (OutOfhugepages-...)",
+        ),
     ] {
         if has(name) {
             report.line(Level::Ok, "cgroup controller", name, "limits are kept")?;
@@ -260,17 +264,17 @@ fn cgroups(report: &mut Report<'_>) -> io::Result<()> {
 fn mapped_mounts(report: &mut Report<'_>, root: &Path) -> io::Result<()> {
     let what = "id-mapped mounts";
     let there = existing(root);
-    match idmap::try_mount(there) {
+    match idmap::try_mounts(there) {
         Ok(()) => report.line(
             Level::Ok,
             what,
-            format_args!("they work on {}", there.display()),
+            format_args!("they work on {} and in memory", there.display()),
             "pods can have user namespaces (hostUsers: false)",
         ),
         Err(error) => report.line(
             Level::Warn,
             what,
-            format_args!("they do not work on {}: {error}", there.display()),
+            chain(&error),
             "a pod with hostUsers: false stays Pending",
         ),
     }
@@ -534,6 +538,7 @@ mod tests {
             "capabilities",
             "cgroups",
             "cgroup controller",
+            "id-mapped mounts",
             "mount namespace",
             "network namespace",
             "system calls",

@@ -4,12 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::linux::usage;
-use crate::model::{EmptyDirMedium, Observed, PodSpec, VolumeSource, bytes_text};
+use crate::model::{EmptyDirMedium, MIRROR, Observed, PodSpec, VolumeSource, bytes_text};
 use crate::runtime::LogDirName;
-
-/// The annotation of a pod that a manifest of the machine asks for. Such a pod is critical: it is never evicted
-/// (`eviction_manager.go evictPod`, `types.IsCriticalPod`), since nobody would put another in its place.
-const STATIC: &str = "kubernetes.io/config.mirror";
 
 /// A pod with limits, and where it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +44,9 @@ impl Limited {
             VolumeSource::HostPath { .. } | VolumeSource::Image { .. } | VolumeSource::Projected { .. } => false,
         };
         let has_limit = limit.is_some() || pod.volumes.iter().any(is_limited);
-        if !has_limit || pod.about.annotations.contains_key(STATIC) {
+        // Nobody would put another in the place of one that a file of the machine asks for: it is critical, and never
+        // evicted (`eviction_manager.go evictPod`, `types.IsCriticalPod`).
+        if !has_limit || pod.about.annotations.contains_key(MIRROR) {
             return None;
         }
         let own = pods.join(pod.uid.as_str());

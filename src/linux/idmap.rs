@@ -15,16 +15,82 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::fd;
+use super::mounts;
 use super::process::{self, Cloned};
 use super::sys::{self, MountAttr, OPEN_TREE_CLONE};
 
-/// Make a user namespace and mount this directory with its ids, nowhere. Nothing is left of either.
+/// The kernel that a kubelet asks for (KEP-127): the first that maps a tmpfs, where ConfigMaps, Secrets and tokens lie.
+const KERNEL: (u32, u32) = (6, 3);
+
+/// Files cannot be shown as a user namespace counts their owners.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    #[error("{kind} cannot be mounted with a pod's own ids by Linux {release}: it needs Linux {}.{}", KERNEL.0, KERNEL.1)]
+    OldKernel { kind: String, release: String },
+    #[error("{kind} is a file system that cannot be mounted with a pod's own ids")]
+    FileSystem { kind: String },
+    #[error("cannot be mounted with a pod's own ids")]
+    Mount(#[source] io::Error),
+    #[error("no user namespace can be made")]
+    Namespace(#[source] io::Error),
+}
+
+impl MapError {
+    /// Why this file or directory of the machine was refused; looks at the mount table and at the kernel's version.
+    pub(super) fn of(path: &Path, source: io::Error) -> Self {
+        match mounts::kind_of(path) {
+            Ok(kind) => Self::of_kind(kind, source),
+            Err(_) => Self::Mount(source),
+        }
+    }
+
+    fn of_kind(kind: String, source: io::Error) -> Self {
+        if source.raw_os_error() != Some(libc::EINVAL) {
+            return Self::Mount(source);
+        }
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        if version(&release).is_some_and(|version| version < KERNEL) {
+            Self::OldKernel { kind, release }
+        } else {
+            Self::FileSystem { kind }
+        }
+    }
+}
+
+/// `6.1.0-37-cloud-amd64`
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Make a user namespace, and mount what pods need with its ids, nowhere: this directory, and a tmpfs. Nothing is left of
+/// any of it.
 ///
 /// # Errors
-/// The kernel gives no user namespace, or the file system of the directory cannot be mounted so (`EINVAL`).
-pub fn try_mount(directory: &Path) -> io::Result<()> {
+/// The first that does not go.
+pub fn try_mounts(directory: &Path) -> Result<(), MapError> {
+    let tried = in_namespace(|pid| {
+        let of_directory = mapped(directory, pid).map(drop);
+        Ok((of_directory, map_tmpfs(pid)))
+    });
+    let (of_directory, of_tmpfs) = tried.map_err(MapError::Namespace)?;
+    of_directory.map_err(|source| MapError::of(directory, source))?;
+    of_tmpfs.map_err(|source| MapError::of_kind("tmpfs".to_owned(), source))
+}
+
+fn map_tmpfs(pid: i32) -> io::Result<()> {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/user"))?;
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    Ok(map_mount(mount.as_fd(), namespace.as_fd())?)
+}
+
+/// Do something while a process lives, whose pid it is given, that has a user namespace of its own.
+fn in_namespace<T>(look: impl FnOnce(i32) -> io::Result<T>) -> io::Result<T> {
     let (there, says) = fd::pipe()?;
     let (waits, release) = fd::pipe()?;
     // SAFETY: the child only makes system calls: no allocation, no locks.
@@ -49,7 +115,7 @@ pub fn try_mount(directory: &Path) -> io::Result<()> {
             let tried = fd::read_some(there.as_fd(), &mut errno).and_then(|length| match length {
                 Some(4) if errno == [0; 4] => {
                     give_ids(pid, IDS, IDS)?;
-                    mapped(directory, pid).map(drop)
+                    look(pid)
                 }
                 Some(4) => Err(io::Error::from_raw_os_error(i32::from_le_bytes(errno))),
                 _ => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -113,15 +179,49 @@ pub(super) fn make_as_root_of(first: u32) -> Result<(), Errno> {
     sys::capset(&capabilities)
 }
 
+/// Whether a pod whose infra is this process can be shown this directory.
+///
+/// # Errors
+/// Why it cannot.
+pub fn try_mapped(directory: &Path, pid: i32) -> Result<(), MapError> {
+    let tried = mapped(directory, pid).map(drop);
+    tried.map_err(|source| MapError::of(directory, source))
+}
+
 /// A directory, mounted nowhere, as the user namespace of this process counts owners.
 ///
 /// # Errors
 /// `InvalidInput` (the kernel's `EINVAL`): its file system cannot do that. Others: the place or the process is not there.
-pub fn mapped(directory: &Path, pid: i32) -> io::Result<OwnedFd> {
+pub(super) fn mapped(directory: &Path, pid: i32) -> io::Result<OwnedFd> {
     let namespace = std::fs::File::open(format!("/proc/{pid}/ns/user"))?;
     let path = CString::new(directory.as_os_str().as_bytes())?;
     let opened = sys::open(&path, libc::O_PATH | libc::O_DIRECTORY)?;
     let tree = sys::open_tree(opened.as_fd(), c"", OPEN_TREE_CLONE)?;
     map_mount(tree.as_fd(), namespace.as_fd())?;
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_old_by_its_numbers() {
+        for (release, expected) in [
+            ("6.1.0-37-cloud-amd64", Some((6, 1))),
+            ("6.3", Some((6, 3))),
+            ("6.18.44-fc", Some((6, 18))),
+            ("10.0.1", Some((10, 0))),
+            ("unknown", None),
+        ] {
+            assert_eq!(version(release), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_named() {
+        let refused = |errno| MapError::of(Path::new("/proc/self"), io::Error::from_raw_os_error(errno)).to_string();
+        assert!(refused(libc::EINVAL).starts_with("proc "), "{}", refused(libc::EINVAL));
+        assert_eq!(refused(libc::EPERM), "cannot be mounted with a pod's own ids");
+    }
 }

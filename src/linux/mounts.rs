@@ -107,6 +107,22 @@ pub fn beneath(directory: &Path) -> io::Result<Vec<MountPoint>> {
     Ok(lines.filter(|mount| mount.path.starts_with(directory)).collect())
 }
 
+/// The kind of file system that a path lies on: `tmpfs`, `ext4`, ...
+///
+/// # Errors
+/// The path is not there, or no mount is.
+pub fn kind_of(path: &Path) -> io::Result<String> {
+    let path = path.canonicalize()?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n').filter_map(parse);
+    // The topmost of several at one place is the last of them.
+    let above = lines.filter(|mount| path.starts_with(&mount.path));
+    let nearest = above.max_by_key(|mount| mount.path.components().count());
+    nearest
+        .map(|mount| mount.kind)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 /// To whom a mount is propagated, or from whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peers {

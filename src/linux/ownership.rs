@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, chmod, chownat, fstat, open, openat2};
 use rustix::io::Errno;
 
-/// Kubernetes `pkg/volume/volume_linux.go`: `rwMask`, `roMask`, `execMask`.
+/// Kubernetes `pkg/volume/volume_linux.go`: `rwMask`, `execMask`.
 const READ_WRITE: u32 = 0o660;
-const READ: u32 = 0o440;
 const SEARCH: u32 = 0o110;
 const SET_GID: u32 = 0o2000;
 
@@ -32,26 +31,26 @@ pub struct OwnershipError {
 ///
 /// # Errors
 /// It cannot be looked at.
-pub fn is_given(root: &Path, gid: u32, read_only: bool) -> io::Result<bool> {
+pub fn is_given(root: &Path, gid: u32) -> io::Result<bool> {
     let stat = fstat(open_root(root)?)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let wanted = if read_only { READ } else { READ_WRITE } | SEARCH | SET_GID;
+    let wanted = READ_WRITE | SEARCH | SET_GID;
     Ok(is_directory && stat.st_gid == gid && stat.st_mode & wanted == wanted)
 }
 
-/// Give a directory and everything beneath it to a group: each file can be read and (unless `read_only`) written by it,
-/// and what is made in a directory is the group's too.
+/// Give a directory and everything beneath it to a group: each file can be read and written by it, and what is made in a
+/// directory is the group's too.
 ///
 /// # Errors
 /// The first thing that could not be given. What vanishes meanwhile is no error.
-pub fn give_to_group(root: &Path, gid: u32, read_only: bool) -> Result<(), OwnershipError> {
+pub fn give_to_group(root: &Path, gid: u32) -> Result<(), OwnershipError> {
     let failed = |path: &Path, errno: Errno| OwnershipError {
         path: path.to_owned(),
         gid,
         source: errno.into(),
     };
     let top = open_root(root).map_err(|errno| failed(root, errno))?;
-    give(top.as_fd(), gid, read_only).map_err(|errno| failed(root, errno))?;
+    give(top.as_fd(), gid).map_err(|errno| failed(root, errno))?;
     // By paths beneath the root, each opened anew: a tree may be deeper than descriptors are many.
     let mut directories = vec![PathBuf::from(".")];
     while let Some(directory) = directories.pop() {
@@ -70,7 +69,7 @@ pub fn give_to_group(root: &Path, gid: u32, read_only: bool) -> Result<(), Owner
             }
             let path = directory.join(OsStr::from_bytes(name.to_bytes()));
             let given = open_beneath(opened.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW)
-                .and_then(|file| give(file.as_fd(), gid, read_only));
+                .and_then(|file| give(file.as_fd(), gid));
             match given {
                 Ok(FileType::Directory) => directories.push(path),
                 Ok(_) => {}
@@ -104,14 +103,14 @@ fn is_gone(errno: Errno) -> bool {
 }
 
 /// `changeFilePermission`: the owner of a link is changed, its mode is another file's.
-fn give(file: BorrowedFd<'_>, gid: u32, read_only: bool) -> rustix::io::Result<FileType> {
+fn give(file: BorrowedFd<'_>, gid: u32) -> rustix::io::Result<FileType> {
     let stat = fstat(file)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     chownat(file, c"", None, Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)?;
     if kind == FileType::Symlink {
         return Ok(kind);
     }
-    let mut mode = stat.st_mode & 0o7777 | if read_only { READ } else { READ_WRITE };
+    let mut mode = stat.st_mode & 0o7777 | READ_WRITE;
     if kind == FileType::Directory {
         mode |= SET_GID | SEARCH;
     }
@@ -154,9 +153,9 @@ mod tests {
         symlink("nowhere", root.join("dangling")).unwrap();
         let before = (look(&outside), look(&outside.join("secret")));
 
-        assert!(!is_given(&root, GID, false).unwrap());
-        give_to_group(&root, GID, false).unwrap();
-        assert!(is_given(&root, GID, false).unwrap());
+        assert!(!is_given(&root, GID).unwrap());
+        give_to_group(&root, GID).unwrap();
+        assert!(is_given(&root, GID).unwrap());
         assert_eq!(look(&root.join("a")), (GID, 0o2770));
         assert_eq!(look(&root.join("a/b")).0, GID);
         assert_eq!(
@@ -170,26 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_to_be_read_is_not_made_writable() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("volume");
-        fs::create_dir(&root).unwrap();
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o500)).unwrap();
-        put(&root.join("file"), 0o400);
-        give_to_group(&root, GID, true).unwrap();
-        assert_eq!((look(&root), look(&root.join("file"))), ((GID, 0o2550), (GID, 0o440)));
-        assert!(is_given(&root, GID, true).unwrap());
-        assert!(!is_given(&root, GID, false).unwrap());
-    }
-
-    #[test]
     fn a_link_in_the_place_of_a_root_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (root, outside) = (dir.path().join("volume"), dir.path().join("outside"));
         fs::create_dir(&outside).unwrap();
         symlink(&outside, &root).unwrap();
         let before = look(&outside);
-        let _whatever = give_to_group(&root, GID, false);
+        let _whatever = give_to_group(&root, GID);
         assert_eq!(look(&outside), before);
     }
 }

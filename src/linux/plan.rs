@@ -3,15 +3,17 @@
 //! Goes in: the work of `container.rs` and `join.rs`. Comes out: what `child.rs` and `guest.rs` carry out, and the words
 //! for what went wrong there.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 
 use super::capability::Capabilities;
 use super::cgroup::Entry;
-use super::idmap::UserNamespace;
+use super::idmap::{MapError, UserNamespace};
 use super::seccomp::Program;
 use super::sys::{self, MountAttr};
 
@@ -416,10 +418,19 @@ impl Plan {
             Step::Pivot => format!("change root: {words}"),
             Step::UserNamespace => format!("enter the user namespace: {words}"),
             Step::MapRoot => format!("root file system: its file system cannot be id-mapped: {words}"),
-            Step::MapMount => format!(
-                "{}: its file system cannot be id-mapped: {words}",
-                mounted(self.mounts.get(index))
-            ),
+            Step::MapMount => {
+                let mount = self.mounts.get(index);
+                let why = match mount.map(|mount| &mount.what) {
+                    Some(What::Bind { source, .. }) if errno == Errno::EINVAL => {
+                        let source = Path::new(OsStr::from_bytes(source.to_bytes()));
+                        MapError::of(source, errno.into()).to_string()
+                    }
+                    Some(What::Bind { .. } | What::New { .. }) | None => {
+                        format!("cannot be mounted with a pod's own ids: {words}")
+                    }
+                };
+                format!("{}: {why}", mounted(mount))
+            }
             Step::Cgroup
             | Step::ParentGone
             | Step::Session

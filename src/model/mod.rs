@@ -21,7 +21,7 @@ mod sysctl;
 pub use amounts::{bytes_text, cpu_text};
 pub use claim::{Allocatable, Amount, Claim, ClaimedPort, Lack};
 pub use image::{ImageConfig, ImageId, ResolvedImage};
-pub use names::{CLUSTER_DOMAIN, NameTooLong};
+pub use names::{CLUSTER_DOMAIN, MIRROR, NameTooLong};
 pub use observed::{
     Attempt, AttemptLife, AttemptState, Backoff, Exit, ExitStatus, FailedStep, Failure, FailureReason, GivenUp,
     GivenUpReason, Hook, HookRecord, Observed, ProbeKind, ProbeRecord, Report, Reported, Sandbox, SandboxEnd,

@@ -1,9 +1,12 @@
-//! What a pod is called by its own processes.
+//! What a pod is called by its own processes, and what it is known by.
 
 use super::PodSpec;
 
 /// What a kubelet without a cluster domain of its own is given everywhere.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// The annotation of a pod that stands for a file of the machine (a static pod); its value is that file's hash.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Linux' `__NEW_UTS_LEN`.
 const NAME_MAX: usize = 64;

@@ -340,8 +340,10 @@ pub enum ExitStatus {
     Code(i32),
     /// Killed by this signal; on the wire `exitCode` is 128 + signal, and `signal` is set.
     Signal(i32),
-    /// Killed by the kernel for want of memory (`OOMKilled`, 137).
-    OomKilled,
+    /// exit(2) with this code, of a container in which the kernel had killed a process for want of memory (`OOMKilled`).
+    OomCode(i32),
+    /// Killed by this signal, as was at least one process of the container for want of memory (`OOMKilled`).
+    OomSignal(i32),
     /// It could not be executed (`StartError`, 128).
     StartError,
     /// It ran, and nobody is left who saw its end (`ContainerStatusUnknown`): the shim died, or the machine was reset.
@@ -349,8 +351,24 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// Success decides `OnFailure` and the pod's final phase.
+    /// As the wire has it, `exitCode`.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) | Self::OomCode(code) => code,
+            Self::Signal(signal) | Self::OomSignal(signal) => signal.saturating_add(128),
+            Self::StartError => 128,
+            Self::Lost => 137,
+        }
+    }
+
+    /// Success decides `OnFailure` and the pod's final phase, and it is the exit code alone that tells.
     pub fn is_success(self) -> bool {
+        self.exit_code() == 0
+    }
+
+    /// An init container has done its work: one that lacked memory has failed whatever its exit code (Kubernetes
+    /// `kuberuntime_container.go isInitContainerFailed`).
+    pub fn is_init_success(self) -> bool {
         self == Self::Code(0)
     }
 }

@@ -94,6 +94,11 @@ impl PodSpec {
             .find(|container| container.name == name)
     }
 
+    /// One that has to end with success before what comes after it begins.
+    pub fn is_init(&self, container: &ContainerSpec) -> bool {
+        !container.is_sidecar() && self.init_containers.iter().any(|init| init.name == container.name)
+    }
+
     /// What its volumes take from other objects and from itself, each with the name of its volume.
     pub fn projections(&self) -> impl Iterator<Item = (&str, &Projection)> {
         self.volumes.iter().flat_map(|volume| {
@@ -594,8 +599,6 @@ pub struct PodSecurity {
     pub strict_groups: bool,
     /// `fsGroup`: a group of every process, and the owner of its volumes.
     pub fs_group: Option<u32>,
-    /// `fsGroupChangePolicy: OnRootMismatch`: a volume whose root is right already is left alone.
-    pub fs_group_on_root_mismatch: bool,
     /// Kernel parameters of the pod's namespaces, names with dots, in order.
     pub sysctls: Vec<(String, String)>,
 }

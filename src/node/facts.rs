@@ -51,6 +51,19 @@ impl Facts {
             machine_id,
         })
     }
+
+    /// Huge pages that no pod can be kept from are given to none: there are none of other sizes than these, in bytes.
+    pub fn keep_page_sizes(&mut self, limited: &[u64]) {
+        for (size, bytes) in &mut self.huge_pages {
+            if !limited.contains(size) && *bytes > 0 {
+                tracing::warn!(
+                    page.bytes = size,
+                    "no cgroup hierarchy that podd uses has the hugetlb controller: pods get no huge pages"
+                );
+                *bytes = 0;
+            }
+        }
+    }
 }
 
 /// `0-3,8` is five.
@@ -114,6 +127,25 @@ mod tests {
             Some("Debian GNU/Linux 12 (bookworm)")
         );
         assert_eq!(os_image("ID=x\n"), None);
+    }
+
+    #[test]
+    fn huge_pages_that_cannot_be_limited_are_not_there() {
+        let mut facts = Facts {
+            cpus: 1,
+            memory: 1,
+            disk: 1,
+            huge_pages: [(2 << 20, 8 << 20), (1 << 30, 1 << 30)].into(),
+            kernel: String::new(),
+            os_image: String::new(),
+            boot_id: String::new(),
+            machine_id: String::new(),
+            system_uuid: String::new(),
+        };
+        facts.keep_page_sizes(&[2 << 20]);
+        assert_eq!(facts.huge_pages, [(2 << 20, 8 << 20), (1 << 30, 0)].into());
+        facts.keep_page_sizes(&[]);
+        assert_eq!(facts.huge_pages, [(2 << 20, 0), (1 << 30, 0)].into());
     }
 
     #[test]

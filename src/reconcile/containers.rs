@@ -4,7 +4,7 @@
 //!
 //! Rules: Kubernetes `kuberuntime_manager.go` (`computePodActions`, `computeInitContainerActions`, `SyncPod`).
 
-use super::life::{awaits_post_start, is_done, is_post_start_over, is_running, is_started, policy};
+use super::life::{awaits_post_start, is_done, is_post_start_over, is_running, is_started};
 use super::resize::{infeasible, is_resized, restarts_when_resized};
 use super::{Planner, backoff, restart_due};
 use crate::model::{
@@ -58,7 +58,7 @@ impl Planner<'_> {
                 }
             } else if !was_passed {
                 match here(container).map(|newest| &newest.state) {
-                    Some(AttemptState::Exited(exit)) if exit.status.is_success() => {}
+                    Some(AttemptState::Exited(exit)) if exit.status.is_init_success() => {}
                     Some(AttemptState::Running { .. }) => return None,
                     Some(AttemptState::Starting | AttemptState::Exited(_)) | None => {
                         if !held {
@@ -91,7 +91,6 @@ impl Planner<'_> {
     /// Start the container if it is to run and nothing has to be waited for. True: it is being started.
     fn start(&mut self, sandbox: &Sandbox, container: &ContainerSpec) -> bool {
         let cap = self.limits.max_backoff;
-        let is_init = |name: &str| self.desired.init_containers.iter().any(|init| init.name == name);
         let (attempt, backoff) = match self.observed.newest(&container.name) {
             None => (0, Backoff::default()),
             Some(newest) => match &newest.state {
@@ -99,9 +98,7 @@ impl Planner<'_> {
                 AttemptState::Starting if newest.sandbox != sandbox.attempt => return false,
                 AttemptState::Starting => (newest.attempt, newest.backoff),
                 // Run again because its sandbox is another one, not because of how it ended.
-                AttemptState::Exited(_)
-                    if newest.sandbox != sandbox.attempt && is_init(&container.name) && !container.is_sidecar() =>
-                {
+                AttemptState::Exited(_) if newest.sandbox != sandbox.attempt && self.desired.is_init(container) => {
                     let delay = newest.backoff.delay.min(cap);
                     (
                         newest.attempt.saturating_add(1),
@@ -112,7 +109,7 @@ impl Planner<'_> {
                     )
                 }
                 AttemptState::Exited(exit) => {
-                    if is_done(policy(self.desired, container), newest, exit) {
+                    if is_done(self.desired, container, newest, exit) {
                         return false;
                     }
                     if self.rests(restart_due(self.now, newest, exit, &container.image, cap)) {

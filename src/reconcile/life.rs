@@ -80,7 +80,8 @@ pub(crate) fn policy(desired: &PodSpec, container: &ContainerSpec) -> RestartPol
 /// What podd itself stopped in order to start it anew is started anew whatever the policy says of its exit, and what
 /// failed a probe under every policy but Never (Kubernetes `kuberuntime_manager.go computePodActions`: what is to be
 /// started again is settled before it is killed).
-pub(crate) fn is_done(policy: RestartPolicy, attempt: &Attempt, exit: &Exit) -> bool {
+pub(crate) fn is_done(desired: &PodSpec, container: &ContainerSpec, attempt: &Attempt, exit: &Exit) -> bool {
+    let policy = policy(desired, container);
     match attempt.life.stop.as_ref().map(|stop| stop.why) {
         Some(StopReason::SpecChanged | StopReason::Resized) => return false,
         Some(StopReason::LivenessFailed | StopReason::StartupFailed) if policy != RestartPolicy::Never => return false,
@@ -91,6 +92,7 @@ pub(crate) fn is_done(policy: RestartPolicy, attempt: &Attempt, exit: &Exit) -> 
     }
     match policy {
         RestartPolicy::Always => false,
+        RestartPolicy::OnFailure if desired.is_init(container) => exit.status.is_init_success(),
         RestartPolicy::OnFailure => exit.status.is_success(),
         RestartPolicy::Never => true,
     }

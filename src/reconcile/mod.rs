@@ -83,7 +83,7 @@ mod tests_rejection;
 
 use std::time::Duration;
 
-pub(crate) use life::{is_done, is_running, policy};
+pub(crate) use life::{is_done, is_running};
 pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
     Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, forgive, gave_up, known_user,
@@ -169,14 +169,14 @@ pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
     let done = |container: &ContainerSpec| {
         let newest = observed.newest(&container.name)?;
         let exit = newest.exit()?;
-        is_done(policy(desired, container), newest, exit).then_some(exit)
+        is_done(desired, container, newest, exit).then_some(exit)
     };
     let all_done = desired.containers.iter().all(|container| done(container).is_some());
     let init_failed = desired
         .init_containers
         .iter()
         .filter(|container| !container.is_sidecar())
-        .any(|container| done(container).is_some_and(|exit| !exit.status.is_success()));
+        .any(|container| done(container).is_some_and(|exit| !exit.status.is_init_success()));
     let sandbox_is_over = observed.sandbox.as_ref().is_some_and(|sandbox| match &sandbox.state {
         SandboxState::Creating | SandboxState::Ready { .. } => false,
         SandboxState::Dead { .. } | SandboxState::Stopped { .. } => true,

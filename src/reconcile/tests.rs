@@ -62,7 +62,7 @@ fn restart_policies_decide_by_the_exit() {
         ExitStatus::Code(0),
         CODE_1,
         ExitStatus::Signal(9),
-        ExitStatus::OomKilled,
+        ExitStatus::OomSignal(9),
         ExitStatus::StartError,
         ExitStatus::Lost,
     ];

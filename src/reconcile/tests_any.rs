@@ -28,7 +28,8 @@ fn any_status() -> impl Strategy<Value = ExitStatus> {
         any::<i32>().prop_map(ExitStatus::Code),
         any::<i32>().prop_map(ExitStatus::Signal),
         Just(ExitStatus::Code(0)),
-        Just(ExitStatus::OomKilled),
+        Just(ExitStatus::OomSignal(9)),
+        Just(ExitStatus::OomCode(0)),
         Just(ExitStatus::StartError),
         Just(ExitStatus::Lost),
     ]

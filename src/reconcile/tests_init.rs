@@ -35,7 +35,13 @@ fn init_containers_run_one_after_the_other_and_once() {
 
 #[test]
 fn an_init_container_that_fails_is_tried_again_or_ends_the_pod() {
-    for end in [CODE_1, ExitStatus::OomKilled, ExitStatus::Signal(9), ExitStatus::Lost] {
+    for end in [
+        CODE_1,
+        ExitStatus::OomSignal(9),
+        ExitStatus::OomCode(0),
+        ExitStatus::Signal(9),
+        ExitStatus::Lost,
+    ] {
         for policy in [Always, OnFailure] {
             let mut course = with_init(policy, vec![container("i")]);
             course.settle();

@@ -42,7 +42,7 @@ fn attempts_follow_the_journal() {
     let starting = || Some(ContainerPhase::Starting);
     let begun = || AttemptState::Starting;
     let up = || running(2);
-    let oom = ExitStatus::OomKilled;
+    let oom = ExitStatus::OomSignal(9);
     let live: Option<Result<bool, End>> = Some(Ok(true));
     let only_starting = Some(Ok(false));
     let cases: [Case; 14] = [

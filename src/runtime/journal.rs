@@ -132,10 +132,11 @@ impl Journal {
                         | ContainerPhase::StartFailed { .. }
                         | ContainerPhase::Exited { .. } => at,
                     };
-                    let status = match status {
-                        _ if oom_killed => ExitStatus::OomKilled,
-                        WaitStatus::Code(code) => ExitStatus::Code(code),
-                        WaitStatus::Signal(signal) => ExitStatus::Signal(signal),
+                    let status = match (status, oom_killed) {
+                        (WaitStatus::Code(code), false) => ExitStatus::Code(code),
+                        (WaitStatus::Signal(signal), false) => ExitStatus::Signal(signal),
+                        (WaitStatus::Code(code), true) => ExitStatus::OomCode(code),
+                        (WaitStatus::Signal(signal), true) => ExitStatus::OomSignal(signal),
                     };
                     found.phase = ContainerPhase::Exited {
                         status,
@@ -271,25 +272,28 @@ mod tests {
     }
 
     #[test]
-    fn an_oom_kill_is_told_as_such_and_not_as_its_signal() {
-        let text = started()
-            + &line(
-                6,
-                Fact::Exited {
-                    container: "a".to_owned(),
-                    attempt: 0,
-                    status: WaitStatus::Signal(9),
-                    oom_killed: true,
-                },
-            );
-        let journal = fold(text.as_bytes(), 0, true).unwrap();
-        assert!(matches!(
-            journal.sandbox.containers[0].phase,
-            ContainerPhase::Exited {
-                status: ExitStatus::OomKilled,
-                ..
-            }
-        ));
+    fn an_oom_kill_is_told_beside_how_the_first_process_ended() {
+        for (end, expected) in [
+            (WaitStatus::Signal(9), ExitStatus::OomSignal(9)),
+            (WaitStatus::Code(0), ExitStatus::OomCode(0)),
+            (WaitStatus::Code(3), ExitStatus::OomCode(3)),
+        ] {
+            let text = started()
+                + &line(
+                    6,
+                    Fact::Exited {
+                        container: "a".to_owned(),
+                        attempt: 0,
+                        status: end,
+                        oom_killed: true,
+                    },
+                );
+            let journal = fold(text.as_bytes(), 0, true).unwrap();
+            let ContainerPhase::Exited { status, .. } = journal.sandbox.containers[0].phase else {
+                panic!("{:?}", journal.sandbox.containers)
+            };
+            assert_eq!(status, expected);
+        }
     }
 
     #[test]

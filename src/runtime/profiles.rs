@@ -66,8 +66,9 @@ impl Profiles {
             SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined => None,
         };
         let app_armor = match &security.app_armor {
-            AppArmorProfile::Unset | AppArmorProfile::Unconfined => None,
-            AppArmorProfile::RuntimeDefault => (!security.privileged
+            AppArmorProfile::Unconfined => None,
+            // containerd `container_create_linux.go generateApparmorSpecOpts`: who names none gets the default too.
+            AppArmorProfile::Unset | AppArmorProfile::RuntimeDefault => (!security.privileged
                 && app_armor::is_loaded(machine, DEFAULT_APP_ARMOR))
             .then(|| Ok(DEFAULT_APP_ARMOR.to_owned())),
             AppArmorProfile::Localhost(name) if app_armor::is_loaded(machine, name) => Some(Ok(name.clone())),

@@ -118,8 +118,12 @@ impl Machine {
         Ok(first.map(|first| UserNamespace {
             first,
             count: IDS_PER_POD,
-            // Roots, volumes and files of the pod lie in the first, the layers of its images in the second.
-            mapped: vec![self.settings.pods.clone(), self.settings.mount_points.clone()],
+            // Roots, volumes and files of the pod lie in the first, the layers of its images in the second; some of its
+            // volumes lie in memory.
+            mapped: [self.settings.pods.clone(), self.settings.mount_points.clone()]
+                .into_iter()
+                .chain(self.volumes.in_memory(pod))
+                .collect(),
         }))
     }
 

@@ -51,8 +51,6 @@ struct Live {
     start_time: u64,
     shares_pid_namespace: bool,
     cgroup: String,
-    /// How many processes in its cgroup were killed for want of memory that were none of its own.
-    excused: u64,
     /// The spec it was started from.
     config: PathBuf,
     output: u64,
@@ -314,15 +312,6 @@ impl Containers {
         })
     }
 
-    /// In this cgroup a program that joined the container was killed. If that was for want of memory, it says nothing of
-    /// the container itself.
-    pub(super) fn excuse(&mut self, cgroup: &str, machine: &Machine) {
-        if let Some(live) = self.live.values_mut().find(|live| live.cgroup == cgroup) {
-            let kills = machine.cgroups.oom_kills(cgroup).unwrap_or(0);
-            live.excused = (live.excused + 1).min(kills);
-        }
-    }
-
     /// The compiled seccomp filter of a spec, if it has one.
     pub(super) fn filter_of(&mut self, spec: &Spec) -> Result<Option<Program>, SeccompError> {
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -473,11 +462,7 @@ impl Containers {
         }
         let attached = outputs.attached(live.output);
         let lost = outputs.drain(live.output, process::realtime(), poller);
-        let excused = live.excused;
-        let oom_killed = machine
-            .cgroups
-            .oom_kills(&live.cgroup)
-            .is_ok_and(|count| count > excused);
+        let oom_killed = machine.cgroups.oom_kills(&live.cgroup).is_ok_and(|kills| kills > 0);
         let Live {
             container,
             attempt,

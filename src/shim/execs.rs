@@ -25,9 +25,6 @@ use crate::linux::{fd, process};
 
 /// So that no flood of requests uses up our descriptors.
 const MAX_LIVE: usize = 512;
-const SIGKILL: i32 = crate::linux::host::SIGKILL;
-/// 128 and that signal.
-const KILLED: i32 = 137;
 /// Cgroups of programs that left others behind are looked at again this many at a time.
 const SWEEP: usize = 4;
 
@@ -61,8 +58,6 @@ pub(super) struct Outcome {
     pub(super) ended: Option<(u64, WaitStatus)>,
     /// Everything in it is to be killed, and it is to be removed.
     pub(super) remove: Option<String>,
-    /// The cgroup of a container in which a program that joined it was killed, perhaps for want of memory.
-    pub(super) killed_in: Option<String>,
 }
 
 impl Execs {
@@ -238,10 +233,6 @@ impl Execs {
                 self.pids.remove(&guest);
             }
             let cgroup = live.cgroup;
-            // What a shell answers when what it ran was killed.
-            if matches!(status, WaitStatus::Signal(SIGKILL) | WaitStatus::Code(KILLED)) {
-                outcome.killed_in = cgroup.rsplit_once('/').map(|(parent, _)| parent.to_owned());
-            }
             if machine.cgroups.pids(&cgroup).is_ok_and(|pids| pids.is_empty()) {
                 // The kernel may take it for busy a moment longer.
                 outcome.remove = Some(cgroup);

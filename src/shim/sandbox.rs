@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 use super::protocol::{PodResources, SandboxConfig, Users};
 use crate::linux::cgroup::{CgroupError, Cgroups};
 use crate::linux::container::Machine;
-use crate::linux::idmap;
+use crate::linux::idmap::{self, MapError};
 use crate::linux::infra::{self, InfraConfig, Sysctl, UserIds};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -24,11 +24,11 @@ pub(super) enum InfraFailure {
     Machine(#[from] io::Error),
     #[error(transparent)]
     Infra(#[from] infra::InfraError),
-    #[error("user namespace: the file system of {} cannot be mounted with other ids", path.display())]
+    #[error("user namespace: {}", path.display())]
     Unmapped {
         path: PathBuf,
         #[source]
-        source: io::Error,
+        source: MapError,
     },
 }
 
@@ -60,7 +60,7 @@ pub(super) fn make_infra(config: &SandboxConfig, mounts: &OwnedFd) -> Result<(Ma
             path: path.clone(),
             source,
         };
-        idmap::mapped(path, infra.pid).map(drop).map_err(unmapped)?;
+        idmap::try_mapped(path, infra.pid).map_err(unmapped)?;
     }
     Ok((Machine::look(cgroups)?, infra))
 }

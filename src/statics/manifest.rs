@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::admit::{self, AdmitContext, DecodeError, Encoding, Fault, FieldValidation, ModelError};
-use crate::model::{Timestamp, Uid};
+use crate::model::{MIRROR, Timestamp, Uid};
 use crate::schedule::Placement;
 use crate::status;
 
@@ -24,8 +24,6 @@ pub(super) const SOURCE: &str = "kubernetes.io/config.source";
 pub(super) const HASH: &str = "kubernetes.io/config.hash";
 /// When the pod was made from its file.
 const SEEN: &str = "kubernetes.io/config.seen";
-/// The hash once more: this object stands for a file.
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// podd's own: the name of that file.
 pub(super) const FILE: &str = "podd.dev/manifest";
 

@@ -38,10 +38,10 @@ use uuid::Uuid;
 use crate::admit::deletion::{self, Deletion, Manner};
 use crate::event::{Recorder, Severity, Source, Subject};
 use crate::linux::inotify::{Inotify, Watch};
-use crate::model::{Timestamp, Uid};
+use crate::model::{MIRROR, Timestamp, Uid};
 use crate::store::{Change, ChangeType, Store, StoreError, StoredObject};
 use directory::{Files, ReadError};
-use manifest::{FILE, HASH, MIRROR, Manifest, ManifestError, SOURCE};
+use manifest::{FILE, HASH, Manifest, ManifestError, SOURCE};
 
 const POD: &str = "Pod";
 const NODE: &str = "Node";

@@ -17,7 +17,7 @@ use crate::model::{
     Attempt, AttemptState, ContainerSpec, Exit, ExitStatus, FailedStep, Failure, FailureReason, HookRecord, Observed,
     PodSpec, Resources, StopReason, Timestamp, User, image_volume_of,
 };
-use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, policy, restart_due};
+use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, restart_due};
 
 /// Which of the pod's three lists a container is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,10 @@ impl Place<'_> {
         };
         let runs = newest.filter(|_| state.running.is_some());
         let ready = match kind {
-            Kind::Init => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
+            Kind::Init => {
+                let exit = newest.and_then(Attempt::exit);
+                state.terminated.is_some() && exit.is_some_and(|exit| exit.status.is_init_success())
+            }
             Kind::Regular => runs.is_some_and(|runs| is_ready(spec, runs)) && is_sandbox_ready(observed),
             Kind::Ephemeral => false,
         };
@@ -149,12 +152,12 @@ impl Place<'_> {
     ) -> Option<ContainerState> {
         let Self { now, desired, observed } = self;
         let stays = match kind {
-            Kind::Init => exit.status.is_success(),
+            Kind::Init => exit.status.is_init_success(),
             Kind::Regular => false,
             Kind::Ephemeral => true,
         };
         let is_ending = desired.deletion.is_some() || observed.torn_down || is_finished(desired, observed);
-        if stays || is_ending || is_done(policy(desired, spec), newest, exit) {
+        if stays || is_ending || is_done(desired, spec, newest, exit) {
             return None;
         }
         if let Some(failure) = observed.failure(&FailedStep::Container(spec.name.clone())) {
@@ -241,18 +244,19 @@ fn running(started_at: Timestamp) -> ContainerState {
 
 /// Reasons as containerd gives them, `ContainerStatusUnknown` as the kubelet does.
 fn terminated(desired: &PodSpec, attempt: &Attempt, exit: &Exit) -> ContainerState {
-    let (exit_code, signal, reason) = match exit.status {
-        ExitStatus::Code(0) => (0, None, "Completed"),
-        ExitStatus::Code(code) => (code, None, "Error"),
-        ExitStatus::Signal(signal) => (signal.saturating_add(128), Some(signal), "Error"),
-        ExitStatus::OomKilled => (137, Some(9), "OOMKilled"),
-        ExitStatus::StartError => (128, None, "StartError"),
-        ExitStatus::Lost => (137, None, "ContainerStatusUnknown"),
+    let (signal, reason) = match exit.status {
+        ExitStatus::Code(0) => (None, "Completed"),
+        ExitStatus::Code(_) => (None, "Error"),
+        ExitStatus::Signal(signal) => (Some(signal), "Error"),
+        ExitStatus::OomCode(_) => (None, "OOMKilled"),
+        ExitStatus::OomSignal(signal) => (Some(signal), "OOMKilled"),
+        ExitStatus::StartError => (None, "StartError"),
+        ExitStatus::Lost => (None, "ContainerStatusUnknown"),
     };
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(container_id(desired, attempt)),
-            exit_code,
+            exit_code: exit.status.exit_code(),
             finished_at: Some(wire_time(exit.finished_at)),
             message: (!exit.message.is_empty()).then(|| exit.message.clone()),
             reason: Some(reason.to_owned()),

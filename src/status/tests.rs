@@ -128,7 +128,7 @@ fn whole_statuses() {
     );
     insta::assert_json_snapshot!(
         "a_pod_that_failed",
-        of(60, &once, &stopped(done(ExitStatus::OomKilled)))
+        of(60, &once, &stopped(done(ExitStatus::OomSignal(9))))
     );
 }
 
@@ -193,7 +193,9 @@ fn ends_have_the_runtime_s_reasons() {
         (ExitStatus::Code(3), 3, None, "Error"),
         (ExitStatus::Signal(9), 137, Some(9), "Error"),
         (ExitStatus::Signal(15), 143, Some(15), "Error"),
-        (ExitStatus::OomKilled, 137, Some(9), "OOMKilled"),
+        (ExitStatus::OomSignal(9), 137, Some(9), "OOMKilled"),
+        (ExitStatus::OomCode(0), 0, None, "OOMKilled"),
+        (ExitStatus::OomCode(3), 3, None, "OOMKilled"),
         (ExitStatus::StartError, 128, None, "StartError"),
         (ExitStatus::Lost, 137, None, "ContainerStatusUnknown"),
     ] {

@@ -69,8 +69,8 @@ pub(super) async fn observed(readers: &SqlitePool, uid: &Uid) -> Result<Observed
     .map_err(reading(SANDBOX, uid))?;
     let attempts = sqlx::query_as!(
         AttemptRow,
-        "SELECT container, attempt, sandbox, image, image_id, state, started_at, exit_status, exit_number, finished_at,
-                message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at, life
+        "SELECT container, attempt, sandbox, image, image_id, state, started_at, exit_status, exit_number, oom_killed,
+                finished_at, message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at, life
          FROM attempt WHERE uid = ? ORDER BY container, attempt",
         key
     )
@@ -365,6 +365,7 @@ async fn save_attempt(connection: &mut SqliteConnection, uid: &str, row: Attempt
         started_at,
         exit_status,
         exit_number,
+        oom_killed,
         finished_at,
         message,
         backoff_delay,
@@ -375,9 +376,9 @@ async fn save_attempt(connection: &mut SqliteConnection, uid: &str, row: Attempt
     } = row;
     sqlx::query!(
         "INSERT OR REPLACE INTO attempt (uid, container, attempt, sandbox, image, image_id, state, started_at,
-             exit_status, exit_number, finished_at, message, backoff_delay, backoff_set_at, stop_signalled_at, killed_at,
-             life)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             exit_status, exit_number, oom_killed, finished_at, message, backoff_delay, backoff_set_at,
+             stop_signalled_at, killed_at, life)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         uid,
         container,
         attempt,
@@ -388,6 +389,7 @@ async fn save_attempt(connection: &mut SqliteConnection, uid: &str, row: Attempt
         started_at,
         exit_status,
         exit_number,
+        oom_killed,
         finished_at,
         message,
         backoff_delay,

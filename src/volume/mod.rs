@@ -223,6 +223,29 @@ impl Volumes {
         Ok(prepared)
     }
 
+    /// The tmpfs mounts in which volumes of the pod lie, once they are prepared.
+    pub fn in_memory(&self, pod: &PodSpec) -> Vec<PathBuf> {
+        let mut places: Vec<_> = pod
+            .volumes
+            .iter()
+            .filter_map(|volume| match volume.source {
+                VolumeSource::Projected { .. } => Some(self.memory.directory().to_owned()),
+                VolumeSource::EmptyDir {
+                    medium: EmptyDirMedium::Memory,
+                    ..
+                } => Some(self.pods.join(pod.uid.as_str()).join("volumes").join(&volume.name)),
+                VolumeSource::EmptyDir {
+                    medium: EmptyDirMedium::Disk,
+                    ..
+                }
+                | VolumeSource::HostPath { .. }
+                | VolumeSource::Image { .. } => None,
+            })
+            .collect();
+        places.dedup();
+        places
+    }
+
     /// Whether any files were written for the pod.
     pub fn has_files(&self, uid: &Uid) -> bool {
         let directory = plain(uid.as_str()).map(|uid| self.memory.directory().join(uid));

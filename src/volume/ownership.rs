@@ -15,7 +15,7 @@ use crate::model::{PodSpec, VolumeSource};
 
 impl Volumes {
     /// Give the pod's own directories to its group, those that are not the group's yet. A kubelet does that when it makes
-    /// an emptyDir, whatever `fsGroupChangePolicy` says; looked at again, one that is right is left alone.
+    /// an emptyDir, and never again; `fsGroupChangePolicy` is for other kinds of volumes.
     ///
     /// # Errors
     /// The first file that cannot be given.
@@ -27,7 +27,7 @@ impl Volumes {
             match &volume.source {
                 VolumeSource::EmptyDir { .. } => {
                     let directory = self.pods.join(plain(pod.uid.as_str())?).join("volumes");
-                    give(&directory.join(plain(&volume.name)?), gid, false, true)?;
+                    give(&directory.join(plain(&volume.name)?), gid)?;
                 }
                 // Their files are written with the group.
                 VolumeSource::Projected { .. } | VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => {}
@@ -37,19 +37,13 @@ impl Volumes {
     }
 }
 
-/// Give a volume to a group. `on_root_mismatch`: only when its root is not the group's yet (`fsGroupChangePolicy`).
-///
-/// # Errors
-/// The first file that cannot be given.
-pub fn give(root: &Path, gid: u32, read_only: bool, on_root_mismatch: bool) -> Result<(), VolumeError> {
-    let looked = || {
-        ownership::is_given(root, gid, read_only).map_err(|source| VolumeError::Read {
-            path: root.to_owned(),
-            source,
-        })
-    };
-    if on_root_mismatch && looked()? {
-        return Ok(());
+fn give(root: &Path, gid: u32) -> Result<(), VolumeError> {
+    let is_given = ownership::is_given(root, gid).map_err(|source| VolumeError::Read {
+        path: root.to_owned(),
+        source,
+    })?;
+    if !is_given {
+        ownership::give_to_group(root, gid)?;
     }
-    Ok(ownership::give_to_group(root, gid, read_only)?)
+    Ok(())
 }

@@ -182,6 +182,73 @@ fn an_init_container_without_memory_is_told_as_such() {
     );
 }
 
+/// The exit code of a container in which memory was lacking.
+fn out_of_memory(pod: &Value, name: &str) -> Value {
+    let terminated = &container(pod, name)["state"]["terminated"];
+    assert_eq!(terminated["reason"], "OOMKilled", "{pod:#}");
+    terminated["exitCode"].clone()
+}
+
+#[test]
+fn who_survives_the_lack_of_memory_ends_with_its_own_code() {
+    let agent = Agent::start();
+    let child = format!("sh -c '{MEMORY_HOG}'");
+    let (success, failure) = (format!("{child}; exit 0"), format!("{child}; exit 3"));
+    agent.create(&with(
+        pod(
+            "ends",
+            &[("zero", &success), ("three", &failure), ("itself", MEMORY_HOG)],
+        ),
+        |pod| {
+            pod["spec"]["restartPolicy"] = json!("Never");
+            for container in pod["spec"]["containers"].as_array_mut().unwrap() {
+                container["resources"] = json!({"limits": {"memory": "32Mi"}});
+            }
+        },
+    ));
+    let failed = agent.wait_phase("ends", "Failed");
+    // v2 kills the whole container, as a kubelet has it done.
+    let whole = hierarchy("memory").1;
+    let code = |own: u8| json!(if whole { 137 } else { own });
+    assert_eq!(out_of_memory(&failed, "zero"), code(0));
+    assert_eq!(out_of_memory(&failed, "three"), code(3));
+    assert_eq!(out_of_memory(&failed, "itself"), json!(137));
+
+    // It is the exit code that decides whether a container is to be started again.
+    agent.create(&with(pod("once", &[("c", &success)]), |pod| {
+        pod["spec"]["restartPolicy"] = json!("OnFailure");
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "32Mi"}});
+    }));
+    if whole {
+        agent.wait_pod("once", "to be started again", |pod| {
+            container(pod, "c")["restartCount"].as_u64() > Some(0)
+        });
+        return;
+    }
+    let succeeded = agent.wait_phase("once", "Succeeded");
+    assert_eq!(out_of_memory(&succeeded, "c"), json!(0));
+    assert_eq!(container(&succeeded, "c")["restartCount"], 0);
+}
+
+#[test]
+fn an_init_container_that_lacked_memory_has_failed_whatever_its_code() {
+    let agent = Agent::start();
+    agent.create(&with(pod("hog", &[("c", "true")]), |pod| {
+        pod["spec"]["restartPolicy"] = json!("Never");
+        let mut init = pod["spec"]["containers"][0].clone();
+        init["name"] = json!("init");
+        init["command"] = json!(["/bin/sh", "-c", format!("sh -c '{MEMORY_HOG}'; exit 0")]);
+        init["resources"] = json!({"limits": {"memory": "32Mi"}});
+        pod["spec"]["initContainers"] = json!([init]);
+    }));
+    let failed = agent.wait_phase("hog", "Failed");
+    let init = &failed["status"]["initContainerStatuses"][0]["state"]["terminated"];
+    assert_eq!(init["reason"], "OOMKilled", "{failed:#}");
+    let code = if hierarchy("memory").1 { 137 } else { 0 };
+    assert_eq!(init["exitCode"], code, "{failed:#}");
+    assert!(container(&failed, "c")["state"]["running"].is_null(), "{failed:#}");
+}
+
 #[test]
 fn memory_that_a_child_wants_is_told_of_the_container_it_takes_with_it() {
     let agent = Agent::start();
@@ -209,7 +276,7 @@ fn memory_that_a_child_wants_is_told_of_the_container_it_takes_with_it() {
 }
 
 #[test]
-fn a_program_that_joined_and_wanted_too_much_says_nothing_of_the_container() {
+fn a_program_that_joined_and_wanted_too_much_counts_for_the_container() {
     let agent = Agent::start();
     agent.create(&with(
         pod("joined", &[("c", "while [ ! -e /end ]; do sleep 0.05; done; exit 3")]),
@@ -228,20 +295,14 @@ fn a_program_that_joined_and_wanted_too_much_says_nothing_of_the_container() {
             .unwrap()
     };
     assert!(!exec(MEMORY_HOG).status.success());
-    if hierarchy("memory").1 {
-        // There the whole container goes with it.
-        let failed = agent.wait_phase("joined", "Failed");
-        assert_eq!(container(&failed, "c")["state"]["terminated"]["reason"], "OOMKilled");
-        return;
-    }
-    assert!(exec("touch /end").status.success());
-    let failed = agent.wait_phase("joined", "Failed");
-    let terminated = &container(&failed, "c")["state"]["terminated"];
-    assert_eq!(
-        (&terminated["reason"], &terminated["exitCode"]),
-        (&json!("Error"), &json!(3)),
-        "{terminated}"
-    );
+    // On v2 the whole container goes with it.
+    let code = if hierarchy("memory").1 {
+        137
+    } else {
+        assert!(exec("touch /end").status.success());
+        3
+    };
+    assert_eq!(out_of_memory(&agent.wait_phase("joined", "Failed"), "c"), json!(code));
 }
 
 /// Writes so many MiB to a path, and waits for its end.
@@ -323,6 +384,67 @@ fn pods_that_write_too_much_are_evicted_and_no_others() {
         agent.wait_gone(name);
     }
     agent.wait_no_leftovers();
+}
+
+/// Whether the hierarchy that podd uses limits huge pages.
+fn has_hugetlb() -> bool {
+    let (root, is_v2) = hierarchy("hugetlb");
+    if !is_v2 {
+        return root.join("tasks").exists();
+    }
+    let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap();
+    controllers.split_whitespace().any(|name| name == "hugetlb")
+}
+
+fn asking_for_pages(name: &str, pages: &str) -> Value {
+    with(pod(name, &[("c", "exec sleep 1000")]), |pod| {
+        pod["spec"]["containers"][0]["resources"] =
+            json!({"limits": {"cpu": "100m", "memory": "32Mi", "hugepages-2Mi": pages}});
+    })
+}
+
+#[test]
+fn huge_pages_are_limited() {
+    let pages = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
+    let pages: u64 = pages.map_or(0, |pages| pages.trim().parse().unwrap());
+    if !has_hugetlb() || pages < 4 {
+        eprintln!("skipped: no hugetlb controller that podd uses, or fewer than 4 pages of 2 MiB");
+        return;
+    }
+    let agent = Agent::start();
+    let node = agent.request("GET", "/api/v1/nodes/node-under-test", None).json();
+    assert_eq!(
+        node["status"]["allocatable"]["hugepages-2Mi"],
+        format!("{}Mi", pages * 2)
+    );
+    let made = agent.create(&asking_for_pages("huge", "4Mi"));
+    agent.wait_running("huge");
+    let of_pod = format!("{}/pod{}", agent.cgroup_root(), uid(&made));
+    for cgroup in [format!("{of_pod}/c-0"), of_pod] {
+        let limit = control("hugetlb", &cgroup, "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+        assert_eq!(limit.as_deref(), Some("4194304"), "{cgroup}");
+    }
+    agent.create(&asking_for_pages("more", &format!("{}Mi", pages * 2)));
+    let refused = agent.wait_phase("more", "Failed");
+    assert_eq!(refused["status"]["reason"], "OutOfhugepages-2Mi", "{refused:#}");
+}
+
+#[test]
+fn huge_pages_that_cannot_be_limited_are_given_to_nobody() {
+    if has_hugetlb() || !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+        eprintln!("skipped: huge pages can be limited here, or there are none");
+        return;
+    }
+    let agent = Agent::start();
+    agent.create(&asking_for_pages("huge", "4Mi"));
+    let refused = agent.wait_phase("huge", "Failed");
+    assert_eq!(refused["status"]["reason"], "OutOfhugepages-2Mi", "{refused:#}");
+    let why =
+        "Pod was rejected: Node didn't have enough resource: hugepages-2Mi, requested: 4194304, used: 0, capacity: 0";
+    assert_eq!(refused["status"]["message"], why);
+    let doctor = String::from_utf8(agent.podd(&["doctor"]).stdout).unwrap();
+    let told = doctor.lines().find(|line| line.contains("hugetlb is missing"));
+    assert!(told.is_some_and(|line| line.contains("OutOfhugepages")), "{doctor}");
 }
 
 #[test]

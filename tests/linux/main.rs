@@ -10,6 +10,7 @@
 mod common;
 
 mod accounts;
+mod app_armor;
 mod capacity;
 mod changes;
 mod confinement;
@@ -27,6 +28,7 @@ mod last_words;
 mod life;
 mod limits;
 mod machine;
+mod migration;
 mod mounts;
 mod network;
 mod placement;

@@ -254,6 +254,136 @@ fn rules_that_somebody_removes_come_back_and_foreign_ones_stay() {
     assert_eq!(foreign(), before);
 }
 
+/// Answers each message or connection on port 80 of its protocol with whom it sees. Debian always has perl, and no
+/// busybox speaks these protocols.
+const OTHER_SERVER: &str = r#"use Socket;
+my ($kind, $protocol) = @ARGV;
+socket(S, PF_INET, $kind, $protocol) or die "socket: $!";
+bind(S, sockaddr_in(80, INADDR_ANY)) or die "bind: $!";
+my $who = sub { my (undef, $ip) = sockaddr_in($_[0]); inet_ntoa($ip) . " by $ENV{NAME}\n" };
+$| = 1;
+if ($kind == SOCK_DGRAM) {
+    print "ready\n";
+    while (my $from = recv(S, my $text, 999, 0)) { send(S, $who->($from), 0, $from) }
+} else {
+    listen(S, 5) or die "listen: $!";
+    print "ready\n";
+    while (my $from = accept(C, S)) { send(C, $who->($from), 0); close(C) }
+}"#;
+
+/// Says what comes back from an address; ends with an error when nothing does within two seconds.
+const OTHER_CLIENT: &str = r#"use Socket;
+my ($kind, $protocol, $to, $port) = @ARGV;
+socket(S, PF_INET, $kind, $protocol) or die "socket: $!";
+alarm 2;
+connect(S, sockaddr_in($port, inet_aton($to))) or die "connect: $!";
+$kind == SOCK_DGRAM and send(S, "who", 0);
+defined(recv(S, my $text, 999, 0)) or die "recv: $!";
+print $text;"#;
+
+/// Kind and number of a protocol, as socket(2) takes them.
+fn numbers(protocol: &str) -> [&'static str; 2] {
+    match protocol {
+        "UDP" => ["2", "17"],
+        "SCTP" => ["1", "132"],
+        other => panic!("{other}"),
+    }
+}
+
+/// The same as [`server`] for another protocol: it runs this machine's perl.
+fn other_server(name: &str, protocol: &str, port: u16) -> Value {
+    let [kind, number] = numbers(protocol);
+    with(pod(name, &[("server", "")]), |p| {
+        p["spec"]["volumes"] = json!([{"name": "machine", "hostPath": {"path": "/"}}]);
+        let container = &mut p["spec"]["containers"][0];
+        container["command"] = json!(["chroot", "/machine", "/usr/bin/perl", "-e", OTHER_SERVER, kind, number]);
+        container["volumeMounts"] = json!([{"name": "machine", "mountPath": "/machine", "readOnly": true}]);
+        container["ports"] = json!([{"containerPort": 80, "hostPort": port, "protocol": protocol}]);
+        container["env"] = json!([{"name": "NAME", "value": name}]);
+    })
+}
+
+/// What the server at this address says, asked with these words before the client's.
+fn other_who(what: &str, with: &[&str], protocol: &str, to: &str, port: u16) -> String {
+    let [kind, number] = numbers(protocol);
+    let port = port.to_string();
+    let client = ["/usr/bin/perl", "-e", OTHER_CLIENT, kind, number, to, &port];
+    let words: Vec<_> = with.iter().copied().chain(client).collect();
+    wait_for(&format!("{what}: {to}:{port}"), || {
+        let output = run(words[0], &words[1..]);
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(format!("{output:?}"))
+        }
+    })
+}
+
+/// A port of this protocol leads to its pod from everywhere, clients from outside are seen as they are, and it goes with
+/// the pod.
+fn leads_from_everywhere(protocol: &str) {
+    let agent = Agent::start();
+    let outside = Outside::new(&agent);
+    let port = port(&agent);
+    let plain = table(&agent);
+    agent.create(&other_server("web", protocol, port));
+    agent.create(&pod("other", &[("c", "exec sleep 1000")]));
+    let web = agent.wait_running("web");
+    let other = agent.wait_running("other");
+    agent.wait_log("web", "", "ready");
+    let gateway = agent.gateway().to_string();
+    let seen = |ip: &str| format!("{ip} by web");
+    let ask = |what: &str, with: &[&str], to: &str| other_who(what, with, protocol, to, port);
+
+    assert_eq!(ask("localhost", &[], "127.0.0.1"), seen(&gateway));
+    assert_eq!(ask("the bridge", &[], &gateway), seen(&gateway));
+    assert_eq!(ask("outside", &outside.run(), &outside.here), seen(&outside.there));
+    for (what, pod) in [("another pod", &other), ("the pod itself", &web)] {
+        let within = within(agent.infra_pid(&uid(pod)));
+        let within = [&*within[0], &within[1], &within[2], &within[3]];
+        assert_eq!(ask(what, &within, &gateway), seen(&gateway));
+    }
+
+    // A server of another protocol beside it on the same number.
+    agent.create(&server("tcp", &json!([{"containerPort": 80, "hostPort": port}])));
+    agent.wait_running("tcp");
+    assert_eq!(who("over TCP", &[], "127.0.0.1", port), format!("{gateway} by tcp"));
+    assert_eq!(ask("still", &[], "127.0.0.1"), seen(&gateway));
+
+    // Who takes its place is reached at once by who asked before: no connection is remembered.
+    agent.delete("web", Some(0));
+    agent.wait_gone("web");
+    agent.create(&other_server("next", protocol, port));
+    agent.wait_log("next", "", "ready");
+    assert_eq!(
+        ask("the next", &outside.run(), &outside.here),
+        format!("{} by next", outside.there)
+    );
+    for name in ["next", "tcp", "other"] {
+        agent.delete(name, Some(0));
+        agent.wait_gone(name);
+    }
+    assert_eq!(table(&agent), plain, "no rule is left");
+    agent.wait_no_leftovers();
+}
+
+#[test]
+fn datagrams_are_led_too() {
+    leads_from_everywhere("UDP");
+}
+
+#[test]
+fn sctp_is_led_too_where_the_kernel_has_it() {
+    // The kernel loads the module when somebody asks for the protocol.
+    let [kind, number] = numbers("SCTP");
+    let script = "use Socket; socket(S, PF_INET, $ARGV[0], $ARGV[1]) or exit 1";
+    if !run("perl", &["-e", script, kind, number]).status.success() {
+        eprintln!("skipped: the kernel has no SCTP");
+        return;
+    }
+    leads_from_everywhere("SCTP");
+}
+
 #[test]
 fn a_pod_that_has_ended_gives_its_port_to_the_next() {
     let agent = Agent::start();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -12,8 +12,25 @@ use crate::common::{Agent, container, pod, signal, uid, wait_dead, wait_for, wit
 const FIRST: u32 = 131_072;
 const RANGE: u32 = 65_536;
 
-fn agent() -> Agent {
-    Agent::start_with(&["--user-ids=131072:655360"])
+/// `None`, and says so, where the kernel cannot show a pod's files to it: what is seen there has a test of its own.
+fn agent() -> Option<Agent> {
+    agent_with("131072:655360")
+}
+
+fn agent_with(ids: &str) -> Option<Agent> {
+    let agent = Agent::start_with(&[&format!("--user-ids={ids}")]);
+    let can = can_map(&agent);
+    if !can {
+        eprintln!("skipped: this kernel cannot map a tmpfs, as hostUsers: false needs (Linux 6.3 can)");
+    }
+    can.then_some(agent)
+}
+
+/// What the node says of podd's own runtime.
+fn can_map(agent: &Agent) -> bool {
+    let node = agent.request("GET", "/api/v1/nodes/node-under-test", None).json();
+    let can = &node["status"]["runtimeHandlers"][0]["features"]["userNamespaces"];
+    can.as_bool().unwrap_or_else(|| panic!("{:#}", node["status"]))
 }
 
 fn apart(name: &str, containers: &[(&str, &str)]) -> Value {
@@ -47,7 +64,7 @@ fn kubectl(agent: &Agent, arguments: &[&str]) -> String {
 
 #[test]
 fn root_inside_is_nobody_outside() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     let script = "echo $(id -u) $(id -g); cat /proc/self/uid_map; echo made > /made; echo data > /v/by-root; \
                   echo ready; exec sleep 1000";
     let user = "until test -e /v/by-root; do sleep 0.05; done; echo x > /v/by-user; echo $(id -u) $(id -g); \
@@ -104,7 +121,7 @@ fn root_inside_is_nobody_outside() {
 
 #[test]
 fn what_a_container_finds_belongs_to_it() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     let script = "stat -c '%u:%g %n' / /bin/busybox /etc/hosts /etc/hostname /dev /dev/null /dev/pts /dev/shm \
                   /dev/mqueue /dev/termination-log /v; \
                   hostname; echo x > /dev/shm/x && stat -c '%u:%g %n' /dev/shm/x; mkdir /new/ && stat -c '%u:%g %n' /new; \
@@ -138,7 +155,7 @@ fn what_a_container_finds_belongs_to_it() {
 
 #[test]
 fn each_pod_has_ids_of_its_own_and_keeps_them() {
-    let mut agent = agent();
+    let Some(mut agent) = agent() else { return };
     let long = &[("c", "exec sleep 1000")];
     let [a, b] = ["a", "b"].map(|name| uid(&agent.create(&apart(name, long))));
     for name in ["a", "b"] {
@@ -177,7 +194,9 @@ fn each_pod_has_ids_of_its_own_and_keeps_them() {
 
 #[test]
 fn when_no_ids_are_left_a_pod_waits_for_them() {
-    let agent = Agent::start_with(&["--user-ids=131072:65536"]);
+    let Some(agent) = agent_with("131072:65536") else {
+        return;
+    };
     agent.create(&apart("a", &[("c", "exec sleep 1000")]));
     agent.wait_running("a");
     agent.create(&apart("b", &[("c", "exec sleep 1000")]));
@@ -194,7 +213,7 @@ fn when_no_ids_are_left_a_pod_waits_for_them() {
 
 #[test]
 fn programs_join_a_container_in_its_user_namespace() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     let made = agent.create(&with(
         apart("p", &[("c", "echo ready; exec sleep 1000"), ("u", "exec sleep 1000")]),
         |p| {
@@ -229,15 +248,20 @@ fn programs_join_a_container_in_its_user_namespace() {
     assert_eq!(kubectl(&agent, &["exec", "p", "-c", "u", "--", "id", "-u"]), "1000\n");
 
     // A terminal, and what is written by its name.
-    let typed = Command::new("script")
+    let mut typed = Command::new("script")
         .args(["-qec"])
         .arg(format!(
             "kubectl --kubeconfig={} exec -it p -c c -- sh -c 'tty; echo typed > /dev/tty; stat -c %u $(tty)'",
             agent.root().join("admin.kubeconfig").display()
         ))
         .arg("/dev/null")
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
+    // What script(1) types at the end of its input would be echoed among the words.
+    let _open = typed.stdin.take();
+    let typed = typed.wait_with_output().unwrap();
     let typed = String::from_utf8_lossy(&typed.stdout).into_owned();
     assert!(typed.contains("/dev/pts/") && typed.contains("typed"), "{typed}");
     assert!(typed.lines().any(|line| line.trim() == "0"), "{typed}");
@@ -258,7 +282,7 @@ fn programs_join_a_container_in_its_user_namespace() {
 
 #[test]
 fn a_shared_process_namespace_goes_with_a_user_namespace() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     agent.create(&with(
         apart(
             "p",
@@ -278,7 +302,7 @@ fn a_shared_process_namespace_goes_with_a_user_namespace() {
 
 #[test]
 fn an_image_as_a_volume_belongs_to_whom_the_image_says() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     let script = "stat -c '%u:%g' /i /i/bin/busybox; touch /i/x 2>/dev/null || echo read-only";
     agent.create(&with(apart("p", &[("c", script)]), |p| {
         p["spec"]["restartPolicy"] = json!("Never");
@@ -295,7 +319,7 @@ fn an_image_as_a_volume_belongs_to_whom_the_image_says() {
 
 #[test]
 fn devices_of_the_machine_are_not_the_privileged_containers() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     let script = "head -c 1 /dev/vda > /dev/null 2>&1 || echo not to be read; echo x > /dev/null && echo done";
     agent.create(&with(apart("p", &[("c", script)]), |p| {
         p["spec"]["restartPolicy"] = json!("Never");
@@ -308,7 +332,7 @@ fn devices_of_the_machine_are_not_the_privileged_containers() {
 
 #[test]
 fn files_of_the_machine_are_mapped_and_nobody_gets_more_than_the_mount_gives() {
-    let agent = agent();
+    let Some(agent) = agent() else { return };
     let dir = agent.dir.join("host");
     fs::create_dir_all(dir.join("sub")).unwrap();
     fs::write(dir.join("sub/f"), "of the host\n").unwrap();
@@ -333,4 +357,161 @@ fn files_of_the_machine_are_mapped_and_nobody_gets_more_than_the_mount_gives() {
     for made in ["new", "made/here"] {
         assert_eq!(fs::metadata(dir.join(made)).unwrap().uid(), 0, "{made}");
     }
+}
+
+/// Everything at once that has to do with owners: `hostUsers` is the only difference between two such pods.
+fn of_many_owners(name: &str, host_users: bool) -> Value {
+    let look = "id -u; id -g; id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' '; echo; \
+                cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range; \
+                stat -Lc '%u:%g %a %n' /disk /memory /conf/k /key/k /both/k /both/token; cat /conf/k /key/k; echo; \
+                echo x > /disk/f; echo x > /memory/f; stat -c '%u:%g %n' /disk/f /memory/f; \
+                until test -e /disk/of-sidecar; do sleep 0.05; done; stat -c '%u:%g %n' /disk/of-sidecar; \
+                echo ready; until grep -q new /conf/k; do sleep 0.05; done; echo updated; exec sleep 1000";
+    let side = "echo x > /disk/of-sidecar; exec sleep 1000";
+    with(pod(name, &[("c", look)]), |p| {
+        let spec = &mut p["spec"];
+        spec["hostUsers"] = json!(host_users);
+        spec["securityContext"] = json!({
+            "runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "supplementalGroups": [4000],
+            "sysctls": [
+                {"name": "kernel.shm_rmid_forced", "value": "1"},
+                {"name": "net.ipv4.ip_local_port_range", "value": "30000 40000"},
+            ],
+        });
+        spec["volumes"] = json!([
+            {"name": "disk", "emptyDir": {}},
+            {"name": "memory", "emptyDir": {"medium": "Memory"}},
+            {"name": "conf", "configMap": {"name": name, "defaultMode": 0o400}},
+            {"name": "key", "secret": {"secretName": name}},
+            {"name": "both", "projected": {"sources": [
+                {"configMap": {"name": name}}, {"serviceAccountToken": {"path": "token"}},
+            ]}},
+        ]);
+        let mounts = ["disk", "memory", "conf", "key", "both"];
+        let mounts = mounts.map(|name| json!({"name": name, "mountPath": format!("/{name}")}));
+        spec["containers"][0]["volumeMounts"] = json!(mounts);
+        let mut sidecar = spec["containers"][0].clone();
+        sidecar["name"] = json!("side");
+        sidecar["restartPolicy"] = json!("Always");
+        sidecar["command"] = json!(["sh", "-c", side]);
+        sidecar["securityContext"] = json!({"runAsUser": 0, "runAsGroup": 0});
+        spec["initContainers"] = json!([sidecar]);
+    })
+}
+
+#[test]
+fn owners_are_those_that_a_pod_without_a_namespace_sees() {
+    let Some(agent) = agent() else { return };
+    let namespaced = "/api/v1/namespaces/default";
+    let seen = ["plain", "apart"].map(|name| {
+        for (kind, object) in [
+            ("configmaps", json!({"metadata": {"name": name}, "data": {"k": "old"}})),
+            (
+                "secrets",
+                json!({"metadata": {"name": name}, "stringData": {"k": "hidden"}}),
+            ),
+        ] {
+            let answer = agent.request("POST", &format!("{namespaced}/{kind}"), Some(&object));
+            assert_eq!(answer.code, 201, "{answer:?}");
+        }
+        agent.create(&of_many_owners(name, name == "plain"));
+        agent.wait_log(name, "container=c", "ready\n")
+    });
+    let [plain, apart] = &seen;
+    assert_eq!(plain, apart);
+    let expected = "1000\n3000\n2000 3000 4000 \n1\n30000\t40000\n";
+    assert!(apart.starts_with(expected), "{apart}");
+    for line in [
+        "0:2000 2777 /disk",
+        "0:2000 2777 /memory",
+        "0:2000 440 /conf/k",
+        "0:2000 644 /key/k",
+        "oldhidden",
+        "1000:2000 /disk/f",
+        "1000:2000 /memory/f",
+        "0:2000 /disk/of-sidecar",
+    ] {
+        assert!(apart.lines().any(|seen| seen == line), "{line:?} is not in {apart}");
+    }
+
+    // None of its processes is anybody of the machine's; its files have the numbers that it knows.
+    let id = uid(&agent.pod("apart"));
+    assert_eq!(ids(agent.container_pid(&id, "c"), "Uid:"), [FIRST + 1000; 4]);
+    assert_eq!(ids(agent.container_pid(&id, "c"), "Gid:"), [FIRST + 3000; 4]);
+    let mut groups = ids(agent.container_pid(&id, "c"), "Groups:");
+    groups.sort_unstable();
+    assert_eq!(groups, [2000, 3000, 4000].map(|group| FIRST + group));
+    assert_eq!(ids(agent.container_pid(&id, "side"), "Uid:"), [FIRST; 4]);
+    let on_disk = fs::metadata(agent.root().join("pods").join(&id).join("volumes/disk/f")).unwrap();
+    assert_eq!((on_disk.uid(), on_disk.gid()), (1000, 2000));
+
+    // A change comes through, and another life of the container sees the same owners.
+    let change = json!({"data": {"k": "new"}}).to_string();
+    let path = format!("{namespaced}/configmaps/apart");
+    let changed = agent.raw_request("PATCH", &path, "application/merge-patch+json", change.as_bytes());
+    assert_eq!(changed.unwrap().code, 200);
+    agent.wait_log("apart", "container=c", "updated\n");
+    signal(agent.container_pid(&id, "c"), "KILL");
+    agent.wait_pod("apart", "to run again", |p| {
+        container(p, "c")["restartCount"] == 1 && container(p, "c")["state"]["running"].is_object()
+    });
+    let again = agent.wait_log("apart", "container=c", "updated\n");
+    assert_eq!(again.replace("updated\n", "").replace("new", "old"), *apart);
+    assert_eq!(ids(agent.container_pid(&id, "c"), "Uid:"), [FIRST + 1000; 4]);
+    for name in ["plain", "apart"] {
+        agent.delete(name, Some(0));
+        agent.wait_gone(name);
+    }
+    agent.wait_no_leftovers();
+}
+
+/// The messages of all events of the default namespace.
+fn wait_told(agent: &Agent, reason: &str, words: &[&str]) {
+    wait_for(&format!("{reason} to be told"), || {
+        let events = agent.request("GET", "/api/v1/namespaces/default/events", None).json();
+        let found = events["items"].as_array().unwrap().iter().any(|event| {
+            let message = event["message"].as_str().unwrap_or_default();
+            event["reason"] == reason && words.iter().all(|word| message.contains(word))
+        });
+        if found { Ok(()) } else { Err(format!("{events:#}")) }
+    });
+}
+
+#[test]
+fn a_file_system_that_cannot_be_mapped_is_named() {
+    let Some(agent) = agent() else { return };
+    agent.create(&with(apart("p", &[("c", "exec sleep 1000")]), |p| {
+        p["spec"]["volumes"] = json!([{"name": "h", "hostPath": {"path": "/sys/class"}}]);
+        p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "h", "mountPath": "/h"}]);
+    }));
+    let why = "sysfs is a file system that cannot be mounted with a pod's own ids";
+    wait_told(&agent, "Failed", &["/sys/class", why]);
+    agent.wait_pod("p", "to say why", |p| {
+        let waiting = &container(p, "c")["state"];
+        waiting.to_string().contains(why)
+    });
+}
+
+#[test]
+fn an_old_kernel_is_told_to_be_too_old() {
+    let agent = Agent::start();
+    if can_map(&agent) {
+        eprintln!("skipped: this kernel maps every file system that podd needs");
+        return;
+    }
+    agent.create(&apart("p", &[("c", "exec sleep 1000")]));
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let why = format!(
+        "tmpfs cannot be mounted with a pod's own ids by Linux {}: it needs Linux 6.3",
+        release.trim()
+    );
+    wait_told(&agent, "FailedCreatePodSandBox", &[&why]);
+    assert_eq!(agent.pod("p")["status"]["phase"], "Pending");
+    let doctor = String::from_utf8(agent.podd(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains(&why), "{doctor}");
+    // Who wants none is not in want of any.
+    agent.create(&pod("plain", &[("c", "exec sleep 1000")]));
+    agent.wait_running("plain");
+    agent.delete("p", Some(0));
+    agent.wait_gone("p");
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The tests of tests/linux on a machine with systemd and cgroup v2 alone: a Debian guest in QEMU, emulated (TCG), so it
-# needs no virtualisation of the host and is slow. `make test-v2` runs it; `make test` does not.
+# needs no virtualisation of the host and is slow. Its kernel has AppArmor, huge pages and SCTP, and cannot map a tmpfs.
+# `make test-v2` runs it; `make test` does not.
 #
-#   tests/vm/run.sh [FILTER]     FILTER: a part of the names of the tests to run
+#   tests/vm/run.sh [FILTER...]     each a part of the names of tests to run
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=target/vm
@@ -18,27 +19,37 @@ if [ -n "${missing+x}" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-cargo build --tests --quiet
-podd=$(realpath target/debug/podd)
+# The program is built with its tests.
 tests=$(cargo test --no-run --test linux --message-format json 2>/dev/null \
     | jq -r 'select(.reason == "compiler-artifact" and .target.name == "linux") | .executable')
+podd=$(realpath target/debug/podd)
 
-if [ ! -d "$work/root" ]; then
+inside=systemd-sysv,linux-image-cloud-amd64,apparmor,busybox-static,iproute2,nftables,runc,sqlite3,curl,procps,udev,dbus
+if [ "$(cat "$work/inside" 2>/dev/null)" != "$inside" ]; then
     say 'making a Debian guest (once)'
-    mmdebstrap --variant=minbase --include=systemd-sysv,linux-image-cloud-amd64,busybox-static,iproute2,nftables,runc,sqlite3,curl,procps,udev,dbus \
-        bookworm "$work/root.new" >"$work/mmdebstrap.log" 2>&1 || { tail -n 20 "$work/mmdebstrap.log"; exit 1; }
+    rm -rf "$work/root" "$work/root.new"
+    mmdebstrap --variant=minbase --include="$inside" bookworm "$work/root.new" >"$work/mmdebstrap.log" 2>&1 \
+        || { tail -n 20 "$work/mmdebstrap.log"; exit 1; }
     mv "$work/root.new" "$work/root"
+    echo "$inside" >"$work/inside"
 fi
 root=$work/root
 mkdir -p "$root$(dirname "$podd")" "$root/opt"
 cp "$podd" "$root$podd"
 cp "$tests" "$root/opt/linux-tests"
-# kubectl is too large to be worth its weight here.
+# Tests that read files of the repository find them where it was built.
+mkdir -p "$root$PWD"
+cp -r migrations "$root$PWD/"
+skip='--skip kubectl'
+if kubectl=$(command -v kubectl); then
+    cp -L "$kubectl" "$root/usr/local/bin/kubectl"
+    skip=
+fi
 cat >"$root/opt/run" <<SCRIPT
 #!/bin/sh
 cat /proc/version; stat -fc %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.controllers
 mkdir -p /tmp; cd $(dirname "$podd")
-/opt/linux-tests --test-threads 2 --skip kubectl ${1:-}
+/opt/linux-tests --test-threads 2 --show-output $skip $*
 echo "vm-exit: \$?"
 poweroff -f
 SCRIPT
@@ -66,6 +77,6 @@ mke2fs -q -t ext4 -d "$root" -L root "$work/disk.img" 6G
 say 'booting the guest'
 timeout "${VM_TIMEOUT:-3600}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3G -nographic -no-reboot \
     -kernel "$(ls "$root"/boot/vmlinuz-* | tail -1)" -initrd "$(ls "$root"/boot/initrd.img-* | tail -1)" \
-    -append 'root=LABEL=root rw console=ttyS0 quiet systemd.unified_cgroup_hierarchy=1 systemd.mask=serial-getty@ttyS0.service' \
+    -append 'root=LABEL=root rw console=ttyS0 quiet systemd.unified_cgroup_hierarchy=1 systemd.mask=serial-getty@ttyS0.service apparmor=1 security=apparmor hugepages=16' \
     -drive file="$work/disk.img",if=virtio,format=raw -nic none </dev/null | tee "$work/console.log"
 grep -q 'vm-exit: 0' "$work/console.log"

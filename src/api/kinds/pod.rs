@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{ALL_VERBS, Admitted, Draft, Kind, Selectable, Subresource, column, selectable};
 use crate::admit::{self, AccountRefusal, AdmitContext, Decoded, Encoding, Fault, FaultReason, FieldValidation};
 use crate::api::error::ApiError;
+use crate::model::MIRROR;
 use crate::schedule::{self, Placement};
 use crate::status;
 
@@ -255,11 +256,11 @@ fn give_account(pod: &mut Pod, draft: &Draft<'_>, shown_name: Option<&str>) -> R
 
 /// Only a pod that is bound already may stand for a file (`ValidatePodSpecificAnnotations`).
 fn mirror_fault(pod: &Pod) -> Option<Fault> {
-    let mark = pod.metadata.annotations.as_ref()?.get(admit::MIRROR)?;
+    let mark = pod.metadata.annotations.as_ref()?.get(MIRROR)?;
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let is_unbound = node.is_none_or(str::is_empty);
     is_unbound.then(|| Fault {
-        field: format!("metadata.annotations[{}]", admit::MIRROR),
+        field: format!("metadata.annotations[{MIRROR}]"),
         reason: FaultReason::Invalid,
         detail: format!("Invalid value: {mark:?}: must set spec.nodeName if mirror pod annotation is set"),
     })

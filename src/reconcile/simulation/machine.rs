@@ -226,7 +226,8 @@ impl World {
             ExitStatus::Code(1),
             ExitStatus::Code(137),
             ExitStatus::Signal(11),
-            ExitStatus::OomKilled,
+            ExitStatus::OomSignal(9),
+            ExitStatus::OomCode(0),
         ]);
         let after = match self.rng.below(10) {
             0..=3 => self.rng.range(0, 5_000),

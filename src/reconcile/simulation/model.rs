@@ -46,7 +46,7 @@ pub(super) fn everyone(desired: &PodSpec) -> impl Iterator<Item = &ContainerSpec
 pub(super) fn wants_restart(desired: &PodSpec, attempt: &Attempt, status: ExitStatus) -> bool {
     let by_policy = match desired.restart_policy {
         RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => status != ExitStatus::Code(0),
+        RestartPolicy::OnFailure => status.exit_code() != 0,
         RestartPolicy::Never => false,
     };
     match kind(desired, &attempt.container) {

@@ -298,7 +298,7 @@ impl Oracle {
         let truth = self.truths.get(&name).copied();
         let gone = self.gone.contains(&name);
         let is_right = match exit.status {
-            ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::OomKilled => {
+            ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::OomCode(_) | ExitStatus::OomSignal(_) => {
                 truth == Some(Truth::Written(exit.status))
             }
             ExitStatus::StartError => truth == Some(Truth::NotExecuted),

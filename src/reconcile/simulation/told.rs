@@ -45,7 +45,7 @@ fn is_ready(spec: &ContainerSpec, observed: &Observed) -> bool {
 fn final_phase(desired: &PodSpec, observed: &Observed) -> &'static str {
     let succeeded = |spec: &ContainerSpec| {
         let exit = observed.newest(&spec.name).and_then(|newest| newest.exit());
-        exit.is_some_and(|exit| exit.status == ExitStatus::Code(0))
+        exit.is_some_and(|exit| exit.status.exit_code() == 0)
     };
     let all = desired.containers.iter().all(succeeded);
     if all && observed.given_up.is_none() {

@@ -211,7 +211,6 @@ impl Containers {
             output,
             signals: BTreeSet::new(),
             ahead: None,
-            excused: 0,
             mounts: None,
             made_by: None,
         };

@@ -201,15 +201,7 @@ impl Supervisor<'_> {
 
     /// Tell what has become of a program, and end what is to be ended.
     pub(super) fn settle(&mut self, outcome: Outcome) {
-        let Outcome {
-            reply,
-            ended,
-            remove,
-            killed_in,
-        } = outcome;
-        if let Some(cgroup) = killed_in {
-            self.containers.excuse(&cgroup, &self.machine);
-        }
+        let Outcome { reply, ended, remove } = outcome;
         if let Some((waiter, reply)) = reply {
             self.reply(waiter, reply);
         }

@@ -50,6 +50,7 @@ pub(super) struct AttemptRow {
     pub(super) started_at: Option<i64>,
     pub(super) exit_status: Option<String>,
     pub(super) exit_number: Option<i64>,
+    pub(super) oom_killed: i64,
     pub(super) finished_at: Option<i64>,
     pub(super) message: Option<String>,
     pub(super) backoff_delay: i64,
@@ -234,6 +235,7 @@ impl AttemptRow {
             started_at: None,
             exit_status: None,
             exit_number: None,
+            oom_killed: 0,
             finished_at: None,
             message: None,
             backoff_delay: from_duration(ATTEMPT, "backoff_delay", *delay)?,
@@ -254,13 +256,15 @@ impl AttemptRow {
                 finished_at,
                 message,
             }) => {
-                let (word, number) = match status {
-                    ExitStatus::Code(code) => ("Code", Some(*code)),
-                    ExitStatus::Signal(signal) => ("Signal", Some(*signal)),
-                    ExitStatus::OomKilled => ("OomKilled", None),
-                    ExitStatus::StartError => ("StartError", None),
-                    ExitStatus::Lost => ("Lost", None),
+                let (word, number, oom_killed) = match status {
+                    ExitStatus::Code(code) => ("Code", Some(*code), false),
+                    ExitStatus::Signal(signal) => ("Signal", Some(*signal), false),
+                    ExitStatus::OomCode(code) => ("Code", Some(*code), true),
+                    ExitStatus::OomSignal(signal) => ("Signal", Some(*signal), true),
+                    ExitStatus::StartError => ("StartError", None, false),
+                    ExitStatus::Lost => ("Lost", None, false),
                 };
+                row.oom_killed = oom_killed.into();
                 row.exit_status = Some(word.to_owned());
                 row.exit_number = number.map(i64::from);
                 row.started_at = optional_time("started_at", *started_at)?;
@@ -288,6 +292,7 @@ impl TryFrom<AttemptRow> for Attempt {
             started_at,
             exit_status,
             exit_number,
+            oom_killed,
             finished_at,
             message,
             backoff_delay,
@@ -302,7 +307,7 @@ impl TryFrom<AttemptRow> for Attempt {
                 started_at: to_required_time("started_at", started_at)?,
             },
             "Exited" => AttemptState::Exited(Exit {
-                status: exit_status_from(exit_status, exit_number)?,
+                status: exit_status_from(exit_status, exit_number, oom_killed != 0)?,
                 started_at: to_optional_time("started_at", started_at)?,
                 finished_at: to_required_time("finished_at", finished_at)?,
                 message: message.ok_or(RowError::Missing { column: "message" })?,
@@ -327,7 +332,7 @@ impl TryFrom<AttemptRow> for Attempt {
     }
 }
 
-fn exit_status_from(word: Option<String>, number: Option<i64>) -> Result<ExitStatus, RowError> {
+fn exit_status_from(word: Option<String>, number: Option<i64>, oom_killed: bool) -> Result<ExitStatus, RowError> {
     let number = || {
         to_i32(
             "exit_number",
@@ -335,9 +340,10 @@ fn exit_status_from(word: Option<String>, number: Option<i64>) -> Result<ExitSta
         )
     };
     match word.ok_or(RowError::Missing { column: "exit_status" })?.as_str() {
+        "Code" if oom_killed => number().map(ExitStatus::OomCode),
         "Code" => number().map(ExitStatus::Code),
+        "Signal" if oom_killed => number().map(ExitStatus::OomSignal),
         "Signal" => number().map(ExitStatus::Signal),
-        "OomKilled" => Ok(ExitStatus::OomKilled),
         "StartError" => Ok(ExitStatus::StartError),
         "Lost" => Ok(ExitStatus::Lost),
         other => Err(meaningless("exit_status", other)),

@@ -117,7 +117,8 @@ fn attempt_state() -> impl Strategy<Value = AttemptState> {
     let status = prop_oneof![
         any::<i32>().prop_map(ExitStatus::Code),
         any::<i32>().prop_map(ExitStatus::Signal),
-        Just(ExitStatus::OomKilled),
+        (0..=255).prop_map(ExitStatus::OomCode),
+        (1..=64).prop_map(ExitStatus::OomSignal),
         Just(ExitStatus::StartError),
         Just(ExitStatus::Lost),
     ];

@@ -12,7 +12,7 @@ use crate::admit::{self, AdmitContext, Encoding, Fault, FaultReason, FieldValida
 use crate::api::error::ApiError;
 use crate::api::kinds::Amended;
 use crate::api::kinds::rules::{check_identity, set_open_metadata};
-use crate::model::{Timestamp, Uid};
+use crate::model::{MIRROR, Timestamp, Uid};
 
 /// The stored pod and the changed one in, the admitted one out.
 type Rules = fn(&Pod, Pod, &AdmitContext<'_>) -> Result<admit::Admitted, Vec<Fault>>;
@@ -37,7 +37,7 @@ pub(super) fn update(current: &Value, mut proposed: Value, validation: FieldVali
     let (admitted, warnings) = admitted(current, proposed, validation, change::update)?;
     let mut object = with_spec(current, &admitted);
     set_open_metadata(&mut object, &admitted);
-    let is_mirror = !current["metadata"]["annotations"][admit::MIRROR].is_null();
+    let is_mirror = !current["metadata"]["annotations"][MIRROR].is_null();
     if is_mirror && object != *current {
         let fault = Fault {
             field: String::new(),
