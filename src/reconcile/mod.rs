@@ -63,6 +63,7 @@ mod record;
 mod rejection;
 mod report;
 mod resize;
+mod restarts;
 mod shutdown;
 #[cfg(test)]
 mod simulation;
@@ -80,10 +81,12 @@ mod tests_life;
 mod tests_record;
 #[cfg(test)]
 mod tests_rejection;
+#[cfg(test)]
+mod tests_restarts;
 
 use std::time::Duration;
 
-pub(crate) use life::{is_done, is_running, policy};
+pub(crate) use life::is_running;
 pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
     Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, forgive, gave_up, known_user,
@@ -95,13 +98,16 @@ pub(crate) use rejection::{event_message, is_rejected};
 pub use report::report;
 pub(crate) use resize::{as_allotted, infeasible, is_resized, is_settled, needs_room};
 
+pub(crate) use restarts::{Fate, fate_of_code, is_done, is_restartable, is_restarting_all, may_restart_all};
+
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};
 use rejection::turned_away;
+use restarts::may_have_another_sandbox;
 
 use crate::model::{
-    AllowedSysctls, Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy,
-    SandboxState, Step, Timestamp,
+    AllowedSysctls, Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, SandboxState, Step,
+    Timestamp,
 };
 
 /// What the operator may set, and what the machine allows.
@@ -169,7 +175,7 @@ pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
     let done = |container: &ContainerSpec| {
         let newest = observed.newest(&container.name)?;
         let exit = newest.exit()?;
-        is_done(policy(desired, container), newest, exit).then_some(exit)
+        is_done(desired, container, newest, exit).then_some(exit)
     };
     let all_done = desired.containers.iter().all(|container| done(container).is_some());
     let init_failed = desired
@@ -184,7 +190,7 @@ pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
     observed.given_up.is_some()
         || all_done
         || init_failed
-        || (desired.restart_policy == RestartPolicy::Never && sandbox_is_over && !observed.attempts.is_empty())
+        || (!may_have_another_sandbox(desired) && sandbox_is_over && !observed.attempts.is_empty())
 }
 
 /// A plan in the making.
