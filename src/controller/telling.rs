@@ -12,7 +12,7 @@ use crate::model::{
     Attempt, AttemptState, ContainerSpec, FailedStep, FailureReason, GivenUpReason, Hook, HookRecord, Observed,
     PodSpec, Step, StopReason,
 };
-use crate::reconcile::{event_message, is_restartable};
+use crate::reconcile::{event_message, restarts_after_probe};
 use crate::runtime::StepError;
 
 /// Tells of one pod.
@@ -191,7 +191,7 @@ impl Telling<'_> {
     /// Why a container is stopped before its pod ends, and what comes then.
     fn why(self, name: &str, why: StopReason) -> String {
         let spec = self.pod.container(name);
-        let after = if spec.is_some_and(|spec| is_restartable(self.pod, spec)) {
+        let after = if spec.is_some_and(|spec| restarts_after_probe(self.pod, spec)) {
             ", will be restarted"
         } else {
             ""

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::life::{awaits_post_start, is_post_start_over, is_running, is_started};
 use super::resize::{infeasible, is_resized, restarts_when_resized};
-use super::restarts::{is_done, restarting_end, taken_by_restart};
+use super::restarts::{begins_anew, is_done, restarting_end, taken_by_restart};
 use super::{Planner, backoff, restart_due};
 use crate::model::{
-    Attempt, AttemptState, Backoff, ContainerSpec, FailedStep, FailureReason, Hook, HookRecord, RestartPolicy, Sandbox,
-    Step, StopReason,
+    Attempt, AttemptState, Backoff, ContainerSpec, FailedStep, FailureReason, Hook, HookRecord, Sandbox, Step,
+    StopReason,
 };
 
 /// All containers are not restarted sooner than this after the one whose end asks for it began: there is no back-off of
@@ -66,7 +66,8 @@ impl Planner<'_> {
     }
 
     /// Bring init containers to their ends and sidecars up, in order, as far as they got **in this sandbox**: in a new
-    /// one all begins anew, and when all restarts. `None` while something of it is not done; else whether a sidecar holds back what follows.
+    /// one all begins anew, and when all restart. `None` while something of it is not done; else whether a sidecar holds
+    /// back what follows.
     fn initialise(&mut self, sandbox: &Sandbox) -> Option<bool> {
         let (desired, observed) = (self.desired, self.observed);
         let here = |container: &ContainerSpec| {
@@ -123,7 +124,6 @@ impl Planner<'_> {
     /// Start the container if it is to run and nothing has to be waited for. True: it is being started.
     fn start(&mut self, sandbox: &Sandbox, container: &ContainerSpec) -> bool {
         let cap = self.limits.max_backoff;
-        let is_init = |name: &str| self.desired.init_containers.iter().any(|init| init.name == name);
         let (attempt, backoff) = match self.observed.newest(&container.name) {
             None => (0, Backoff::default()),
             Some(newest) => match &newest.state {
@@ -131,12 +131,7 @@ impl Planner<'_> {
                 AttemptState::Starting if newest.sandbox != sandbox.attempt => return false,
                 AttemptState::Starting => (newest.attempt, newest.backoff),
                 // Run again because its sandbox is another one or all restart, not because of how it ended.
-                AttemptState::Exited(_)
-                    if newest.is_left_behind()
-                        || (newest.sandbox != sandbox.attempt
-                            && ((is_init(&container.name) && !container.is_sidecar())
-                                || container.life.restart_policy == Some(RestartPolicy::Never))) =>
-                {
+                AttemptState::Exited(_) if begins_anew(self.desired, container, newest, sandbox.attempt) => {
                     let delay = newest.backoff.delay.min(cap);
                     (
                         newest.attempt.saturating_add(1),

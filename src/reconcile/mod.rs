@@ -97,17 +97,15 @@ pub use rejection::rejection;
 pub(crate) use rejection::{event_message, is_rejected};
 pub use report::report;
 pub(crate) use resize::{as_allotted, infeasible, is_resized, is_settled, needs_room};
-
-pub(crate) use restarts::{Fate, fate_of_code, is_done, is_restartable, is_restarting_all, may_restart_all};
+pub(crate) use restarts::{Fate, fate_of_code, is_done, is_restarting_all, may_restart_all, restarts_after_probe};
 
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};
 use rejection::turned_away;
-use restarts::may_have_another_sandbox;
 
 use crate::model::{
-    AllowedSysctls, Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, SandboxState, Step,
-    Timestamp,
+    AllowedSysctls, Capacity, ContainerSpec, FailedStep, GivenUpReason, Observed, Plan, PodSpec, RestartPolicy,
+    SandboxState, Step, Timestamp,
 };
 
 /// What the operator may set, and what the machine allows.
@@ -190,7 +188,7 @@ pub(crate) fn is_finished(desired: &PodSpec, observed: &Observed) -> bool {
     observed.given_up.is_some()
         || all_done
         || init_failed
-        || (!may_have_another_sandbox(desired) && sandbox_is_over && !observed.attempts.is_empty())
+        || (desired.restart_policy == RestartPolicy::Never && sandbox_is_over && !observed.attempts.is_empty())
 }
 
 /// A plan in the making.

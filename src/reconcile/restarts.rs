@@ -17,20 +17,10 @@ fn policy(desired: &PodSpec, container: &ContainerSpec) -> RestartPolicy {
     container.life.restart_policy.unwrap_or(desired.restart_policy)
 }
 
-/// Whether the container is ever started again (Kubernetes `pod/util.go IsContainerRestartable`).
-pub(crate) fn is_restartable(desired: &PodSpec, container: &ContainerSpec) -> bool {
-    let mut rules = container.life.restart_rules.iter();
-    policy(desired, container) != RestartPolicy::Never || rules.any(|rule| rule.action == RestartAction::Restart)
-}
-
-/// Whether the death of its sandbox is survived: something of it is ever started again (`kuberuntime_manager.go
-/// shouldRestartOnFailure`).
-pub(crate) fn may_have_another_sandbox(desired: &PodSpec) -> bool {
-    desired.restart_policy != RestartPolicy::Never
-        || desired
-            .containers
-            .iter()
-            .any(|container| is_restartable(desired, container))
+/// Whether the container is started again after it failed a probe. Rules have no say in that: while it runs there is no
+/// exit code (Kubernetes `kuberuntime_manager.go computePodActions`).
+pub(crate) fn restarts_after_probe(desired: &PodSpec, container: &ContainerSpec) -> bool {
+    policy(desired, container) != RestartPolicy::Never
 }
 
 /// Whether an end of any of its containers may restart all of them (`pod/util.go AllContainersCouldRestart`).
@@ -70,12 +60,12 @@ pub(crate) fn fate_of_code(desired: &PodSpec, container: &ContainerSpec, code: i
 /// What follows the end of this attempt.
 ///
 /// What podd itself stopped in order to start it anew is started anew whatever rules and policy say of its exit, and what
-/// failed a probe if it ever is (Kubernetes `kuberuntime_manager.go computePodActions`: what is to be started again is
-/// settled before it is killed).
+/// failed a probe under every policy but Never (Kubernetes `kuberuntime_manager.go computePodActions`: what is to be
+/// started again is settled before it is killed).
 pub(crate) fn fate(desired: &PodSpec, container: &ContainerSpec, attempt: &Attempt, exit: &Exit) -> Fate {
     match attempt.life.stop.as_ref().map(|stop| stop.why) {
         Some(StopReason::SpecChanged | StopReason::Resized | StopReason::AllRestart) => return Fate::Restarts,
-        Some(StopReason::LivenessFailed | StopReason::StartupFailed) if is_restartable(desired, container) => {
+        Some(StopReason::LivenessFailed | StopReason::StartupFailed) if restarts_after_probe(desired, container) => {
             return Fate::Restarts;
         }
         Some(
@@ -89,6 +79,16 @@ pub(crate) fn fate(desired: &PodSpec, container: &ContainerSpec, attempt: &Attem
 /// The attempt has ended and the container is to stay so.
 pub(crate) fn is_done(desired: &PodSpec, container: &ContainerSpec, attempt: &Attempt, exit: &Exit) -> bool {
     fate(desired, container, attempt, exit) == Fate::Done
+}
+
+/// Whether a container whose newest attempt has ended begins anew in this sandbox whatever the end was: with all others,
+/// or because the sandbox is a new one. There a kubelet starts everything again but for what has succeeded under
+/// OnFailure, also what is never restarted by itself (`kuberuntime_manager.go computePodActions`).
+pub(super) fn begins_anew(desired: &PodSpec, container: &ContainerSpec, newest: &Attempt, sandbox: u32) -> bool {
+    let mut init = desired.init_containers.iter();
+    let is_init = init.any(|init| init.name == container.name) && !container.is_sidecar();
+    let runs_once = container.life.restart_policy == Some(RestartPolicy::Never);
+    newest.is_left_behind() || (newest.sandbox != sandbox && (is_init || runs_once))
 }
 
 /// The attempts of this sandbox that a restart of all containers takes with it, with their containers: the newest of each

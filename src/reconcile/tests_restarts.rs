@@ -3,7 +3,7 @@
 use super::course::Course;
 use super::testing::{container, hook, pod, sidecar};
 use super::*;
-use crate::model::{ExitStatus, RestartAction, RestartPolicy, RestartRule};
+use crate::model::{ExitStatus, ProbeKind, RestartAction, RestartPolicy, RestartRule};
 use RestartPolicy::{Always, Never, OnFailure};
 
 const CODE_0: ExitStatus = ExitStatus::Code(0);
@@ -124,27 +124,49 @@ fn an_init_container_has_its_own_policy_too() {
 }
 
 #[test]
-fn a_pod_outlives_its_sandbox_if_one_of_its_containers_does() {
-    for (own, rules, expected) in [
-        (Never, vec![], "stop sandbox 0; tear down"),
-        (Never, all_on_42(), "stop sandbox 0; tear down"),
-        (
-            Never,
-            vec![rule(RestartAction::Restart, false, &[42])],
-            "stop sandbox 0; make sandbox 1; start a/1, start b/1",
-        ),
-        (Always, vec![], "stop sandbox 0; make sandbox 1; start a/1, start b/1"),
+fn what_a_probe_failed_is_restarted_by_policy_alone() {
+    for (own, end, expected) in [
+        (Always, CODE_0, "start a/1"),
+        (OnFailure, CODE_0, "start a/1"),
+        (Never, CODE_1, "stop sandbox 0; tear down"),
+        // Once it has ended there is a code.
+        (Never, CODE_42, "start a/1"),
     ] {
-        let mut desired = pod(Never, &["a", "b"]);
-        desired.containers[0] = with(container("a"), Never, vec![]);
-        desired.containers[1] = with(container("b"), own, rules.clone());
+        let mut desired = pod(Never, &["a"]);
+        let rules = vec![rule(RestartAction::Restart, false, &[42])];
+        desired.containers[0] = with(container("a"), own, rules);
+        desired.containers[0].life.liveness = Some(super::testing::probe());
         let mut course = Course::new(desired);
         course.settle();
-        course.ends("a", CODE_0);
-        course.sandbox_dies();
-        course.ends("b", KILLED);
-        assert_eq!(course.settle(), expected, "{own:?} {rules:?}");
+        course.probed("a", ProbeKind::Liveness, false, 3);
+        assert_eq!(course.settle(), "end a LivenessFailed 30s; stop a", "{own:?}");
+        course.ends("a", end);
+        assert_eq!(course.settle(), expected, "{own:?} {end:?}");
     }
+}
+
+#[test]
+fn in_a_new_sandbox_all_begin_anew_but_what_succeeded_under_on_failure() {
+    let mut desired = pod(Always, &["a", "b", "c"]);
+    desired.containers[0] = with(container("a"), Never, vec![]);
+    desired.containers[1] = with(container("b"), OnFailure, vec![]);
+    let mut course = Course::new(desired);
+    course.settle();
+    course.ends("a", CODE_0);
+    course.ends("b", CODE_0);
+    assert_eq!(course.settle(), "", "both are done");
+    course.sandbox_dies();
+    course.ends("c", KILLED);
+    assert_eq!(course.settle(), "stop sandbox 0; make sandbox 1; start a/1, start c/1");
+
+    // The pod's own policy decides whether there is another one.
+    let mut desired = pod(Never, &["a"]);
+    desired.containers[0] = with(container("a"), Always, vec![]);
+    let mut course = Course::new(desired);
+    course.settle();
+    course.sandbox_dies();
+    course.ends("a", KILLED);
+    assert_eq!(course.settle(), "stop sandbox 0; tear down");
 }
 
 /// Everything runs, and second 102 has come.

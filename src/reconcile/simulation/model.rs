@@ -45,17 +45,6 @@ pub(super) fn policy(desired: &PodSpec, spec: &ContainerSpec) -> RestartPolicy {
     spec.life.restart_policy.unwrap_or(desired.restart_policy)
 }
 
-fn is_restartable(desired: &PodSpec, spec: &ContainerSpec) -> bool {
-    let mut rules = spec.life.restart_rules.iter();
-    policy(desired, spec) != RestartPolicy::Never || rules.any(|rule| rule.action == RestartAction::Restart)
-}
-
-/// A pod of which nothing is ever restarted ends with its sandbox.
-pub(super) fn outlives_its_sandbox(desired: &PodSpec) -> bool {
-    let mut regular = desired.containers.iter();
-    desired.restart_policy != RestartPolicy::Never || regular.any(|spec| is_restartable(desired, spec))
-}
-
 /// What rules and policies make of an end.
 pub(super) fn after(desired: &PodSpec, spec: &ContainerSpec, status: ExitStatus) -> Next {
     let code = status.code();
@@ -77,7 +66,7 @@ pub(super) fn next(desired: &PodSpec, attempt: &Attempt) -> Option<Next> {
     let spec = desired.container(&attempt.container)?;
     let is_forced = match why(attempt) {
         Some(StopReason::SpecChanged | StopReason::Resized | StopReason::AllRestart) => true,
-        Some(StopReason::LivenessFailed | StopReason::StartupFailed) => is_restartable(desired, spec),
+        Some(StopReason::LivenessFailed | StopReason::StartupFailed) => policy(desired, spec) != RestartPolicy::Never,
         Some(StopReason::PostStartFailed | StopReason::PodEnds) | None => false,
     };
     Some(match kind(desired, &spec.name) {
@@ -154,19 +143,20 @@ impl<'a> Moment<'a> {
         !ends && !self.restarts_all()
     }
 
-    /// Everything that may be begun now, back-off aside.
-    pub(super) fn may_begin(self) -> Vec<&'a str> {
+    /// Everything that may be begun now, back-off aside. Warily: what is in it is taken to be begun at once.
+    pub(super) fn may_begin(self, wary: bool) -> Vec<&'a str> {
         let mut may = Vec::new();
         let Some(sandbox) = self.ready_sandbox().filter(|_| self.goes_on()) else {
             return may;
         };
         let is_here = |a: &&Attempt| a.sandbox == sandbox && !a.is_left_behind();
         let here = |spec: &ContainerSpec| self.newest(spec).filter(is_here);
-        // The first moments of one that is begun now, or was just before, are waited for.
+        // The first moments of one that was just begun are waited for.
         let holds = |may: &[&str], spec: &ContainerSpec| {
-            let live = self.newest(spec).filter(|newest| newest.is_live());
-            let awaited = live.is_some_and(|live| !hook_is_over(&live.life.post_start));
-            spec.life.post_start.is_some() && (awaited || may.contains(&spec.name.as_str()))
+            let live = self.newest(spec).filter(|a| a.is_live() && a.life.stop.is_none());
+            let awaited = live.is_some_and(|a| (wary || is_running(a)) && !hook_is_over(&a.life.post_start));
+            let is_next = wary && may.contains(&spec.name.as_str());
+            spec.life.post_start.is_some() && (awaited || is_next)
         };
         let init = &self.desired.init_containers;
         let initialised = self.desired.containers.iter().any(|spec| here(spec).is_some());
@@ -227,7 +217,7 @@ impl<'a> Moment<'a> {
                 let newest = self.observed.newest(container);
                 let is_tried_again = newest.is_some_and(|a| a.state == AttemptState::Starting && !a.is_left_behind());
                 let is_new_guest = newest.is_none() && kind(self.desired, container) == Kind::Ephemeral;
-                let may = is_tried_again || is_new_guest || self.may_begin().contains(&container.as_str());
+                let may = is_tried_again || is_new_guest || self.may_begin(false).contains(&container.as_str());
                 may && self.goes_on()
             }
             Step::StopContainer { container, attempt } => {
@@ -341,15 +331,14 @@ impl Model {
     }
 
     /// Reports that were taken, folded in and saved.
-    pub(super) fn told(&mut self, desired: &PodSpec, before: &Observed, report: &Report) {
+    pub(super) fn told(&mut self, desired: &PodSpec, observed: &Observed, report: &Report) {
         let name = (report.container.clone(), report.attempt);
-        let observed = before;
         let known = Moment { desired, observed }.named(&name.0, name.1);
         let known = known.filter(|a| is_running(a)).zip(desired.container(&name.0));
         let (Reported::Probe { kind, success }, Some((attempt, spec))) = (&report.what, known) else {
             return;
         };
-        let ends = desired.deletion.is_some() || before.given_up.is_some() || attempt.life.stop.is_some();
+        let ends = desired.deletion.is_some() || observed.given_up.is_some() || attempt.life.stop.is_some();
         let (result, last, row) = self.probes.entry((name, *kind)).or_default();
         let counts = match kind {
             ProbeKind::Startup => !ends && result.is_none(),

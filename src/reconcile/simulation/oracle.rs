@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::model::{Next, begins_anew, next, outlives_its_sandbox};
+use super::model::{Next, begins_anew, next};
 use super::pods::everyone;
 use crate::model::{
-    Attempt, AttemptState, Backoff, Exit, ExitStatus, Observed, Plan, PodSpec, SandboxState, Step, StopReason,
-    Timestamp,
+    Attempt, AttemptState, Backoff, Exit, ExitStatus, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step,
+    StopReason, Timestamp,
 };
 
 /// (container, attempt)
@@ -215,7 +215,7 @@ impl Oracle {
             assert_eq!(new.attempt, self.sandboxes_made, "sandboxes are numbered one by one");
             self.sandboxes_made += 1;
             assert!(
-                outlives_its_sandbox(desired) || before.attempts.is_empty(),
+                desired.restart_policy != RestartPolicy::Never || before.attempts.is_empty(),
                 "a sandbox is made for a pod that restarts nothing"
             );
             assert!(

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
-use super::model::{Moment, Next, begins_anew, hook_is_over, is_running, is_started, next, outlives_its_sandbox};
+use super::model::{Moment, Next, begins_anew, hook_is_over, is_running, is_started, next};
 use super::pods::{Kind, everyone, kind};
 use crate::model::{
-    Attempt, AttemptState, ContainerSpec, ExitStatus, Observed, PodSpec, RestartAction, SandboxState, Timestamp,
+    Attempt, AttemptState, ContainerSpec, ExitStatus, Observed, PodSpec, RestartAction, RestartPolicy, SandboxState,
+    Timestamp,
 };
 
 /// What the last status was made from, but for the time.
@@ -178,7 +179,7 @@ impl Told {
             // Only a pod that never restarts anything may end with something that never ran, and only when its
             // sandbox died.
             assert!(
-                over || !outlives_its_sandbox(desired),
+                over || desired.restart_policy == RestartPolicy::Never,
                 "it ended for nothing: {observed:#?}"
             );
             assert!(!observed.attempts.iter().any(is_running));

@@ -168,7 +168,8 @@ impl World {
     pub(super) fn check_plan(&mut self, now: Timestamp, plan: &Plan) {
         let (desired, observed) = (&self.desired, &self.observed);
         let moment = Moment { desired, observed };
-        self.oracle.planned(now, desired, observed, plan, &moment.may_begin());
+        self.oracle
+            .planned(now, desired, observed, plan, &moment.may_begin(true));
         self.model.planned(now, moment, plan);
     }
 
