@@ -141,6 +141,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pods: config.root.join("pods"),
             mount_points: config.root.join("mount-points"),
             log_dir: config.log_dir.clone(),
+            log_links: config.container_log_dir.clone(),
             seccomp_root: config.seccomp_profile_root.clone(),
             cgroup_root: config.cgroup_root.clone(),
             node_name: config.node_name.clone(),

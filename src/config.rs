@@ -32,6 +32,10 @@ pub struct Settings {
     /// Containers' output, as a kubelet lays it out [default: /var/log/pods]
     #[arg(long, env = "PODD_LOG_DIR", value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
+    /// Links to the logs of all containers, <pod>_<namespace>_<container>-<id>.log; empty: none [default:
+    /// /var/log/containers, none where log-dir has another value than its default]
+    #[arg(long, env = "PODD_CONTAINER_LOG_DIR", value_name = "DIR")]
+    pub container_log_dir: Option<PathBuf>,
     /// HTTPS address of the API [default: 127.0.0.1:7443]
     #[arg(long, env = "PODD_LISTEN", value_name = "ADDR")]
     pub listen: Option<String>,
@@ -149,6 +153,7 @@ impl Settings {
             root,
             run_dir,
             log_dir,
+            container_log_dir,
             listen,
             socket,
             pod_cidr,
@@ -182,6 +187,7 @@ impl Settings {
             root: root.or(below.root),
             run_dir: run_dir.or(below.run_dir),
             log_dir: log_dir.or(below.log_dir),
+            container_log_dir: container_log_dir.or(below.container_log_dir),
             listen: listen.or(below.listen),
             socket: socket.or(below.socket),
             pod_cidr: pod_cidr.or(below.pod_cidr),
@@ -232,6 +238,8 @@ pub struct Config {
     pub root: PathBuf,
     pub run_dir: PathBuf,
     pub log_dir: PathBuf,
+    /// Where the logs of all containers have links; `None`: nowhere.
+    pub container_log_dir: Option<PathBuf>,
     pub listen: SocketAddr,
     pub socket: PathBuf,
     pub pod_cidr: String,
@@ -269,6 +277,7 @@ const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub const DEFAULT_ROOT: &str = "/var/lib/podd";
 /// Where the agent's socket lies when nothing else is said.
 pub const DEFAULT_RUN_DIR: &str = "/run/podd";
+const DEFAULT_LOG_DIR: &str = "/var/log/pods";
 /// The name of the agent's socket in its run directory.
 pub const SOCKET_NAME: &str = "podd.sock";
 
@@ -282,6 +291,7 @@ impl Config {
             root,
             run_dir,
             log_dir,
+            container_log_dir,
             listen,
             socket,
             pod_cidr,
@@ -312,7 +322,14 @@ impl Config {
         let runtimes = all_runtimes(runtime, runtimes)?;
         let root = absolute("root", root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)))?;
         let run_dir = absolute("run-dir", run_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR)))?;
-        let log_dir = absolute("log-dir", log_dir.unwrap_or_else(|| PathBuf::from("/var/log/pods")))?;
+        let log_dir = absolute("log-dir", log_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_LOG_DIR)))?;
+        // Of an agent beside another one, with logs of its own, nobody looks for links in the usual place.
+        let is_usual = log_dir == Path::new(DEFAULT_LOG_DIR);
+        let container_log_dir = container_log_dir
+            .or_else(|| is_usual.then(|| PathBuf::from("/var/log/containers")))
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .map(|dir| absolute("container-log-dir", dir))
+            .transpose()?;
         let socket = absolute("socket", socket.unwrap_or_else(|| run_dir.join(SOCKET_NAME)))?;
         let listen = listen.unwrap_or_else(|| "127.0.0.1:7443".to_owned());
         let listen = listen.parse().map_err(|_| {
@@ -444,6 +461,7 @@ impl Config {
             root,
             run_dir,
             log_dir,
+            container_log_dir,
             listen,
             socket,
             pod_cidr,

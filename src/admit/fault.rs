@@ -178,6 +178,11 @@ impl Findings {
         self.push(at, FaultReason::NotFound, &format!("{value:?}"), "");
     }
 
+    pub fn too_many(&mut self, at: &Path, count: usize, max: usize) {
+        let detail = format!("must have at most {max} items");
+        self.push(at, FaultReason::TooMany, &count.to_string(), &detail);
+    }
+
     pub fn too_long(&mut self, at: &Path, max_bytes: usize) {
         self.push(
             at,

@@ -256,11 +256,7 @@ pub(super) fn container(container: &Container, at: &Path, findings: &mut Finding
             ("resizePolicy", filled(resize_policy.as_ref()), Honoured),
             ("resources", resources.is_some(), Honoured),
             ("restartPolicy", other_than(restart_policy.as_ref(), &[]), Honoured),
-            (
-                "restartPolicyRules",
-                filled(restart_policy_rules.as_ref()),
-                Refused("restart rules of single containers"),
-            ),
+            ("restartPolicyRules", filled(restart_policy_rules.as_ref()), Honoured),
             ("securityContext", security_context.is_some(), Honoured),
             ("startupProbe", startup_probe.is_some(), Honoured),
             ("stdin", stdin.is_some(), Honoured),

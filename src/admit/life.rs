@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ContainerResizePolicy, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, Lifecycle,
-    LifecycleHandler, Probe, SleepAction, TCPSocketAction,
+    Container, ContainerPort, ContainerResizePolicy, ContainerRestartRule, ContainerRestartRuleOnExitCodes, ExecAction,
+    GRPCAction, HTTPGetAction, HTTPHeader, Lifecycle, LifecycleHandler, Probe, SleepAction, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -17,6 +17,8 @@ use crate::model::expansion::Expander;
 
 const NOT_INIT: &str = "may not be set for init containers without restartPolicy=Always";
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+const MAX_RESTART_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
 
 /// Checks everything of the container that has to do with time.
 pub(super) fn check(
@@ -40,6 +42,7 @@ pub(super) fn check(
         &at.child("restartPolicy"),
         findings,
     );
+    check_restart_rules(container, at, findings);
     let hurdle = match role {
         Role::Regular | Role::Sidecar => None,
         Role::Init => Some(NOT_INIT),
@@ -95,6 +98,13 @@ fn check_ephemeral(container: &Container, at: &Path, findings: &mut Findings) {
             container.resize_policy.as_ref().is_some_and(|list| !list.is_empty()),
         ),
         ("restartPolicy", container.restart_policy.is_some()),
+        (
+            "restartPolicyRules",
+            container
+                .restart_policy_rules
+                .as_ref()
+                .is_some_and(|list| !list.is_empty()),
+        ),
     ] {
         if set {
             findings.forbidden(&at.child(field), NOT_EPHEMERAL);
@@ -105,6 +115,39 @@ fn check_ephemeral(container: &Container, at: &Path, findings: &mut Findings) {
             if path.as_ref().is_some_and(|path| !path.is_empty()) {
                 findings.forbidden(&at.child("volumeMounts").index(i).child(field), NOT_EPHEMERAL);
             }
+        }
+    }
+}
+
+/// `validateContainerRestartPolicy`. Codes that no process can end with, the same code twice and the same rule twice are
+/// let through, as Kubernetes does: a rule says no more and no less by them.
+fn check_restart_rules(container: &Container, at: &Path, findings: &mut Findings) {
+    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    if !rules.is_empty() && container.restart_policy.as_ref().is_none_or(String::is_empty) {
+        let detail = "must specify restartPolicy when restart rules are used";
+        findings.required(&at.child("restartPolicy"), detail);
+    }
+    let at = at.child("restartPolicyRules");
+    if rules.len() > MAX_RESTART_RULES {
+        findings.too_many(&at, rules.len(), MAX_RESTART_RULES);
+    }
+    for (i, ContainerRestartRule { action, exit_codes }) in rules.iter().enumerate() {
+        let at = at.index(i);
+        let actions = ["Restart", "RestartAllContainers"];
+        if !actions.contains(&action.as_str()) {
+            findings.not_supported(&at.child("action"), action, &actions);
+        }
+        let at = at.child("exitCodes");
+        let Some(ContainerRestartRuleOnExitCodes { operator, values }) = exit_codes else {
+            findings.required(&at, "must be specified");
+            continue;
+        };
+        if !["In", "NotIn"].contains(&operator.as_str()) {
+            findings.not_supported(&at.child("operator"), operator, &["In", "NotIn"]);
+        }
+        let count = values.as_ref().map_or(0, Vec::len);
+        if count > MAX_EXIT_CODES {
+            findings.too_many(&at.child("values"), count, MAX_EXIT_CODES);
         }
     }
 }

@@ -56,8 +56,10 @@ impl<R: Runtime> Pass<R> {
             probes,
             evictions,
             runtime,
+            waiting,
             ..
         } = &*self.controller;
+        waiting.forget(&self.uid);
         probes.forget(&self.uid);
         evictions.forget(&self.uid);
         runtime.forget(&self.uid);

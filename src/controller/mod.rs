@@ -7,6 +7,7 @@
 //! **Invariant:** nothing is decided here and nothing is remembered here: `reconcile` decides, from what the store has.
 //! A pod is looked at by one task at a time. When observing or storing fails, nothing is planned.
 
+mod acts;
 mod life;
 mod pass;
 mod place;

@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use crate::event::{Recorder, Severity, Source, Subject};
 use crate::model::{
     Attempt, AttemptState, ContainerSpec, FailedStep, FailureReason, GivenUpReason, Hook, HookRecord, Observed,
-    PodSpec, RestartPolicy, Step, StopReason, image_volume_of,
+    PodSpec, Step, StopReason, image_volume_of,
 };
-use crate::reconcile::event_message;
+use crate::reconcile::{event_message, restarts_after_probe};
 use crate::runtime::{StepError, VolumeNews};
 
 /// Tells of one pod.
@@ -165,8 +165,8 @@ impl Telling<'_> {
                 attempt,
                 stop,
             } => {
-                let is_told = |known: &Attempt| known.life.stop.is_some();
-                if named(observed, container, *attempt).is_some_and(|known| !is_told(known)) {
+                let is_untold = |known: &Attempt| known.life.stop.is_none() && known.is_live();
+                if named(observed, container, *attempt).is_some_and(is_untold) {
                     let message = self.why(container, stop.why);
                     self.of_container(container, Severity::Normal, "Killing", message);
                 }
@@ -218,16 +218,19 @@ impl Telling<'_> {
 
     /// Why a container is stopped before its pod ends, and what comes then.
     fn why(self, name: &str, why: StopReason) -> String {
-        let policy = self.pod.container(name).and_then(|spec| spec.life.restart_policy);
-        let restarts = policy.unwrap_or(self.pod.restart_policy) != RestartPolicy::Never;
-        let after = if restarts { ", will be restarted" } else { "" };
+        let spec = self.pod.container(name);
+        let after = if spec.is_some_and(|spec| restarts_after_probe(self.pod, spec)) {
+            ", will be restarted"
+        } else {
+            ""
+        };
         match why {
             StopReason::LivenessFailed => format!("Container {name} failed liveness probe{after}"),
             StopReason::StartupFailed => format!("Container {name} failed startup probe{after}"),
             StopReason::PostStartFailed => "FailedPostStartHook".to_owned(),
             StopReason::SpecChanged => format!("Container {name} definition changed, will be restarted"),
             StopReason::Resized => format!("Container {name} resize requires restart"),
-            StopReason::PodEnds => format!("Stopping container {name}"),
+            StopReason::PodEnds | StopReason::AllRestart => format!("Stopping container {name}"),
         }
     }
 

@@ -33,7 +33,8 @@ pub use pod::{
     DnsPolicy, DnsSpec, DownwardFile, DownwardValue, EmptyDirMedium, EnvFrom, EnvValue, EnvVar, Field, HostAlias,
     HostPathType, HostPort, IDS_PER_POD, Isolation, KeyToPath, Mount, ObjectKey, ObjectKind, PodRuntime, PodSecurity,
     PodSpec, Probe, Projection, Propagation, Protocol, PullPolicy, QosClass, ResizePolicy, ResourceField,
-    ResourceValue, Resources, RestartPolicy, SeccompProfile, TerminationMessagePolicy, Uid, Volume, VolumeSource,
+    ResourceValue, Resources, RestartAction, RestartPolicy, RestartRule, SeccompProfile, TerminationMessagePolicy, Uid,
+    Volume, VolumeSource,
 };
 pub use snapshot::{ContainerPhase, ContainerSnapshot, InfraSnapshot, SandboxSnapshot, Snapshot};
 pub use sources::{Data, Sources, Token, TokenRequest};

@@ -185,6 +185,9 @@ pub enum StopReason {
     Resized,
     /// Nothing else of the pod will run: its sidecars go, or the whole pod was given up.
     PodEnds,
+    /// All containers of the pod begin anew (`RestartAllContainers`). An attempt that had ended by then, or was never
+    /// seen to begin, has this reason too: it belongs to what is over.
+    AllRestart,
 }
 
 /// The end of a pod that does not come from its containers.
@@ -295,6 +298,14 @@ pub enum Hook {
 }
 
 impl Attempt {
+    /// It was begun before all containers of its pod began anew.
+    pub fn is_left_behind(&self) -> bool {
+        self.life
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.why == StopReason::AllRestart)
+    }
+
     pub fn exit(&self) -> Option<&Exit> {
         match &self.state {
             AttemptState::Exited(exit) => Some(exit),
@@ -351,7 +362,7 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// As the wire has it, `exitCode`.
+    /// As the wire has it, `exitCode`, and what restart rules look at.
     pub fn exit_code(self) -> i32 {
         match self {
             Self::Code(code) | Self::OomCode(code) => code,

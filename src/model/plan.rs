@@ -25,7 +25,8 @@ pub enum Step {
         sandbox: u32,
         backoff: Backoff,
     },
-    /// Record that this attempt has to end. Nothing is done yet: what follows from it is the next plan's.
+    /// Record that this attempt has to end, or, when all containers restart, that it is left behind. Nothing is done yet:
+    /// what follows from it is the next plan's.
     BeginStop {
         container: String,
         attempt: u32,

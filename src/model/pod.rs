@@ -339,6 +339,8 @@ pub enum ResourceField {
 pub struct ContainerLife {
     /// The container's own `restartPolicy`; `None`: the pod's. `Always` in an init container makes it a sidecar.
     pub restart_policy: Option<RestartPolicy>,
+    /// `restartPolicyRules`: the first that matches an end decides it, before any policy.
+    pub restart_rules: Vec<RestartRule>,
     pub startup: Option<Probe>,
     pub liveness: Option<Probe>,
     pub readiness: Option<Probe>,
@@ -352,6 +354,31 @@ pub struct ContainerLife {
     pub resize_policy: ResizePolicy,
     /// Ephemeral containers: the container whose processes it sees (`targetContainerName`).
     pub target: Option<String>,
+}
+
+/// One of a container's `restartPolicyRules`: what follows an end with one of these exit codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartRule {
+    pub action: RestartAction,
+    /// `exitCodes.values`, as the status reports them.
+    pub codes: Vec<i32>,
+    /// `exitCodes.operator` is `NotIn`: every other code is meant.
+    pub is_negated: bool,
+}
+
+impl RestartRule {
+    pub fn matches(&self, code: i32) -> bool {
+        self.codes.contains(&code) != self.is_negated
+    }
+}
+
+/// `restartPolicyRules[].action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartAction {
+    /// The container is started again.
+    Restart,
+    /// All containers of the pod are ended at once and begin anew in the same sandbox, init containers first.
+    RestartAllContainers,
 }
 
 /// A probe, its defaults filled in (Kubernetes `pkg/apis/core/v1/defaults.go SetDefaults_Probe`).

@@ -46,7 +46,11 @@ fn is_cleared(attempt: &Attempt, exit: &Exit, image: &str) -> bool {
     match attempt.life.stop.as_ref().map(|stop| stop.why) {
         Some(StopReason::SpecChanged | StopReason::Resized) => return true,
         Some(
-            StopReason::LivenessFailed | StopReason::StartupFailed | StopReason::PostStartFailed | StopReason::PodEnds,
+            StopReason::LivenessFailed
+            | StopReason::StartupFailed
+            | StopReason::PostStartFailed
+            | StopReason::PodEnds
+            | StopReason::AllRestart,
         )
         | None => {}
     }

@@ -4,18 +4,28 @@
 //!
 //! Rules: Kubernetes `kuberuntime_manager.go` (`computePodActions`, `computeInitContainerActions`, `SyncPod`).
 
-use super::life::{awaits_post_start, is_done, is_post_start_over, is_running, is_started};
+use std::time::Duration;
+
+use super::life::{awaits_post_start, is_post_start_over, is_running, is_started};
 use super::resize::{infeasible, is_resized, restarts_when_resized};
+use super::restarts::{begins_anew, is_done, restarting_end, taken_by_restart};
 use super::{Planner, backoff, restart_due};
 use crate::model::{
     Attempt, AttemptState, Backoff, ContainerSpec, FailedStep, FailureReason, Hook, HookRecord, Sandbox, Step,
     StopReason,
 };
 
+/// All containers are not restarted sooner than this after the one whose end asks for it began: there is no back-off of
+/// it, and one that ends at once must not spin. (A kubelet finds out at its next relist, 1 s.)
+const RESTART_ALL_SPACING: Duration = Duration::from_secs(1);
+
 impl Planner<'_> {
     /// Ephemeral containers at once, init containers and sidecars one after the other, then the regular ones.
     pub(super) fn run_containers(&mut self, sandbox: &Sandbox) {
         let desired = self.desired;
+        if self.restart_all(sandbox) {
+            return;
+        }
         for container in &desired.ephemeral_containers {
             // Run once, whatever becomes of it.
             match self.observed.newest(&container.name).map(|newest| &newest.state) {
@@ -33,14 +43,37 @@ impl Planner<'_> {
         }
     }
 
+    /// Leave everything behind when an end asks for it, and kill what of it runs. True: until that is done nothing else is
+    /// (`kuberuntime_manager.go computePodActions`).
+    fn restart_all(&mut self, sandbox: &Sandbox) -> bool {
+        let (desired, observed) = (self.desired, self.observed);
+        if let Some(exit) = restarting_end(desired, observed, sandbox.attempt) {
+            let began = exit.started_at.unwrap_or(exit.finished_at);
+            if !self.rests(backoff::wait(self.now, began, RESTART_ALL_SPACING)) {
+                for attempt in taken_by_restart(desired, observed, sandbox.attempt) {
+                    self.begin_stop(attempt, StopReason::AllRestart, Duration::ZERO);
+                }
+            }
+            return true;
+        }
+        let left = observed.attempts.iter().filter(|a| is_running(a) && a.is_left_behind());
+        let mut left = left.peekable();
+        let waits = left.peek().is_some();
+        for attempt in left {
+            self.end_container(attempt);
+        }
+        waits
+    }
+
     /// Bring init containers to their ends and sidecars up, in order, as far as they got **in this sandbox**: in a new
-    /// one all begins anew. `None` while something of it is not done; else whether a sidecar holds back what follows.
+    /// one all begins anew, and when all restart. `None` while something of it is not done; else whether a sidecar holds
+    /// back what follows.
     fn initialise(&mut self, sandbox: &Sandbox) -> Option<bool> {
         let (desired, observed) = (self.desired, self.observed);
         let here = |container: &ContainerSpec| {
             observed
                 .newest(&container.name)
-                .filter(|newest| newest.sandbox == sandbox.attempt)
+                .filter(|newest| newest.sandbox == sandbox.attempt && !newest.is_left_behind())
         };
         // What comes later has begun only because what comes before it was done.
         let regular_begun = desired.containers.iter().any(|container| here(container).is_some());
@@ -97,8 +130,8 @@ impl Planner<'_> {
                 AttemptState::Running { .. } => return false,
                 AttemptState::Starting if newest.sandbox != sandbox.attempt => return false,
                 AttemptState::Starting => (newest.attempt, newest.backoff),
-                // Run again because its sandbox is another one, not because of how it ended.
-                AttemptState::Exited(_) if newest.sandbox != sandbox.attempt && self.desired.is_init(container) => {
+                // Run again because its sandbox is another one or all restart, not because of how it ended.
+                AttemptState::Exited(_) if begins_anew(self.desired, container, newest, sandbox.attempt) => {
                     let delay = newest.backoff.delay.min(cap);
                     (
                         newest.attempt.saturating_add(1),
@@ -148,9 +181,11 @@ impl Planner<'_> {
             let of_probe = match why {
                 StopReason::LivenessFailed => &container.life.liveness,
                 StopReason::StartupFailed => &container.life.startup,
-                StopReason::PostStartFailed | StopReason::SpecChanged | StopReason::Resized | StopReason::PodEnds => {
-                    &None
-                }
+                StopReason::PostStartFailed
+                | StopReason::SpecChanged
+                | StopReason::Resized
+                | StopReason::PodEnds
+                | StopReason::AllRestart => &None,
             };
             let grace = of_probe.as_ref().and_then(|probe| probe.termination_grace);
             self.begin_stop(running, why, grace.unwrap_or(self.desired.termination_grace));

@@ -1,12 +1,10 @@
 //! What is true of one attempt, from its record alone.
 //!
-//! Goes in: a container as it is wanted, and one of its attempts. Comes out: whether it is started, ready, done.
+//! Goes in: a container as it is wanted, and one of its attempts. Comes out: whether it is started and ready.
 //!
 //! **Invariant:** nothing but the record counts, so that a new agent says the same as the one before it.
 
-use crate::model::{
-    Attempt, AttemptState, ContainerSpec, Exit, HookRecord, Observed, PodSpec, ProbeKind, RestartPolicy, StopReason,
-};
+use crate::model::{Attempt, AttemptState, ContainerSpec, HookRecord, Observed, PodSpec, ProbeKind};
 
 /// The attempt runs, its postStart hook is done, and its startup probe has passed, if there are such: only then does the
 /// container after it begin (Kubernetes `prober_manager.go isContainerStarted`).
@@ -68,32 +66,4 @@ pub(super) fn awaits_post_start(container: &ContainerSpec, attempt: &Attempt) ->
     container.life.post_start.is_some()
         && attempt.life.stop.is_none()
         && matches!(attempt.life.post_start, HookRecord::NotRun | HookRecord::Begun { .. })
-}
-
-/// The restart policy that holds for this container: its own, else the pod's.
-pub(crate) fn policy(desired: &PodSpec, container: &ContainerSpec) -> RestartPolicy {
-    container.life.restart_policy.unwrap_or(desired.restart_policy)
-}
-
-/// The attempt has ended and the container is to stay so.
-///
-/// What podd itself stopped in order to start it anew is started anew whatever the policy says of its exit, and what
-/// failed a probe under every policy but Never (Kubernetes `kuberuntime_manager.go computePodActions`: what is to be
-/// started again is settled before it is killed).
-pub(crate) fn is_done(desired: &PodSpec, container: &ContainerSpec, attempt: &Attempt, exit: &Exit) -> bool {
-    let policy = policy(desired, container);
-    match attempt.life.stop.as_ref().map(|stop| stop.why) {
-        Some(StopReason::SpecChanged | StopReason::Resized) => return false,
-        Some(StopReason::LivenessFailed | StopReason::StartupFailed) if policy != RestartPolicy::Never => return false,
-        Some(
-            StopReason::LivenessFailed | StopReason::StartupFailed | StopReason::PostStartFailed | StopReason::PodEnds,
-        )
-        | None => {}
-    }
-    match policy {
-        RestartPolicy::Always => false,
-        RestartPolicy::OnFailure if desired.is_init(container) => exit.status.is_init_success(),
-        RestartPolicy::OnFailure => exit.status.is_success(),
-        RestartPolicy::Never => true,
-    }
 }

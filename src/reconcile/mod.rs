@@ -63,6 +63,7 @@ mod record;
 mod rejection;
 mod report;
 mod resize;
+mod restarts;
 mod shutdown;
 #[cfg(test)]
 mod simulation;
@@ -80,10 +81,12 @@ mod tests_life;
 mod tests_record;
 #[cfg(test)]
 mod tests_rejection;
+#[cfg(test)]
+mod tests_restarts;
 
 use std::time::Duration;
 
-pub(crate) use life::{is_done, is_running};
+pub(crate) use life::is_running;
 pub use life::{is_ready, is_started, probes_due};
 pub use outcome::{
     Start, begin_attempt, begin_hook, begin_kill, begin_sandbox, begin_stop, failed, forgive, gave_up, known_user,
@@ -94,6 +97,7 @@ pub use rejection::rejection;
 pub(crate) use rejection::{event_message, is_rejected};
 pub use report::report;
 pub(crate) use resize::{as_allotted, infeasible, is_resized, is_settled, needs_room};
+pub(crate) use restarts::{Fate, fate_of_code, is_done, is_restarting_all, may_restart_all, restarts_after_probe};
 
 use backoff::failure_due;
 pub(crate) use backoff::{is_pull_error_fresh, restart_due};

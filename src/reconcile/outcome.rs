@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::record::{lose, tidy};
 use crate::model::{
     Attempt, AttemptLife, AttemptState, Backoff, FailedStep, Failure, FailureReason, GivenUp, GivenUpReason, Hook,
-    HookRecord, ImageId, Observed, Resources, Sandbox, SandboxState, Stop, Timestamp, User,
+    HookRecord, ImageId, Observed, Resources, Sandbox, SandboxState, Stop, StopReason, Timestamp, User,
 };
 
 /// Before `CreateSandbox` is carried out: it is `Creating` from now on. The address stays what it was when `ip` is
@@ -101,6 +101,8 @@ pub fn begin_attempt(
             image.clone_into(&mut known.image);
             known.image_id = Some(image_id);
             known.life.resources = Some(resources.clone());
+            // One that was left behind before it began is begun after all, in its turn.
+            known.life.stop = None;
         }
         return new;
     }
@@ -133,11 +135,17 @@ fn live<'a>(observed: &'a mut Observed, container: &str, attempt: u32) -> Option
         .find(|a| a.container == container && a.attempt == attempt && a.is_live())
 }
 
-/// `BeginStop`: the attempt has to end. The first reason counts, and its grace runs on.
+/// `BeginStop`: the attempt has to end. The first reason counts, and its grace runs on; but when all containers restart
+/// that goes before every other reason, and holds for what is over, too.
 pub fn begin_stop(now: Timestamp, observed: &Observed, container: &str, attempt: u32, stop: &Stop) -> Observed {
     let mut new = observed.clone();
-    if let Some(live) = live(&mut new, container, attempt) {
-        live.life.stop.get_or_insert_with(|| Stop {
+    let is_for_all = stop.why == StopReason::AllRestart;
+    let mut known = new.attempts.iter_mut();
+    let known = known.find(|a| a.container == container && a.attempt == attempt && (is_for_all || a.is_live()));
+    if let Some(known) = known
+        && (known.life.stop.is_none() || (is_for_all && !known.is_left_behind()))
+    {
+        known.life.stop = Some(Stop {
             asked_at: stop.asked_at.min(now),
             ..stop.clone()
         });

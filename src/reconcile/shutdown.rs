@@ -89,8 +89,9 @@ impl Planner<'_> {
     pub(super) fn end_container(&mut self, attempt: &Attempt) {
         let deadline = self.deadline(attempt);
         let is_late = self.now >= deadline;
-        // Deleted without any grace it is over at once, and no stop signal is sent.
-        let at_once = self.desired.deletion.is_some_and(|deletion| deletion.grace.is_zero());
+        // Deleted without any grace it is over at once, and no stop signal is sent; the same when all containers restart.
+        let at_once =
+            attempt.is_left_behind() || self.desired.deletion.is_some_and(|deletion| deletion.grace.is_zero());
         if is_late && at_once {
             self.kill(attempt, deadline);
             return;

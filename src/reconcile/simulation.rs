@@ -72,7 +72,7 @@ struct Tally {
     finished: u64,
     saves: u64,
     kills: u64,
-    init_runs: u64,
+    all_restarts: u64,
     probes: u64,
     hooks: u64,
     stops: u64,
@@ -92,7 +92,7 @@ impl Tally {
             finished,
             saves,
             kills,
-            init_runs,
+            all_restarts,
             probes,
             hooks,
             stops,
@@ -108,7 +108,7 @@ impl Tally {
         self.finished += finished;
         self.saves += saves;
         self.kills += kills;
-        self.init_runs += init_runs;
+        self.all_restarts += all_restarts;
         self.probes += probes;
         self.hooks += hooks;
         self.stops += stops;
@@ -236,7 +236,7 @@ fn random_histories_converge_and_keep_every_promise() {
         "{tally:#?}"
     );
     assert!(
-        tally.lost > 0 && tally.reboots > 0 && tally.finished > 0 && tally.kills > 0,
+        tally.lost > 0 && tally.reboots > 0 && tally.finished > 0 && tally.kills > 0 && tally.all_restarts > 0,
         "{tally:#?}"
     );
 }

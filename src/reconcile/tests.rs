@@ -6,7 +6,9 @@ use super::testing::{
     BOOT, at, attempt, dead, deleted, exited, fact, infra, on_machine, pod, ready, running, stopped, with_sandbox,
 };
 use super::*;
-use crate::model::{AttemptState, Backoff, ContainerPhase, ExitStatus, Failure, FailureReason, ImageId, Resources};
+use crate::model::{
+    AttemptState, Backoff, ContainerPhase, ExitStatus, Failure, FailureReason, ImageId, Resources, RestartPolicy,
+};
 
 const CODE_1: ExitStatus = ExitStatus::Code(1);
 

@@ -9,7 +9,8 @@ use super::*;
 use crate::model::{
     Action, Attempt, AttemptLife, AttemptState, Backoff, ContainerLife, ContainerPhase, ContainerSnapshot, Exit,
     ExitStatus, Failure, FailureReason, GivenUp, Hook, HookRecord, InfraSnapshot, Probe, ProbeKind, ProbeRecord,
-    Report, Reported, ResizePolicy, Resources, Sandbox, SandboxEnd, SandboxSnapshot, Snapshot, Stop, StopReason,
+    Report, Reported, ResizePolicy, Resources, RestartAction, RestartPolicy, RestartRule, Sandbox, SandboxEnd,
+    SandboxSnapshot, Snapshot, Stop, StopReason,
 };
 
 fn any_time() -> impl Strategy<Value = Timestamp> {
@@ -76,7 +77,7 @@ prop_compose! {
     fn any_stop()(
         why in proptest::sample::select(vec![
             StopReason::LivenessFailed, StopReason::StartupFailed, StopReason::PostStartFailed,
-            StopReason::SpecChanged, StopReason::Resized, StopReason::PodEnds,
+            StopReason::SpecChanged, StopReason::Resized, StopReason::PodEnds, StopReason::AllRestart,
         ]),
         asked_at in any_time(),
         grace in any_duration(),
@@ -105,6 +106,24 @@ prop_compose! {
     }
 }
 
+fn any_policy() -> impl Strategy<Value = RestartPolicy> {
+    proptest::sample::select(vec![
+        RestartPolicy::Always,
+        RestartPolicy::OnFailure,
+        RestartPolicy::Never,
+    ])
+}
+
+prop_compose! {
+    fn any_rule()(
+        action in proptest::sample::select(vec![RestartAction::Restart, RestartAction::RestartAllContainers]),
+        codes in proptest::collection::vec(any_status().prop_map(ExitStatus::code), 0..3),
+        is_negated in any::<bool>(),
+    ) -> RestartRule {
+        RestartRule { action, codes, is_negated }
+    }
+}
+
 prop_compose! {
     /// What is to happen to a container, and the resources it is to have.
     fn any_container_life()(
@@ -113,12 +132,15 @@ prop_compose! {
         readiness in proptest::option::of(any_probe()),
         post_start in any::<bool>(), pre_stop in any::<bool>(),
         cpu_restarts in any::<bool>(),
+        restart_policy in proptest::option::of(any_policy()),
+        restart_rules in proptest::collection::vec(any_rule(), 0..3),
         resources in any_resources(),
     ) -> (ContainerLife, Resources) {
         let hook = |is: bool| is.then(|| Action::Sleep { duration: Duration::from_secs(1) });
         let life = ContainerLife {
             startup, liveness, readiness, post_start: hook(post_start), pre_stop: hook(pre_stop),
             resize_policy: ResizePolicy { cpu_restarts, memory_restarts: false },
+            restart_policy, restart_rules,
             ..ContainerLife::default()
         };
         (life, resources)
@@ -252,7 +274,7 @@ prop_compose! {
 
 prop_compose! {
     pub(crate) fn any_pod()(
-        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
+        policy in any_policy(),
         names in (1_usize..=3).prop_map(|n| &["a", "b", "c"][..n]),
         host_network in any::<bool>(),
         deletion in proptest::option::of((any_time(), any_duration())),
@@ -270,7 +292,7 @@ prop_compose! {
         let mut lives = lives.into_iter();
         for spec in pod.init_containers.iter_mut().filter(|spec| spec.is_sidecar()).chain(&mut pod.containers) {
             if let Some((life, resources)) = lives.next() {
-                let restart_policy = spec.life.restart_policy;
+                let restart_policy = spec.life.restart_policy.or(life.restart_policy);
                 spec.life = ContainerLife { restart_policy, ..life };
                 spec.resources = resources;
             }
@@ -372,8 +394,14 @@ proptest! {
                         prop_assert!(named.is_some_and(|a| desired.deletion.is_some() || a.life.stop.is_some()));
                     }
                     Step::BeginStop { container, attempt, stop } => {
-                        let named = named(&observed, container, *attempt);
-                        prop_assert!(named.is_some_and(|a| a.life.stop.is_none()) && desired.deletion.is_none());
+                        let mut known = observed.attempts.iter();
+                        let known = known.find(|a| a.container == *container && a.attempt == *attempt);
+                        let is_news = known.is_some_and(|a| if stop.why == StopReason::AllRestart {
+                            !a.is_left_behind()
+                        } else {
+                            is_running(a) && a.life.stop.is_none()
+                        });
+                        prop_assert!(is_news && desired.deletion.is_none());
                         prop_assert_eq!(stop.asked_at, now);
                     }
                     Step::RunHook { container, attempt, hook } => {

@@ -3,7 +3,7 @@
 use super::course::Course;
 use super::testing::{container, hook, pod, probe, sidecar};
 use super::*;
-use crate::model::{ExitStatus, Hook, ProbeKind};
+use crate::model::{ExitStatus, Hook, ProbeKind, RestartPolicy};
 use RestartPolicy::{Always, Never, OnFailure};
 
 const CODE_0: ExitStatus = ExitStatus::Code(0);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::course::Course;
 use super::testing::{at, container, deleted, hook, pod, probe, sidecar};
 use super::*;
-use crate::model::{Capacity, ExitStatus, Hook, HookRecord, ImageId, Probe, ProbeKind, Resources, StopReason, User};
+use crate::model::{
+    Capacity, ExitStatus, Hook, HookRecord, ImageId, Probe, ProbeKind, Resources, RestartPolicy, StopReason, User,
+};
 use ProbeKind::{Liveness, Readiness, Startup};
 use RestartPolicy::{Always, Never, OnFailure};
 

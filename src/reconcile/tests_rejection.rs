@@ -2,7 +2,7 @@
 
 use super::testing::{at, deleted, exited, pod, ready};
 use super::*;
-use crate::model::{AllowedSysctls, AppArmorProfile, ExitStatus, Step};
+use crate::model::{AllowedSysctls, AppArmorProfile, ExitStatus, RestartPolicy, Step};
 use crate::status::{NodeFacts, status};
 
 fn limits() -> Limits {

@@ -14,6 +14,7 @@ use oci_spec::runtime::Capability;
 use tokio::sync::mpsc;
 
 use super::handler::Handlers;
+use super::log_links::LogLinks;
 use super::making::{Maker, Making};
 use super::objects::{self, Objects};
 use super::pulling::{Known, Pulled, Pulling};
@@ -61,6 +62,8 @@ pub struct Settings {
     /// See [`Machine::new`].
     pub mount_points: PathBuf,
     pub log_dir: PathBuf,
+    /// Where the logs of all containers have links; `None`: nowhere.
+    pub log_links: Option<PathBuf>,
     /// Where the seccomp profiles lie that pods name.
     pub seccomp_root: PathBuf,
     pub cgroup_root: String,
@@ -99,6 +102,7 @@ pub struct Machine {
     pub(super) settings: Settings,
     pub(super) maker: Maker,
     pub(super) users: Users,
+    log_links: Option<LogLinks>,
     hints: Mutex<Option<mpsc::UnboundedReceiver<Uid>>>,
 }
 
@@ -110,6 +114,11 @@ impl Machine {
     /// It cannot be made.
     pub fn new(parts: Parts, settings: Settings) -> io::Result<Self> {
         work::make_mount_points(&settings.mount_points)?;
+        let log_links = settings.log_links.clone();
+        let log_links = log_links.map(|links| LogLinks::new(links, settings.log_dir.clone()));
+        if let Some(links) = &log_links {
+            links.repair();
+        }
         let Parts {
             shims,
             images,
@@ -150,6 +159,7 @@ impl Machine {
             user_ids,
             settings,
             users: Users::default(),
+            log_links,
             hints: Mutex::new(Some(hints)),
         })
     }
@@ -459,6 +469,9 @@ impl Runtime for Machine {
                 };
                 step(reason, &error)
             })?;
+        if let Some(links) = &self.log_links {
+            links.add(&LogDirName::of(pod), &container.name, attempt);
+        }
         self.maker.open(&pod.uid, sandbox);
         self.maker.make_next(making, attempt);
         Ok(())
@@ -546,6 +559,7 @@ impl Runtime for Machine {
         self.clear_cgroups(uid).await?;
         let volumes = Arc::clone(&self.volumes);
         let run = self.shims.pod_dir(uid);
+        let links = logs.cloned().zip(self.log_links.clone());
         let logs = logs.map(|name| self.settings.log_dir.join(&name.0));
         let uid = uid.clone();
         blocking("remove a pod", move || {
@@ -553,6 +567,9 @@ impl Runtime for Machine {
                 .remove(&uid)
                 .map_err(|error| step(FailureReason::KillPodSandboxError, &error))?;
             remove_tree(&run)?;
+            if let Some((pod, links)) = links {
+                links.remove(&pod);
+            }
             logs.as_deref().map_or(Ok(()), remove_tree)
         })
         .await

@@ -9,6 +9,7 @@ mod image_volume;
 pub mod insecure_tls;
 mod journal;
 mod last_words;
+mod log_links;
 mod machine;
 mod making;
 mod objects;

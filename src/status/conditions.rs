@@ -6,11 +6,11 @@ use super::containers::Statuses;
 use super::phase::{Phase, has_started};
 use super::{NodeFacts, is_sandbox_ready, wire_time};
 use crate::model::{FailedStep, GivenUpReason, Observed, PodSpec, Timestamp};
-use crate::reconcile::{infeasible, is_resized, is_running};
+use crate::reconcile::{infeasible, is_resized, is_restarting_all, is_running, may_restart_all};
 use crate::schedule::Placement;
 
 /// The conditions that podd tells of a pod on its node: nobody else's word counts for these.
-pub const OWN_CONDITIONS: [&str; 7] = [
+pub const OWN_CONDITIONS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -18,6 +18,7 @@ pub const OWN_CONDITIONS: [&str; 7] = [
     SCHEDULED,
     RESIZING,
     UNRESIZABLE,
+    RESTARTING,
 ];
 
 /// Told only while it holds, as the next one.
@@ -25,6 +26,9 @@ const RESIZING: &str = "PodResizeInProgress";
 const UNRESIZABLE: &str = "PodResizePending";
 
 const SCHEDULED: &str = "PodScheduled";
+
+/// Told of those pods alone that have a rule for it.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// Told of a pod that is about to be taken away for a reason outside it.
 pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
@@ -108,6 +112,7 @@ pub(super) fn conditions(
         (SCHEDULED, Verdict::of(true)),
     ]
     .into_iter()
+    .chain(restarting(phase, desired, observed))
     .chain(resizing(node, desired, observed))
     .chain(disruption(observed))
     .map(|(type_, verdict)| {
@@ -192,10 +197,8 @@ fn containers_ready(phase: Phase, desired: &PodSpec, containers: &Statuses) -> V
         reason: Some(reason),
         ..Verdict::of(false)
     };
-    match phase {
-        Phase::Succeeded => return of_end("PodCompleted"),
-        Phase::Failed => return of_end("PodFailed"),
-        Phase::Pending | Phase::Running => {}
+    if let Some(reason) = of_terminal(phase) {
+        return of_end(reason);
     }
     let init = desired.init_containers.iter().zip(&containers.init);
     let sidecars = init.filter(|(spec, _)| spec.is_sidecar()).map(|(_, status)| status);
@@ -214,7 +217,7 @@ fn containers_ready(phase: Phase, desired: &PodSpec, containers: &Statuses) -> V
 fn initialized(phase: Phase, desired: &PodSpec, containers: &Statuses) -> Verdict {
     if phase == Phase::Succeeded {
         return Verdict {
-            reason: Some("PodCompleted"),
+            reason: of_terminal(phase),
             ..Verdict::of(true)
         };
     }
@@ -238,6 +241,35 @@ fn initialized(phase: Phase, desired: &PodSpec, containers: &Statuses) -> Verdic
         holds: false,
         reason: Some("ContainersNotInitialized"),
         message: Some(format!("containers with incomplete status: {incomplete}")),
+    }
+}
+
+/// All containers are to begin anew (`status/generate.go GenerateAllContainersRestartingCondition`).
+fn restarting(phase: Phase, desired: &PodSpec, observed: &Observed) -> Option<(&'static str, Verdict)> {
+    if !may_restart_all(desired) {
+        return None;
+    }
+    let verdict = match phase {
+        Phase::Succeeded | Phase::Failed => Verdict {
+            reason: of_terminal(phase),
+            ..Verdict::of(false)
+        },
+        Phase::Pending | Phase::Running if is_restarting_all(desired, observed) => Verdict {
+            holds: true,
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".to_owned()),
+        },
+        Phase::Pending | Phase::Running => Verdict::of(false),
+    };
+    Some((RESTARTING, verdict))
+}
+
+/// The reason of what no longer holds since the pod is over.
+fn of_terminal(phase: Phase) -> Option<&'static str> {
+    match phase {
+        Phase::Succeeded => Some("PodCompleted"),
+        Phase::Failed => Some("PodFailed"),
+        Phase::Pending | Phase::Running => None,
     }
 }
 

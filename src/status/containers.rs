@@ -19,6 +19,12 @@ use crate::model::{
 };
 use crate::reconcile::{is_done, is_finished, is_pull_error_fresh, is_ready, is_started, restart_due};
 
+/// Kubernetes `kubelet_pods.go convertToAPIContainerStatuses`, of a container that is to begin anew with all others.
+pub(super) const RESTARTING_ALL: &str = "RestartingAllContainers";
+const LEFT_BEHIND: &str = "The container is removed because RestartAllContainers in place";
+/// 128 and SIGKILL.
+const KILLED: i32 = 137;
+
 /// Which of the pod's three lists a container is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -152,7 +158,7 @@ impl Place<'_> {
     ) -> Option<ContainerState> {
         let Self { now, desired, observed } = self;
         let stays = match kind {
-            Kind::Init => exit.status.is_init_success(),
+            Kind::Init => exit.status.is_init_success() && !newest.is_left_behind(),
             Kind::Regular => false,
             Kind::Ephemeral => true,
         };
@@ -171,6 +177,9 @@ impl Place<'_> {
                 .is_some_and(|stop| stop.why == StopReason::PostStartFailed)
         {
             return Some(waiting("PostStartHookError", Some(message.clone())));
+        }
+        if newest.is_left_behind() {
+            return Some(waiting(RESTARTING_ALL, Some(LEFT_BEHIND.to_owned())));
         }
         restart_due(now, newest, exit, &spec.image, Duration::MAX)?;
         let message = format!(
@@ -242,9 +251,11 @@ fn running(started_at: Timestamp) -> ContainerState {
     }
 }
 
-/// Reasons as containerd gives them, `ContainerStatusUnknown` as the kubelet does.
+/// Reasons as containerd gives them, `ContainerStatusUnknown` as the kubelet does. Of what was left behind when all
+/// containers restarted the kubelet says one and the same, however it ended.
 fn terminated(desired: &PodSpec, attempt: &Attempt, exit: &Exit) -> ContainerState {
     let (signal, reason) = match exit.status {
+        _ if attempt.is_left_behind() => (None, RESTARTING_ALL),
         ExitStatus::Code(0) => (None, "Completed"),
         ExitStatus::Code(_) => (None, "Error"),
         ExitStatus::Signal(signal) => (Some(signal), "Error"),
@@ -253,12 +264,17 @@ fn terminated(desired: &PodSpec, attempt: &Attempt, exit: &Exit) -> ContainerSta
         ExitStatus::StartError => (None, "StartError"),
         ExitStatus::Lost => (None, "ContainerStatusUnknown"),
     };
+    let (exit_code, message) = if attempt.is_left_behind() {
+        (KILLED, LEFT_BEHIND)
+    } else {
+        (exit.status.exit_code(), exit.message.as_str())
+    };
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(container_id(desired, attempt)),
-            exit_code: exit.status.exit_code(),
+            exit_code,
             finished_at: Some(wire_time(exit.finished_at)),
-            message: (!exit.message.is_empty()).then(|| exit.message.clone()),
+            message: (!message.is_empty()).then(|| message.to_owned()),
             reason: Some(reason.to_owned()),
             signal,
             started_at: exit.started_at.map(wire_time),
@@ -271,7 +287,7 @@ fn terminated(desired: &PodSpec, attempt: &Attempt, exit: &Exit) -> ContainerSta
 fn never_located() -> ContainerState {
     ContainerState {
         terminated: Some(ContainerStateTerminated {
-            exit_code: 137,
+            exit_code: KILLED,
             message: Some("The container could not be located when the pod was terminated".to_owned()),
             reason: Some("ContainerStatusUnknown".to_owned()),
             ..ContainerStateTerminated::default()

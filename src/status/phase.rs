@@ -1,8 +1,10 @@
 //! `status.phase`.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
 
-use crate::model::{PodSpec, RestartPolicy};
+use super::containers::RESTARTING_ALL;
+use crate::model::{ContainerSpec, PodSpec};
+use crate::reconcile::{Fate, fate_of_code};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -73,16 +75,18 @@ pub(super) fn phase(
 }
 
 fn by_containers(desired: &PodSpec, over: bool, init: &[ContainerStatus], containers: &[ContainerStatus]) -> Phase {
-    let (mut running, mut waiting, mut failed) = (0, 0, 0);
-    for container in containers {
+    let (mut running, mut waiting, mut failed, mut restarting) = (0, 0, 0, 0);
+    for (spec, container) in desired.containers.iter().zip(containers) {
         if is_running(container) {
             running += 1;
         } else {
             // A container that waits to be started again counts as stopped, by how it ended last.
             match end(container) {
                 None => waiting += 1,
-                Some(0) => {}
-                Some(_) => failed += 1,
+                Some(end) => {
+                    failed += u32::from(end.exit_code != 0);
+                    restarting += u32::from(restarts(desired, spec, end));
+                }
             }
         }
     }
@@ -111,35 +115,36 @@ fn by_containers(desired: &PodSpec, over: bool, init: &[ContainerStatus], contai
         } else {
             match end(container) {
                 None => pending_init += 1,
-                Some(0) => {}
-                Some(_) => failed_init += 1,
+                Some(end) => failed_init += u32::from(end.exit_code != 0 && !restarts(desired, spec, end)),
             }
         }
     }
-    if failed_init > 0 && desired.restart_policy == RestartPolicy::Never {
+    if failed_init > 0 {
         return Phase::Failed;
     }
     if pending_init > 0 || (pending_sidecars > 0 && !has_started(containers)) || waiting > 0 {
         return Phase::Pending;
     }
-    if running > 0 {
+    if running > 0 || restarting > 0 {
         return Phase::Running;
     }
-    match desired.restart_policy {
-        RestartPolicy::Always => Phase::Running,
-        RestartPolicy::OnFailure if failed > 0 => Phase::Running,
-        RestartPolicy::OnFailure | RestartPolicy::Never => by_exit_codes,
-    }
+    by_exit_codes
+}
+
+/// The container is to be started again after this end.
+fn restarts(desired: &PodSpec, container: &ContainerSpec, end: &ContainerStateTerminated) -> bool {
+    let is_left_behind = end.reason.as_deref() == Some(RESTARTING_ALL);
+    is_left_behind || fate_of_code(desired, container, end.exit_code) != Fate::Done
 }
 
 fn is_running(container: &ContainerStatus) -> bool {
     container.state.as_ref().is_some_and(|state| state.running.is_some())
 }
 
-/// The exit code of a container that does not run, as it is or as it was last.
-fn end(container: &ContainerStatus) -> Option<i32> {
-    let code = |state: Option<&ContainerState>| state.and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-    code(container.state.as_ref()).or_else(|| code(container.last_state.as_ref()))
+/// The end of a container that does not run, as it is or as it was last.
+fn end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let mut states = [&container.state, &container.last_state].into_iter().flatten();
+    states.find_map(|state| state.terminated.as_ref())
 }
 
 /// A regular container was started, now or before: the pod was initialised (`HasAnyRegularContainerStarted`).

@@ -2,7 +2,7 @@
 
 use super::tests::{condition, node, of, phase_of};
 use super::*;
-use crate::model::{ContainerSpec, ExitStatus, Hook, ProbeKind, Resources, RestartPolicy};
+use crate::model::{ContainerSpec, ExitStatus, Hook, ProbeKind, Resources, RestartAction, RestartPolicy, RestartRule};
 use crate::reconcile::course::Course;
 use crate::reconcile::testing::{at, container, deleted, hook, pod, probe, sidecar};
 use RestartPolicy::{Always, Never, OnFailure};
@@ -298,4 +298,98 @@ fn a_resize_is_told_while_it_goes_on() {
     course.observed = before;
     course.settle();
     assert_eq!((cpu(&course).0.as_str(), resizes(&course)), ("200m", None));
+}
+
+#[test]
+fn a_restart_of_all_containers_is_told_until_all_have_ended() {
+    let mut course = with_init(Never, vec![container("i"), sidecar("s")]);
+    let source = &mut course.desired.containers[0];
+    source.life.restart_policy = Some(Never);
+    source.life.restart_rules = vec![RestartRule {
+        action: RestartAction::RestartAllContainers,
+        codes: vec![42],
+        is_negated: false,
+    }];
+    let restarting = |course: &Course| {
+        let condition = condition(&told(course), "AllContainersRestarting").clone();
+        let (reason, message) = (
+            condition.reason.unwrap_or_default(),
+            condition.message.unwrap_or_default(),
+        );
+        format!("{} {reason} {message}", condition.status).trim_end().to_owned()
+    };
+    let states = |course: &Course| {
+        let status = told(course);
+        let lists = [status.init_container_statuses, status.container_statuses];
+        let all: Vec<_> = lists.iter().flatten().flatten().map(one).collect();
+        format!("{}: {}", status.phase.unwrap_or_default(), all.join(", "))
+    };
+    course.settle();
+    course.ends("i", CODE_0);
+    course.settle();
+    assert_eq!(restarting(&course), "False");
+
+    course.now = 102;
+    course.ends("a", ExitStatus::Code(42));
+    let began = "True RestartAllContainersStarted container exited with restart policy rule";
+    assert_eq!(restarting(&course), began);
+    course.round();
+    assert_eq!(restarting(&course), began);
+    let waiting = "waiting RestartingAllContainers";
+    assert_eq!(
+        states(&course),
+        format!("Running: i:{waiting}, s:running started ready, a:{waiting}")
+    );
+
+    course.round();
+    course.ends("s", ExitStatus::Signal(9));
+    assert_eq!(restarting(&course), "False");
+    assert_eq!(
+        states(&course),
+        format!("Running: i:{waiting}, s:{waiting}, a:{waiting}")
+    );
+    for status in told(&course).container_statuses.iter().flatten() {
+        let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        let last = last.expect("it ended");
+        assert_eq!(
+            (last.exit_code, last.reason.as_deref()),
+            (137, Some("RestartingAllContainers"))
+        );
+        assert_eq!(
+            last.message.as_deref(),
+            Some("The container is removed because RestartAllContainers in place")
+        );
+    }
+
+    course.settle();
+    assert_eq!(states(&course), format!("Pending: i:running, s:{waiting}, a:{waiting}"));
+    assert_eq!(condition(&told(&course), "Initialized").status, "True");
+    course.ends("i", CODE_0);
+    course.settle();
+    assert_eq!(
+        states(&course),
+        "Running: i:terminated Completed ready, s:running started ready, a:running started ready"
+    );
+    course.ends("a", CODE_1);
+    course.ends("s", CODE_0);
+    course.settle();
+    assert_eq!(restarting(&course), "False PodFailed");
+}
+
+#[test]
+fn a_containers_own_policy_decides_the_phase() {
+    for (policy, own, end, phase) in [
+        (Never, Always, CODE_0, "Running"),
+        (Never, OnFailure, CODE_1, "Running"),
+        (Never, OnFailure, CODE_0, "Succeeded"),
+        (Always, Never, CODE_1, "Failed"),
+        (Always, Never, CODE_0, "Succeeded"),
+        (OnFailure, Never, CODE_1, "Failed"),
+    ] {
+        let mut course = with_init(policy, vec![]);
+        course.desired.containers[0].life.restart_policy = Some(own);
+        course.settle();
+        course.ends("a", end);
+        assert_eq!(phase_of(&told(&course)), phase, "{policy:?} {own:?} {end:?}");
+    }
 }

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::{admit, faults, full_pod, small_pod, with};
 use crate::admit::{change, to_model};
-use crate::model::{Action, PodSpec, Probe, QosClass, ResizePolicy, RestartPolicy, TerminationMessagePolicy};
+use crate::model::{
+    Action, PodSpec, Probe, QosClass, ResizePolicy, RestartAction, RestartPolicy, RestartRule, TerminationMessagePolicy,
+};
 
 const C: &str = "/spec/containers/0";
 
@@ -351,4 +353,99 @@ fn a_mirror_is_known_by_its_annotation() {
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert("kubernetes.io/config.mirror".to_owned(), "x".to_owned());
     assert!(change::is_mirror(&metadata));
+}
+
+#[test]
+fn restart_rules() {
+    let rule = |action: &str, exit_codes: Value| json!({"action": action, "exitCodes": exit_codes});
+    let on_42 = rule("Restart", json!({"operator": "In", "values": [42]}));
+    let at = "restartPolicyRules";
+    let with_rules = |rules: Value| {
+        let found = faults(with(
+            in_container("restartPolicy", json!("Never")),
+            &format!("{C}/{at}"),
+            rules,
+        ));
+        let strip = |text: String| text.strip_prefix("spec.containers[0].").map(str::to_owned);
+        found
+            .into_iter()
+            .map(|text| strip(text).expect("of the container"))
+            .collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    for rules in [
+        json!([]),
+        json!([on_42]),
+        // Neither of the two is forbidden.
+        json!([
+            on_42,
+            on_42,
+            rule("Restart", json!({"operator": "NotIn", "values": [7, 7]}))
+        ]),
+        json!([rule("RestartAllContainers", json!({"operator": "In"}))]),
+        json!([rule("Restart", json!({"operator": "In", "values": [-1, 256]}))]),
+        json!(vec![on_42.clone(); 20]),
+        json!([rule("Restart", json!({"operator": "In", "values": vec![1; 255]}))]),
+    ] {
+        assert_eq!(with_rules(rules.clone()), none, "{rules}");
+    }
+    for (rules, expected) in [
+        (
+            json!([rule("Stay", json!({"operator": "In"}))]),
+            "[0].action: Unsupported value: \"Stay\": supported values: \"Restart\", \"RestartAllContainers\"",
+        ),
+        (
+            json!([on_42, {"action": "Restart"}]),
+            "[1].exitCodes: Required value: must be specified",
+        ),
+        (
+            json!([rule("Restart", json!({"operator": "Equals", "values": [3]}))]),
+            "[0].exitCodes.operator: Unsupported value: \"Equals\": supported values: \"In\", \"NotIn\"",
+        ),
+        (
+            json!(vec![on_42.clone(); 21]),
+            ": Too many: 21: must have at most 20 items",
+        ),
+        (
+            json!([rule("Restart", json!({"operator": "In", "values": vec![1; 256]}))]),
+            "[0].exitCodes.values: Too many: 256: must have at most 255 items",
+        ),
+    ] {
+        assert_eq!(with_rules(rules.clone()), [format!("{at}{expected}")], "{rules}");
+    }
+    assert_eq!(
+        faults(in_container(at, json!([on_42]))),
+        ["spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used"]
+    );
+    for own in ["Always", "OnFailure", "Never"] {
+        let init = json!([{"name": "i", "image": "busybox", "restartPolicy": own, at: [on_42]}]);
+        assert_eq!(faults(with(small_pod(), "/spec/initContainers", init)), none, "{own}");
+    }
+}
+
+#[test]
+fn restart_rules_are_kept() {
+    let rules = json!([
+        {"action": "Restart", "exitCodes": {"operator": "In", "values": [3, 42]}},
+        {"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn"}},
+    ]);
+    let pod = with(
+        in_container("restartPolicy", json!("OnFailure")),
+        &format!("{C}/restartPolicyRules"),
+        rules,
+    );
+    let life = model(pod).containers.remove(0).life;
+    assert_eq!(life.restart_policy, Some(RestartPolicy::OnFailure));
+    let rule = |action, codes: &[i32], is_negated| RestartRule {
+        action,
+        codes: codes.to_vec(),
+        is_negated,
+    };
+    assert_eq!(
+        life.restart_rules,
+        [
+            rule(RestartAction::Restart, &[3, 42], false),
+            rule(RestartAction::RestartAllContainers, &[], true),
+        ]
+    );
 }

@@ -898,12 +898,6 @@ fn what_podd_cannot_do_is_refused_by_name() {
             "IPv6 addresses of the host",
         ),
         (
-            "/spec/containers/0/restartPolicyRules",
-            json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]),
-            "spec.containers[0].restartPolicyRules",
-            "restart rules of single containers",
-        ),
-        (
             "/spec/containers/0/volumeDevices",
             json!([{"name": "v", "devicePath": "/dev/x"}]),
             "spec.containers[0].volumeDevices",

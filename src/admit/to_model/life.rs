@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::life::{named_port, plain_variables};
 use super::{ModelError, TOO_LONG, missing, not_understood, restart_policy, seconds, text};
 use crate::model::expansion::Expander;
-use crate::model::{Action, ContainerLife, Probe, ResizePolicy, TerminationMessagePolicy};
+use crate::model::{Action, ContainerLife, Probe, ResizePolicy, RestartAction, RestartRule, TerminationMessagePolicy};
 
 /// The life of a container; `field` names a field of it.
 pub(super) fn life(
@@ -43,6 +43,7 @@ pub(super) fn life(
         restart_policy: own_policy
             .map(|policy| restart_policy(Some(policy), &field("restartPolicy")))
             .transpose()?,
+        restart_rules: restart_rules(container, &field("restartPolicyRules"))?,
         startup,
         liveness,
         readiness,
@@ -53,6 +54,31 @@ pub(super) fn life(
         resize_policy: resize_policy(container.resize_policy.as_deref().unwrap_or_default()),
         target: target.filter(|target| !target.is_empty()),
     })
+}
+
+fn restart_rules(container: &wire::Container, field: &str) -> Result<Vec<RestartRule>, ModelError> {
+    let rule = |rule: &wire::ContainerRestartRule| {
+        let wire::ContainerRestartRule { action, exit_codes } = rule;
+        let action = match action.as_str() {
+            "Restart" => RestartAction::Restart,
+            "RestartAllContainers" => RestartAction::RestartAllContainers,
+            other => return Err(not_understood(field, other)),
+        };
+        let Some(wire::ContainerRestartRuleOnExitCodes { operator, values }) = exit_codes else {
+            return Err(missing("the exit codes of a restart rule"));
+        };
+        let is_negated = match operator.as_str() {
+            "In" => false,
+            "NotIn" => true,
+            other => return Err(not_understood(field, other)),
+        };
+        Ok(RestartRule {
+            action,
+            codes: values.clone().unwrap_or_default(),
+            is_negated,
+        })
+    };
+    container.restart_policy_rules.iter().flatten().map(rule).collect()
 }
 
 fn resize_policy(policies: &[wire::ContainerResizePolicy]) -> ResizePolicy {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::Name;
+use super::oracle::Name;
 use super::world::World;
 use crate::model::{ContainerSpec, Hook, Probe, ProbeKind, Report, Reported};
 use crate::reconcile;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::agent::Stop;
-use super::model::{Kind, Name, kind};
+use super::model::{Moment, Next, after, policy};
+use super::oracle::Name;
+use super::pods::{Kind, kind};
 use super::told::Told;
 use super::world::{Event, World};
 use crate::model::{
@@ -128,6 +130,7 @@ impl World {
     }
 
     pub(super) fn shim_start(&mut self, number: u32, container: &str, attempt: u32) -> bool {
+        let name = (container.to_owned(), attempt);
         let now = self.now();
         let exec_fails = self.fails();
         let dies_halfway = self.faults && self.rng.chance(5);
@@ -171,8 +174,7 @@ impl World {
             // Its `Starting` is written and nothing more; whether it ran a moment is known to nobody.
             sandbox.facts.containers.push(fact(ContainerPhase::Starting));
             self.oracle.executed(number, container, attempt);
-            self.model.executed(&self.desired, number, container);
-            self.oracle.ended(number, &(container.to_owned(), attempt), None);
+            self.oracle.ended(number, &name, None);
             self.happen(Event::ShimKilled);
             return false;
         }
@@ -197,9 +199,8 @@ impl World {
             killed: false,
             health,
         };
-        sandbox.alive.insert((container.to_owned(), attempt), process);
+        sandbox.alive.insert(name.clone(), process);
         self.oracle.executed(number, container, attempt);
-        self.model.executed(&self.desired, number, container);
         true
     }
 
@@ -229,7 +230,7 @@ impl World {
             ExitStatus::OomSignal(9),
             ExitStatus::OomCode(0),
         ]);
-        let after = match self.rng.below(10) {
+        let ends_after = match self.rng.below(10) {
             0..=3 => self.rng.range(0, 5_000),
             4..=5 => self.rng.range(5_000, 100_000),
             6 => self.rng.range(590_000, 700_000),
@@ -237,23 +238,26 @@ impl World {
             _ => return None,
         };
         let kind = kind(&self.desired, container);
+        let spec = self.desired.container(container)?.clone();
+        let policy = policy(&self.desired, &spec);
         if kind == Kind::Init && !(self.faults && self.rng.chance(400)) {
-            let fails = self.crash_at.is_none() && self.desired.restart_policy == RestartPolicy::Never;
-            return Some((after % 3_000, if fails { status } else { ExitStatus::Code(0) }));
+            let fails = self.crash_at.is_none() && policy == RestartPolicy::Never;
+            return Some((ends_after % 3_000, if fails { status } else { ExitStatus::Code(0) }));
         }
         if self.crash_at.is_some() {
             return None;
         }
         if self.faults {
-            return Some((after, status));
+            return Some((ends_after, status));
         }
         // Calm: a pod that restarts for ever would never come to rest.
-        match self.desired.restart_policy {
-            _ if kind == Kind::Sidecar => None,
+        let last = match policy {
             RestartPolicy::Always => None,
-            RestartPolicy::OnFailure => Some((after, ExitStatus::Code(0))),
-            RestartPolicy::Never => Some((after, status)),
-        }
+            RestartPolicy::OnFailure => Some(ExitStatus::Code(0)),
+            RestartPolicy::Never => Some(status),
+        };
+        let last = last.filter(|last| after(&self.desired, &spec, *last) == Next::Nothing);
+        last.map(|last| (ends_after, last))
     }
 
     pub(super) fn stop_container(&mut self, sandbox: u32, container: &str, attempt: u32) -> bool {
@@ -300,10 +304,11 @@ impl World {
                 if let Some(fact) = sandbox.fact(&name) {
                     fact.killed_at.get_or_insert(now);
                 }
-                let known = self.observed.attempts.iter();
-                let mut known = known.filter(|a| a.container == container && a.attempt == attempt);
-                self.model
-                    .kill_signal(now, &self.desired, known.next().expect("what is killed is recorded"));
+                let (desired, observed) = (&self.desired, &self.observed);
+                let mut known = observed.attempts.iter();
+                let known = known.find(|a| a.container == container && a.attempt == attempt);
+                let killed = known.expect("what is killed is recorded");
+                self.model.kill_signal(now, Moment { desired, observed }, killed);
             }
         }
         self.happen_now();
@@ -410,7 +415,6 @@ impl World {
         );
         let status = self.status.clone().expect("a pod at rest has a status");
         let finished = Told::settled(
-            &self.model,
             self.now(),
             &self.desired,
             &self.observed,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::model::{Kind, kind};
+use super::pods::{Kind, kind};
 use super::world::World;
 use crate::model::{
     AttemptLife, AttemptState, ContainerPhase, HookRecord, Observed, Plan, PodSpec, ProbeRecord, Report, RestartPolicy,
-    SandboxEnd, SandboxState, Snapshot, Step, Timestamp,
+    SandboxEnd, SandboxState, Snapshot, Step, StopReason, Timestamp,
 };
 use crate::reconcile::{self, Limits};
 
@@ -81,10 +81,18 @@ pub(super) enum Mistake {
     TakesUpWhatWasGivenUp,
     /// An ephemeral container is started again.
     RestartsEphemeralContainers,
+    /// A container's own policy is not looked at.
+    IgnoresOwnPolicies,
+    /// Restart rules are not looked at.
+    IgnoresRestartRules,
+    /// When all restart, what runs runs on.
+    LetsOthersRunOn,
+    /// When all restart, init containers that were done stay so.
+    RestartsAllButInit,
 }
 
 impl Mistake {
-    pub(super) const ALL: [Self; 34] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::DropsWhatWasStarting,
         Self::LosesWhatADeadShimWrote,
         Self::ActsBeforeItSaves,
@@ -119,6 +127,10 @@ impl Mistake {
         Self::IgnoresTheDeadline,
         Self::TakesUpWhatWasGivenUp,
         Self::RestartsEphemeralContainers,
+        Self::IgnoresOwnPolicies,
+        Self::IgnoresRestartRules,
+        Self::LetsOthersRunOn,
+        Self::RestartsAllButInit,
     ];
 }
 
@@ -186,6 +198,23 @@ fn in_the_plans_eyes(mistake: Option<Mistake>, now: Timestamp, desired: &mut Pod
             observed
                 .attempts
                 .retain(|a| kind(desired, &a.container) != Kind::Ephemeral || a.is_live());
+        }
+        Some(Mistake::IgnoresOwnPolicies) => {
+            for container in &mut desired.containers {
+                container.life.restart_policy = None;
+            }
+        }
+        Some(Mistake::IgnoresRestartRules) => {
+            for container in desired.init_containers.iter_mut().chain(&mut desired.containers) {
+                container.life.restart_rules.clear();
+            }
+        }
+        Some(Mistake::RestartsAllButInit) => {
+            let done = observed.attempts.iter_mut();
+            let done = done.filter(|a| a.exit().is_some_and(|exit| exit.status.is_success()));
+            for attempt in done.filter(|a| kind(desired, &a.container) == Kind::Init) {
+                attempt.life.stop = None;
+            }
         }
         Some(_) | None => {}
     }
@@ -271,6 +300,14 @@ fn spoil(world: &World, now: Timestamp, plan: &mut Plan) {
                 }
             }
         }
+        Some(Mistake::LetsOthersRunOn) => plan.steps.retain(|step| {
+            if let Step::BeginStop { container, stop, .. } = step {
+                let runs = observed.newest(container).is_some_and(|newest| newest.exit().is_none());
+                stop.why != StopReason::AllRestart || !runs
+            } else {
+                true
+            }
+        }),
         Some(Mistake::NeverRunsAHookAgain) => plan.steps.retain(|step| {
             if let Step::RunHook { container, attempt, .. } = step {
                 let known = observed.attempts.iter();

@@ -1,91 +1,26 @@
-//! The life of a pod's containers, told again from Kubernetes' own description: who begins after whom, what ends whom and
-//! how, what a probe counts for, what is reported. It watches every save, plan, signal and status, and never calls the
-//! code under test.
+//! The reference model: the life of a pod's containers, told again from Kubernetes' own description. What follows an end,
+//! who begins after whom, what ends whom and how, what a probe counts for. It watches every save, plan and signal, and
+//! never calls the code under test.
+//!
+//! Beside it, `oracle` keeps the books of the truth (processes, sandboxes, back-off), and `told` reads the status.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::SignedDuration;
-
 use super::errands::probe_of;
+use super::oracle::Name;
+use super::pods::{Kind, everyone, kind};
 use crate::model::{
-    Attempt, AttemptState, ContainerSpec, ExitStatus, GivenUp, Hook, HookRecord, Observed, Plan, PodSpec, ProbeKind,
-    ProbeRecord, Report, Reported, RestartPolicy, SandboxState, Step, Stop, StopReason, Timestamp,
+    Attempt, AttemptState, ContainerSpec, ExitStatus, Hook, HookRecord, Observed, Plan, PodSpec, ProbeKind, Report,
+    Reported, RestartAction, RestartPolicy, SandboxState, Step, Stop, StopReason, Timestamp,
 };
 
-/// (container, attempt)
-pub(super) type Name = (String, u32);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Init,
-    Sidecar,
-    Regular,
-    Ephemeral,
-}
-
-pub(super) fn kind(desired: &PodSpec, name: &str) -> Kind {
-    let is_in = |list: &[ContainerSpec]| list.iter().any(|container| container.name == name);
-    if is_in(&desired.containers) {
-        Kind::Regular
-    } else if is_in(&desired.ephemeral_containers) {
-        Kind::Ephemeral
-    } else if desired.init_containers.iter().any(|c| c.name == name && c.is_sidecar()) {
-        Kind::Sidecar
-    } else {
-        Kind::Init
-    }
-}
-
-pub(super) fn everyone(desired: &PodSpec) -> impl Iterator<Item = &ContainerSpec> {
-    let (init, ephemeral) = (&desired.init_containers, &desired.ephemeral_containers);
-    init.iter().chain(&desired.containers).chain(ephemeral)
-}
-
-/// Whether an attempt that ended is followed by another one, in the same sandbox.
-pub(super) fn wants_restart(desired: &PodSpec, attempt: &Attempt, status: ExitStatus) -> bool {
-    let by_policy = match desired.restart_policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => status.exit_code() != 0,
-        RestartPolicy::Never => false,
-    };
-    match kind(desired, &attempt.container) {
-        Kind::Ephemeral => false,
-        Kind::Sidecar => true,
-        Kind::Init => desired.restart_policy != RestartPolicy::Never && status != ExitStatus::Code(0),
-        Kind::Regular => match attempt.life.stop.as_ref().map(|stop| stop.why) {
-            Some(StopReason::SpecChanged | StopReason::Resized) => true,
-            Some(StopReason::LivenessFailed | StopReason::StartupFailed) => {
-                desired.restart_policy != RestartPolicy::Never
-            }
-            Some(StopReason::PostStartFailed | StopReason::PodEnds) | None => by_policy,
-        },
-    }
-}
-
-/// What one probe of one attempt has come to (`worker.go`).
-#[derive(Debug, Clone, Default)]
-struct Counted {
-    result: Option<bool>,
-    last: Option<bool>,
-    in_a_row: u32,
-}
-
-#[derive(Debug, Clone, Default)]
-pub(super) struct Model {
-    probes: BTreeMap<(Name, ProbeKind), Counted>,
-    /// The sandbox in which an init container was done last, or a sidecar was first seen started.
-    passed_in: BTreeMap<String, BTreeSet<u32>>,
-    /// How often the clock had jumped when this stop, or the pod's deletion (no name), was asked for.
-    asked: BTreeMap<Option<Name>, u64>,
-    pub(super) jumps: u64,
-    pub(super) regular_ran: bool,
-    pub(super) stops: u64,
-    pub(super) init_runs: u64,
-}
-
-pub(super) fn plus(from: Timestamp, by: Duration) -> Timestamp {
-    from + SignedDuration::try_from(by).expect("minutes")
+pub(super) enum Next {
+    Nothing,
+    Again,
+    /// All containers begin anew.
+    All,
 }
 
 pub(super) fn is_running(attempt: &Attempt) -> bool {
@@ -98,423 +33,360 @@ pub(super) fn hook_is_over(record: &HookRecord) -> bool {
 
 /// It runs, its postStart hook went well, and its startup probe has passed.
 pub(super) fn is_started(spec: &ContainerSpec, attempt: &Attempt) -> bool {
-    is_running(attempt)
-        && (spec.life.post_start.is_none() || matches!(attempt.life.post_start, HookRecord::Done { .. }))
-        && (spec.life.startup.is_none() || attempt.life.startup.result == Some(true))
+    let hooked = spec.life.post_start.is_none() || matches!(attempt.life.post_start, HookRecord::Done { .. });
+    is_running(attempt) && hooked && (spec.life.startup.is_none() || attempt.life.startup.result == Some(true))
 }
 
-fn record_of(attempt: &Attempt, kind: ProbeKind) -> &ProbeRecord {
-    match kind {
-        ProbeKind::Startup => &attempt.life.startup,
-        ProbeKind::Liveness => &attempt.life.liveness,
-        ProbeKind::Readiness => &attempt.life.readiness,
+fn why(attempt: &Attempt) -> Option<StopReason> {
+    attempt.life.stop.as_ref().map(|stop| stop.why)
+}
+
+pub(super) fn policy(desired: &PodSpec, spec: &ContainerSpec) -> RestartPolicy {
+    spec.life.restart_policy.unwrap_or(desired.restart_policy)
+}
+
+/// What rules and policies make of an end.
+pub(super) fn after(desired: &PodSpec, spec: &ContainerSpec, status: ExitStatus) -> Next {
+    let code = status.exit_code();
+    let is_init = kind(desired, &spec.name) == Kind::Init;
+    // An init container that lacked memory has failed whatever its exit code.
+    let failed = code != 0 || (is_init && status != ExitStatus::Code(0));
+    let mut rules = spec.life.restart_rules.iter();
+    let rule = rules.find(|rule| rule.codes.contains(&code) != rule.is_negated);
+    let policy = policy(desired, spec);
+    match rule.map(|rule| rule.action) {
+        Some(RestartAction::RestartAllContainers) => Next::All,
+        _ if is_init && !failed => Next::Nothing,
+        Some(RestartAction::Restart) => Next::Again,
+        None if policy == RestartPolicy::Always || (policy == RestartPolicy::OnFailure && failed) => Next::Again,
+        None => Next::Nothing,
     }
 }
 
-pub(super) fn ready_sandbox(observed: &Observed) -> Option<u32> {
-    let ready = observed.sandbox.as_ref();
-    ready
-        .filter(|s| matches!(s.state, SandboxState::Ready { .. }))
-        .map(|s| s.attempt)
-}
-
-/// An init container failed for good.
-pub(super) fn init_failed(desired: &PodSpec, observed: &Observed) -> bool {
-    let init = desired.init_containers.iter().filter(|spec| !spec.is_sidecar());
-    init.filter_map(|spec| observed.newest(&spec.name)).any(|newest| {
-        let failed = newest.exit().is_some_and(|exit| exit.status != ExitStatus::Code(0));
-        failed && desired.restart_policy == RestartPolicy::Never
+/// What follows the end of this attempt; `None`: it has not ended.
+pub(super) fn next(desired: &PodSpec, attempt: &Attempt) -> Option<Next> {
+    let exit = attempt.exit()?;
+    let spec = desired.container(&attempt.container)?;
+    let is_forced = match why(attempt) {
+        Some(StopReason::SpecChanged | StopReason::Resized | StopReason::AllRestart) => true,
+        Some(StopReason::LivenessFailed | StopReason::StartupFailed) => policy(desired, spec) != RestartPolicy::Never,
+        Some(StopReason::PostStartFailed | StopReason::PodEnds) | None => false,
+    };
+    Some(match kind(desired, &spec.name) {
+        Kind::Ephemeral => Next::Nothing,
+        Kind::Init | Kind::Sidecar | Kind::Regular if is_forced => Next::Again,
+        Kind::Init | Kind::Sidecar | Kind::Regular => after(desired, spec, exit.status),
     })
 }
 
-pub(super) fn regular_are_done(desired: &PodSpec, observed: &Observed) -> bool {
-    desired.containers.iter().all(|spec| {
-        let newest = observed.newest(&spec.name);
-        newest.is_some_and(|a| a.exit().is_some_and(|exit| !wants_restart(desired, a, exit.status)))
-    })
+/// It is begun again whatever its end was: in another sandbox, or with all others.
+pub(super) fn begins_anew(desired: &PodSpec, attempt: &Attempt, sandbox: u32) -> bool {
+    let spec = desired.container(&attempt.container);
+    let runs_once = spec.is_some_and(|spec| spec.life.restart_policy == Some(RestartPolicy::Never));
+    let anew = runs_once || kind(desired, &attempt.container) == Kind::Init;
+    attempt.is_left_behind() || (attempt.sandbox != sandbox && anew)
 }
 
-impl Model {
-    pub(super) fn clock_jumped(&mut self) {
-        self.jumps += 1;
+/// One moment of a pod: what is wanted of it, and what is recorded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment<'a> {
+    pub(super) desired: &'a PodSpec,
+    pub(super) observed: &'a Observed,
+}
+
+impl<'a> Moment<'a> {
+    fn newest(self, spec: &ContainerSpec) -> Option<&'a Attempt> {
+        self.observed.newest(&spec.name)
     }
 
-    pub(super) fn deletion_asked(&mut self) {
-        self.asked.insert(None, self.jumps);
+    fn named(self, container: &str, attempt: u32) -> Option<&'a Attempt> {
+        let mut known = self.observed.attempts.iter();
+        known.find(|a| a.container == container && a.attempt == attempt)
     }
 
-    fn clock_is_true_since(&self, asked: Option<&Name>) -> bool {
-        self.asked.get(&asked.cloned()) == Some(&self.jumps)
+    pub(super) fn ready_sandbox(self) -> Option<u32> {
+        let sandbox = self.observed.sandbox.as_ref()?;
+        matches!(sandbox.state, SandboxState::Ready { .. }).then_some(sandbox.attempt)
     }
 
-    // ---- who begins after whom ----
-
-    /// A process was begun on the machine.
-    pub(super) fn executed(&mut self, desired: &PodSpec, sandbox: u32, container: &str) {
-        let kind = kind(desired, container);
-        if kind == Kind::Ephemeral {
-            return;
-        }
-        for before in desired.init_containers.iter().take_while(|spec| spec.name != container) {
-            let passed = self
-                .passed_in
-                .get(&before.name)
-                .is_some_and(|passed| passed.contains(&sandbox));
-            assert!(passed, "{container} was begun before {} was done", before.name);
-        }
-        if kind == Kind::Init {
-            self.init_runs += 1;
-            let done = self
-                .passed_in
-                .get(container)
-                .is_some_and(|passed| passed.contains(&sandbox));
-            assert!(!done, "{container} was done in sandbox {sandbox}, and runs again");
-        }
-        self.regular_ran |= kind == Kind::Regular;
+    /// The newest attempts in the sandbox of those that restart with all.
+    fn in_play(self) -> impl Iterator<Item = &'a Attempt> {
+        let all = self.desired.init_containers.iter().chain(&self.desired.containers);
+        let newest = all.filter_map(move |spec| self.newest(spec));
+        let sandbox = self.observed.sandbox.as_ref().map(|sandbox| sandbox.attempt);
+        newest.filter(move |a| Some(a.sandbox) == sandbox)
     }
 
-    pub(super) fn ended(&mut self, desired: &PodSpec, sandbox: u32, container: &str, status: Option<ExitStatus>) {
-        if kind(desired, container) == Kind::Init && status == Some(ExitStatus::Code(0)) {
-            self.passed_in.entry(container.to_owned()).or_default().insert(sandbox);
-        }
+    /// An end asks for all containers to begin anew.
+    fn asks_for_all(self) -> bool {
+        let desired = self.desired;
+        self.in_play().any(|a| next(desired, a) == Some(Next::All))
     }
 
-    /// Everything that may be begun now, back-off aside.
-    pub(super) fn may_begin<'a>(desired: &'a PodSpec, observed: &Observed) -> Vec<&'a str> {
-        let Some(sandbox) = ready_sandbox(observed) else {
-            return Vec::new();
-        };
-        let over = init_failed(desired, observed) || regular_are_done(desired, observed);
-        if desired.deletion.is_some() || observed.given_up.is_some() || over || observed.torn_down {
-            return Vec::new();
-        }
-        let here = |spec: &ContainerSpec| observed.newest(&spec.name).filter(|a| a.sandbox == sandbox).cloned();
-        let initialised = desired.containers.iter().any(|spec| here(spec).is_some());
-        let held = |may: &[&str], spec: &ContainerSpec| {
-            // It is begun now, or its first moments are waited for.
-            let live = observed.newest(&spec.name).filter(|newest| newest.is_live());
-            let awaited = live.is_some_and(|live| !hook_is_over(&live.life.post_start));
-            spec.life.post_start.is_some() && (awaited || may.contains(&spec.name.as_str()))
-        };
+    /// All containers are to begin anew, and not all have ended yet.
+    pub(super) fn restarts_all(self) -> bool {
+        let mut all = self.observed.attempts.iter();
+        self.asks_for_all() || all.any(|a| a.is_left_behind() && is_running(a))
+    }
+
+    /// Nothing of it is to be begun any more: a regular container or an init container that failed decides it.
+    pub(super) fn is_over(self) -> bool {
+        let is_done = |a: &&Attempt| next(self.desired, a) == Some(Next::Nothing);
+        let ends = |spec| self.newest(spec).filter(is_done);
+        let failed = |a: &Attempt| a.exit().is_some_and(|exit| exit.status != ExitStatus::Code(0));
+        let mut init = self.desired.init_containers.iter().filter(|spec| !spec.is_sidecar());
+        let mut regular = self.desired.containers.iter();
+        let given_up = self.observed.given_up.is_some();
+        given_up || init.any(|spec| ends(spec).is_some_and(failed)) || regular.all(|spec| ends(spec).is_some())
+    }
+
+    /// Whether anything is to be begun at all.
+    fn goes_on(self) -> bool {
+        let ends = self.desired.deletion.is_some() || self.observed.torn_down || self.is_over();
+        !ends && !self.restarts_all()
+    }
+
+    /// Everything that may be begun now, back-off aside. Warily: what is in it is taken to be begun at once.
+    pub(super) fn may_begin(self, wary: bool) -> Vec<&'a str> {
         let mut may = Vec::new();
-        let mut turn = true;
+        let Some(sandbox) = self.ready_sandbox().filter(|_| self.goes_on()) else {
+            return may;
+        };
+        let is_here = |a: &&Attempt| a.sandbox == sandbox && !a.is_left_behind();
+        let here = |spec: &ContainerSpec| self.newest(spec).filter(is_here);
+        // The first moments of one that was just begun are waited for.
+        let holds = |may: &[&str], spec: &ContainerSpec| {
+            let live = self.newest(spec).filter(|a| a.is_live() && a.life.stop.is_none());
+            let awaited = live.is_some_and(|a| (wary || is_running(a)) && !hook_is_over(&a.life.post_start));
+            let is_next = wary && may.contains(&spec.name.as_str());
+            spec.life.post_start.is_some() && (awaited || is_next)
+        };
+        let init = &self.desired.init_containers;
+        let initialised = self.desired.containers.iter().any(|spec| here(spec).is_some());
+        let last_begun = init.iter().rposition(|spec| here(spec).is_some());
         let mut waits = false;
-        for spec in &desired.init_containers {
+        for (place, spec) in init.iter().enumerate() {
             let newest = here(spec);
-            let exit = newest.as_ref().and_then(Attempt::exit);
-            let is_wanted = newest.is_none() || exit.is_some_and(|exit| exit.status != ExitStatus::Code(0));
-            if spec.is_sidecar() {
-                if !waits && (turn || initialised) && (newest.is_none() || exit.is_some()) {
-                    may.push(spec.name.as_str());
-                }
-                waits |= held(&may, spec);
-                turn &= newest.is_some_and(|newest| is_started(spec, &newest));
-            } else if !initialised {
-                if turn && is_wanted && !waits {
-                    may.push(spec.name.as_str());
-                }
-                turn &= exit.is_some_and(|exit| exit.status == ExitStatus::Code(0));
+            let was_passed = initialised || last_begun.is_some_and(|last| place < last);
+            let is_done = |a| !spec.is_sidecar() && next(self.desired, a) == Some(Next::Nothing);
+            let is_passed = newest.is_some_and(|a| is_done(a) || (spec.is_sidecar() && is_started(spec, a)));
+            let is_wanted = spec.is_sidecar() || !(was_passed || is_passed);
+            if is_wanted && !waits && newest.is_none_or(|newest| newest.exit().is_some()) {
+                may.push(spec.name.as_str());
+            }
+            waits |= spec.is_sidecar() && holds(&may, spec);
+            if !was_passed && !is_passed {
+                return may;
             }
         }
-        if waits || (!turn && !initialised) {
-            return may;
-        }
-        for spec in &desired.containers {
-            let newest = observed.newest(&spec.name);
-            let exit = newest.and_then(|a| a.exit().map(|exit| (a, exit)));
-            if newest.is_none() || exit.is_some_and(|(a, exit)| wants_restart(desired, a, exit.status)) {
+        for spec in self.desired.containers.iter().take_while(|_| !waits) {
+            let follows = |a| next(self.desired, a).is_some_and(|next| next != Next::Nothing);
+            let again = |a| follows(a) || (!a.is_live() && begins_anew(self.desired, a, sandbox));
+            if self.newest(spec).is_none_or(|a| a.is_left_behind() || again(a)) {
                 may.push(&spec.name);
             }
-            if held(&may, spec) {
+            if holds(&may, spec) {
                 break;
             }
         }
         may
     }
 
-    // ---- what ends whom, and when ----
-
     /// When the grace of an attempt that has to end is over, and when it is to be killed at the latest.
-    fn grace_ends(desired: &PodSpec, attempt: &Attempt) -> Option<(Timestamp, Timestamp)> {
-        let deletion = desired
-            .deletion
-            .map(|deletion| plus(deletion.requested_at, deletion.grace));
-        let stop = attempt.life.stop.as_ref().map(|stop| plus(stop.asked_at, stop.grace));
-        let over = deletion.into_iter().chain(stop).min()?;
+    fn grace_ends(self, attempt: &Attempt) -> Option<(Timestamp, Timestamp)> {
+        let deletion = self.desired.deletion.map(|d| (d.requested_at, d.grace));
+        let stop = attempt.life.stop.as_ref().map(|stop| (stop.asked_at, stop.grace));
+        let ends = deletion.into_iter().chain(stop);
+        let over = ends.map(|(from, grace)| from + grace).min()?;
+        let at_once = attempt.is_left_behind() || deletion.is_some_and(|(_, grace)| grace.is_zero());
         // Hooks and sidecars may use all of it up: the least of a stop is left all the same.
-        let least = attempt.stop_signalled_at.map(|at| plus(at, Duration::from_secs(2)));
-        let at_once = desired.deletion.is_some_and(|deletion| deletion.grace.is_zero());
-        Some((over, least.filter(|_| !at_once).map_or(over, |least| over.max(least))))
+        let least = attempt.stop_signalled_at.filter(|_| !at_once);
+        let least = least.map(|at| at + Duration::from_secs(2));
+        Some((over, least.map_or(over, |least| over.max(least))))
     }
 
-    /// SIGKILL was sent.
-    pub(super) fn kill_signal(&self, now: Timestamp, desired: &PodSpec, attempt: &Attempt) {
-        let (over, _) = Self::grace_ends(desired, attempt).expect("what is killed had to end");
-        let is_true = self.asked.keys().all(|asked| self.clock_is_true_since(asked.as_ref()));
-        assert!(
-            now >= over || !is_true,
-            "{attempt:?} was killed at {now}, its grace lasts until {over}"
-        );
+    fn is_past_deadline(self, now: Timestamp) -> bool {
+        let due = self.desired.active_deadline.zip(self.observed.started_at);
+        due.is_some_and(|(deadline, from)| now >= from + deadline)
     }
 
-    pub(super) fn planned(&self, now: Timestamp, desired: &PodSpec, observed: &Observed, plan: &Plan) {
-        for step in &plan.steps {
-            Self::step(now, desired, observed, step);
-        }
-        let clears = plan.steps.iter().any(|step| matches!(step, Step::StopSandbox { .. }));
-        if clears || !observed.failures.is_empty() || ready_sandbox(observed).is_none() {
-            return;
-        }
-        for running in observed
-            .attempts
-            .iter()
-            .filter(|a| is_running(a) && a.killed_at.is_none())
-        {
-            let Some((over, kill_at)) = Self::grace_ends(desired, running) else {
-                continue;
-            };
-            if !self.asked.keys().all(|asked| self.clock_is_true_since(asked.as_ref())) {
-                continue;
-            }
-            let is_acted = plan.steps.iter().any(|step| match step {
-                Step::KillContainer { container, .. } => *container == running.container,
-                Step::StopContainer { container, .. } => {
-                    *container == running.container && running.stop_signalled_at.is_none()
-                }
-                Step::CreateSandbox { .. }
-                | Step::StopSandbox { .. }
-                | Step::StartContainer { .. }
-                | Step::BeginStop { .. }
-                | Step::RunHook { .. }
-                | Step::Resize { .. }
-                | Step::GiveUp { .. }
-                | Step::TearDown
-                | Step::Forget => false,
-            });
-            let is_timed = now < kill_at && plan.wake_at.is_some_and(|at| at <= kill_at.max(over));
-            assert!(
-                is_acted || is_timed,
-                "{running:?} outlives its grace, {kill_at}, at {now}: {plan:?}"
-            );
-        }
-        if let (Some(deadline), None, Some(started_at)) =
-            (desired.active_deadline, desired.deletion, observed.started_at)
-            && observed.given_up.is_none()
-            && now >= plus(started_at, deadline)
-            && !(observed.torn_down || init_failed(desired, observed) || regular_are_done(desired, observed))
-        {
-            let gives_up = plan.steps.iter().any(|step| matches!(step, Step::GiveUp { .. }));
-            assert!(gives_up, "it is active longer than it may: {plan:?}");
-        }
-    }
-
-    fn step(now: Timestamp, desired: &PodSpec, observed: &Observed, step: &Step) {
-        let attempt_of = |container: &str, attempt: u32| {
-            let known = observed.attempts.iter();
-            let mut known = known.filter(|a| a.container == container && a.attempt == attempt);
-            known.next().expect("a step for what is recorded")
-        };
-        let ends = |a: &Attempt| desired.deletion.is_some() || a.life.stop.is_some();
+    /// Whether this may be done.
+    fn may(self, now: Timestamp, step: &Step) -> bool {
+        let attempt_of = |name: &str, attempt| self.named(name, attempt).expect("a step for what is recorded");
+        let is_deleted = self.desired.deletion.is_some();
+        let ends = |a: &Attempt| is_deleted || a.life.stop.is_some();
         match step {
             Step::StartContainer { container, .. } => {
-                assert!(
-                    desired.deletion.is_none() && observed.given_up.is_none(),
-                    "{container} is begun in a pod that ends"
-                );
-                let before = everyone(desired).take_while(|spec| spec.name != *container);
-                for (spec, earlier) in
-                    before.filter_map(|spec| observed.newest(&spec.name).map(|newest| (spec, newest)))
-                {
-                    let awaited = is_running(earlier)
-                        && earlier.life.stop.is_none()
-                        && spec.life.post_start.is_some()
-                        && !hook_is_over(&earlier.life.post_start)
-                        && kind(desired, container) != Kind::Ephemeral;
-                    assert!(
-                        !awaited,
-                        "{container} is begun in the middle of the postStart hook of {}",
-                        spec.name
-                    );
-                }
+                let newest = self.observed.newest(container);
+                let is_tried_again = newest.is_some_and(|a| a.state == AttemptState::Starting && !a.is_left_behind());
+                let is_new_guest = newest.is_none() && kind(self.desired, container) == Kind::Ephemeral;
+                let may = is_tried_again || is_new_guest || self.may_begin(false).contains(&container.as_str());
+                may && self.goes_on()
             }
             Step::StopContainer { container, attempt } => {
                 let attempt = attempt_of(container, *attempt);
-                assert!(ends(attempt), "{step:?} for nothing");
-                let spec = desired.container(container).expect("what is stopped is wanted");
-                let overdue = Self::grace_ends(desired, attempt).is_some_and(|(earliest, _)| now >= earliest);
-                // Where infra is gone no hook can run any more.
-                let runs_no_hook = spec.life.pre_stop.is_none() || ready_sandbox(observed).is_none();
-                let hooked = runs_no_hook || hook_is_over(&attempt.life.pre_stop);
-                assert!(
-                    hooked || overdue,
-                    "{container} is told to stop before its preStop hook is done"
-                );
-                Self::turn_to_stop(desired, observed, attempt, overdue);
+                let overdue = self.grace_ends(attempt).is_some_and(|(over, _)| now >= over);
+                ends(attempt) && !attempt.is_left_behind() && (overdue || self.is_its_turn(attempt))
             }
-            Step::KillContainer { container, attempt } => {
-                assert!(ends(attempt_of(container, *attempt)), "{step:?} for nothing");
-            }
+            Step::KillContainer { container, attempt } => ends(attempt_of(container, *attempt)),
             Step::RunHook {
                 container,
                 attempt,
                 hook,
             } => {
                 let attempt = attempt_of(container, *attempt);
-                let is_right = match hook {
+                let before_its_end = ends(attempt) && attempt.stop_signalled_at.is_none();
+                let is_due = match hook {
                     Hook::PostStart => !hook_is_over(&attempt.life.post_start),
-                    Hook::PreStop => {
-                        !hook_is_over(&attempt.life.pre_stop) && ends(attempt) && attempt.stop_signalled_at.is_none()
-                    }
+                    Hook::PreStop => before_its_end && !hook_is_over(&attempt.life.pre_stop),
                 };
-                assert!(is_running(attempt) && is_right, "{step:?} for {attempt:?}");
+                is_running(attempt) && !attempt.is_left_behind() && is_due
             }
-            Step::GiveUp { .. } => {
-                let due = desired.active_deadline.zip(observed.started_at);
-                let due = due.map(|(deadline, from)| plus(from, deadline));
-                assert!(due.is_some_and(|due| now >= due), "given up at {now}, due at {due:?}");
-            }
-            Step::BeginStop { .. } | Step::Resize { .. } | Step::CreateSandbox { .. } => {
-                assert!(desired.deletion.is_none(), "{step:?} in a deleted pod");
-            }
-            Step::Forget => assert!(desired.deletion.is_some(), "{step:?} without a deletion"),
-            Step::StopSandbox { .. } | Step::TearDown => {}
+            Step::GiveUp { .. } => self.is_past_deadline(now),
+            Step::BeginStop { .. } | Step::Resize { .. } | Step::CreateSandbox { .. } => !is_deleted,
+            Step::Forget => is_deleted,
+            Step::StopSandbox { .. } | Step::TearDown => true,
         }
     }
 
-    /// Sidecars go after everything that may need them: in reverse.
-    fn turn_to_stop(desired: &PodSpec, observed: &Observed, attempt: &Attempt, overdue: bool) {
-        let own_reason = attempt
-            .life
-            .stop
-            .as_ref()
-            .is_some_and(|stop| stop.why != StopReason::PodEnds);
-        if kind(desired, &attempt.container) != Kind::Sidecar || own_reason || overdue {
+    /// Its preStop hook is done (where infra is gone none can run), and a sidecar goes after all that may need it.
+    fn is_its_turn(self, attempt: &Attempt) -> bool {
+        let desired = self.desired;
+        let spec = desired.container(&attempt.container);
+        let has_hook = spec.is_some_and(|spec| spec.life.pre_stop.is_some()) && self.ready_sandbox().is_some();
+        let own_reason = why(attempt).is_some_and(|why| why != StopReason::PodEnds);
+        let is_free = own_reason || kind(desired, &attempt.container) != Kind::Sidecar;
+        let later = everyone(desired).skip_while(|spec| spec.name != attempt.container);
+        let needs = |spec: &&ContainerSpec| matches!(kind(desired, &spec.name), Kind::Sidecar | Kind::Regular);
+        let mut needs = later.skip(1).filter(needs).filter_map(|spec| self.newest(spec));
+        (!has_hook || hook_is_over(&attempt.life.pre_stop)) && (is_free || !needs.any(is_running))
+    }
+
+    /// A stop is begun only for one of the reasons that there are, and with its grace.
+    fn asks_for(self, before: Self, stop: &Stop, attempt: &Attempt) -> bool {
+        let spec = self.desired.container(&attempt.container);
+        let spec = spec.expect("what is stopped is wanted");
+        let (life, pod) = (&attempt.life, self.desired.termination_grace);
+        let of_probe = |kind| probe_of(spec, kind).and_then(|probe| probe.termination_grace);
+        let (is_right, grace) = match stop.why {
+            StopReason::LivenessFailed => (life.liveness.result == Some(false), of_probe(ProbeKind::Liveness)),
+            StopReason::StartupFailed => (life.startup.result == Some(false), of_probe(ProbeKind::Startup)),
+            StopReason::PostStartFailed => (matches!(life.post_start, HookRecord::Failed { .. }), None),
+            StopReason::SpecChanged => (attempt.image != spec.image, None),
+            StopReason::Resized => (life.resources.as_ref() != Some(&spec.resources), None),
+            StopReason::PodEnds => (self.is_over(), None),
+            StopReason::AllRestart => (before.asks_for_all(), Some(Duration::ZERO)),
+        };
+        is_right && stop.grace == grace.unwrap_or(pod)
+    }
+}
+
+/// What one probe of one attempt has come to (`worker.go`): the result, the last outcome, and how often it came in a row.
+type Counted = (Option<bool>, Option<bool>, u32);
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Model {
+    probes: BTreeMap<(Name, ProbeKind), Counted>,
+    /// How long ago something was asked for cannot be told any more.
+    pub(super) clock_has_jumped: bool,
+}
+
+impl Model {
+    /// SIGKILL was sent.
+    pub(super) fn kill_signal(&self, now: Timestamp, moment: Moment<'_>, attempt: &Attempt) {
+        let (over, _) = moment.grace_ends(attempt).expect("what is killed had to end");
+        assert!(now >= over || self.clock_has_jumped, "{attempt:?} at {now}");
+    }
+
+    pub(super) fn planned(&self, now: Timestamp, moment: Moment<'_>, plan: &Plan) {
+        for step in &plan.steps {
+            assert!(moment.may(now, step), "{step:?} at {now}: {moment:#?}");
+        }
+        let plans = |wanted: &dyn Fn(&Step) -> bool| plan.steps.iter().any(wanted);
+        let wakes_by = |at| plan.wake_at.is_some_and(|wake_at| wake_at <= at);
+        let clears = plans(&|step| matches!(step, Step::StopSandbox { .. }));
+        let Moment { desired, observed } = moment;
+        if clears || !observed.failures.is_empty() || moment.ready_sandbox().is_none() {
             return;
         }
-        let later = desired
-            .init_containers
-            .iter()
-            .skip_while(|spec| spec.name != attempt.container)
-            .skip(1);
-        for needs in later.filter(|spec| spec.is_sidecar()).chain(&desired.containers) {
-            let runs = observed.newest(&needs.name).is_some_and(is_running);
-            assert!(!runs, "{} is told to stop while {} runs", attempt.container, needs.name);
+        let lives = |a: &&Attempt| is_running(a) && a.killed_at.is_none() && !self.clock_has_jumped;
+        for running in observed.attempts.iter().filter(lives) {
+            let is_its = |name: &String| *name == running.container;
+            let kills = plans(&|step| matches!(step, Step::KillContainer { container, .. } if is_its(container)));
+            let stops = plans(&|step| matches!(step, Step::StopContainer { container, .. } if is_its(container)));
+            if let Some((over, kill_at)) = moment.grace_ends(running) {
+                let is_timed = now < kill_at && wakes_by(kill_at.max(over));
+                assert!(kills || stops || is_timed, "{running:?} at {now}: {plan:?}");
+            }
+        }
+        if desired.deletion.is_some() || observed.torn_down || moment.is_over() {
+            return;
+        }
+        if moment.is_past_deadline(now) {
+            let gives_up = plans(&|step| matches!(step, Step::GiveUp { .. }));
+            assert!(gives_up, "it is active longer than it may: {plan:?}");
+        } else if moment.asks_for_all() {
+            let all = StopReason::AllRestart;
+            let leaves = plans(&|step| matches!(step, Step::BeginStop { stop, .. } if stop.why == all));
+            let soon = wakes_by(now + Duration::from_secs(2));
+            assert!(leaves || soon, "all are to restart: {plan:?}");
         }
     }
-
-    // ---- what is recorded ----
 
     /// Reports that were taken, folded in and saved.
-    pub(super) fn told(&mut self, desired: &PodSpec, before: &Observed, report: &Report) {
-        let Reported::Probe { kind: probed, success } = &report.what else {
+    pub(super) fn told(&mut self, desired: &PodSpec, observed: &Observed, report: &Report) {
+        let name = (report.container.clone(), report.attempt);
+        let known = Moment { desired, observed }.named(&name.0, name.1);
+        let known = known.filter(|a| is_running(a)).zip(desired.container(&name.0));
+        let (Reported::Probe { kind, success }, Some((attempt, spec))) = (&report.what, known) else {
             return;
         };
-        let known = before
-            .attempts
-            .iter()
-            .find(|a| a.container == report.container && a.attempt == report.attempt);
-        let (Some(attempt), Some(spec)) = (known.filter(|a| is_running(a)), desired.container(&report.container))
-        else {
-            return;
+        let ends = desired.deletion.is_some() || observed.given_up.is_some() || attempt.life.stop.is_some();
+        let (result, last, row) = self.probes.entry((name, *kind)).or_default();
+        let counts = match kind {
+            ProbeKind::Startup => !ends && result.is_none(),
+            ProbeKind::Liveness => !ends && *result != Some(false) && is_started(spec, attempt),
+            ProbeKind::Readiness => is_started(spec, attempt),
         };
-        let ends = desired.deletion.is_some() || before.given_up.is_some() || attempt.life.stop.is_some();
-        let counted = self
-            .probes
-            .entry(((report.container.clone(), report.attempt), *probed))
-            .or_default();
-        let holds = match probed {
-            ProbeKind::Startup => ends || counted.result.is_some(),
-            ProbeKind::Liveness => ends || counted.result == Some(false) || !is_started(spec, attempt),
-            ProbeKind::Readiness => !is_started(spec, attempt),
-        };
-        let Some(probe) = probe_of(spec, *probed).filter(|_| !holds) else {
-            return;
-        };
-        let threshold = if *success {
-            probe.success_threshold
-        } else {
-            probe.failure_threshold
-        };
-        counted.in_a_row = if counted.last == Some(*success) {
-            counted.in_a_row + 1
-        } else {
-            1
-        };
-        counted.last = Some(*success);
-        if counted.in_a_row >= threshold {
-            counted.in_a_row = threshold;
-            counted.result = Some(*success);
+        if let Some(probe) = probe_of(spec, *kind).filter(|_| counts) {
+            let threshold = [probe.failure_threshold, probe.success_threshold][usize::from(*success)];
+            let so_far = if *last == Some(*success) { *row } else { 0 };
+            (*row, *last) = (threshold.min(so_far + 1), Some(*success));
+            *result = if *row == threshold { *last } else { *result };
         }
     }
 
     pub(super) fn saved(&mut self, desired: &PodSpec, before: &Observed, after: &Observed) {
-        let given_up = |observed: &Observed| {
-            observed
-                .given_up
-                .as_ref()
-                .map(|GivenUp { at, reason, .. }| (*at, *reason))
-        };
-        assert!(
-            before.given_up.is_none() || given_up(before) == given_up(after),
-            "what was given up was taken up"
-        );
-        for attempt in &after.attempts {
+        let is_kept = before.given_up.is_none() || before.given_up == after.given_up;
+        assert!(is_kept, "what was given up was taken up");
+        let [before, after] = [before, after].map(|observed| Moment { desired, observed });
+        let mut newly_left = false;
+        for attempt in &after.observed.attempts {
             let name = (attempt.container.clone(), attempt.attempt);
-            for kind in [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness] {
-                let ProbeRecord { result, last, count } = record_of(attempt, kind).clone();
-                let own = self.probes.get(&(name.clone(), kind)).cloned().unwrap_or_default();
-                let told = (own.result, own.last, own.in_a_row);
-                assert_eq!((result, last, count), told, "{kind:?} of {name:?}");
+            let life = &attempt.life;
+            let kinds = [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness];
+            let records = [&life.startup, &life.liveness, &life.readiness];
+            for (kind, record) in kinds.into_iter().zip(records) {
+                let own = self.probes.get(&(name.clone(), kind)).copied();
+                let known = (record.result, record.last, record.count);
+                assert_eq!(known, own.unwrap_or_default(), "{kind:?} of {name:?}");
             }
-            let known = before
-                .attempts
-                .iter()
-                .find(|a| a.container == name.0 && a.attempt == name.1);
+            let known = before.named(&name.0, name.1);
+            let was_left = known.is_some_and(Attempt::is_left_behind);
             let old = known.and_then(|known| known.life.stop.as_ref());
-            let same = |stop: &Stop| (stop.why, stop.grace, (self.jumps == 0).then_some(stop.asked_at));
-            let is_kept = old.is_none() || old.map(same) == attempt.life.stop.as_ref().map(same);
-            assert!(is_kept, "a stop was changed: {old:?}, {attempt:?}");
-            if old.is_none() && attempt.life.stop.is_some() {
-                self.stops += 1;
-                self.asked.insert(Some(name.clone()), self.jumps);
-                Self::stop_is_asked_for(desired, after, attempt);
-            }
-            let spec = desired
-                .container(&name.0)
-                .filter(|_| kind(desired, &name.0) == Kind::Sidecar);
-            if spec.is_some_and(|spec| is_started(spec, attempt)) {
-                self.passed_in.entry(name.0).or_default().insert(attempt.sandbox);
+            let same = |stop: &Stop| (stop.why, stop.grace, (!self.clock_has_jumped).then_some(stop.asked_at));
+            match &life.stop {
+                Some(stop) if old.is_none() || (attempt.is_left_behind() && !was_left) => {
+                    newly_left |= attempt.is_left_behind();
+                    let is_right = after.asks_for(before, stop, attempt);
+                    assert!(is_right, "nothing asks for this: {attempt:?}");
+                }
+                // What was left before it began is begun in its turn all the same.
+                None if was_left && attempt.state == AttemptState::Starting => {}
+                stop => assert_eq!(stop.as_ref().map(same), old.map(same), "a stop was changed"),
             }
         }
-    }
-
-    /// A stop is begun only for one of the reasons that there are.
-    fn stop_is_asked_for(desired: &PodSpec, observed: &Observed, attempt: &Attempt) {
-        let stop = attempt.life.stop.as_ref().expect("it was begun");
-        let spec = desired
-            .container(&attempt.container)
-            .expect("what is stopped is wanted");
-        let pod = desired.termination_grace;
-        let of_probe = |kind| {
-            probe_of(spec, kind)
-                .and_then(|probe| probe.termination_grace)
-                .unwrap_or(pod)
-        };
-        let (is_right, grace) = match stop.why {
-            StopReason::LivenessFailed => (
-                attempt.life.liveness.result == Some(false),
-                of_probe(ProbeKind::Liveness),
-            ),
-            StopReason::StartupFailed => (attempt.life.startup.result == Some(false), of_probe(ProbeKind::Startup)),
-            StopReason::PostStartFailed => (matches!(attempt.life.post_start, HookRecord::Failed { .. }), pod),
-            StopReason::SpecChanged => (attempt.image != spec.image, pod),
-            StopReason::Resized => (attempt.life.resources.as_ref() != Some(&spec.resources), pod),
-            StopReason::PodEnds => {
-                let over = init_failed(desired, observed) || regular_are_done(desired, observed);
-                (over || observed.given_up.is_some(), pod)
-            }
-        };
-        assert!(is_right, "nothing asks for this stop: {attempt:?}");
-        assert_eq!(stop.grace, grace, "the grace of {attempt:?}");
+        let is_whole = !newly_left || after.in_play().all(Attempt::is_left_behind);
+        assert!(is_whole, "one is left out when all restart: {after:#?}");
     }
 }

@@ -7,11 +7,15 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::model::{Kind, Name, everyone, kind, plus, wants_restart};
+use super::model::{Next, begins_anew, next};
+use super::pods::everyone;
 use crate::model::{
     Attempt, AttemptState, Backoff, Exit, ExitStatus, Observed, Plan, PodSpec, RestartPolicy, SandboxState, Step,
     StopReason, Timestamp,
 };
+
+/// (container, attempt)
+pub(super) type Name = (String, u32);
 
 /// The truth about one execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,6 @@ struct Entry {
 
 #[derive(Debug, Clone)]
 pub(super) struct Oracle {
-    policy: RestartPolicy,
     cap: SignedDuration,
     truths: BTreeMap<Name, Truth>,
     /// Everything written before this point is gone with its run directory.
@@ -51,9 +54,8 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    pub(super) fn new(policy: RestartPolicy, cap: Duration) -> Self {
+    pub(super) fn new(cap: Duration) -> Self {
         Self {
-            policy,
             cap: SignedDuration::try_from(cap).expect("a cap of minutes"),
             truths: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -165,7 +167,7 @@ impl Oracle {
         is_sandbox_alive: impl Fn(u32) -> bool,
         is_alive: impl Fn(&str, u32) -> bool,
     ) {
-        self.saved_sandbox(boot_id, before, after, is_sandbox_alive);
+        self.saved_sandbox(boot_id, desired, before, after, is_sandbox_alive);
         for attempt in &after.attempts {
             let known = before.attempts.iter().find(|a| is_same(a, attempt));
             match known {
@@ -198,7 +200,14 @@ impl Oracle {
         }
     }
 
-    fn saved_sandbox(&mut self, boot_id: &str, before: &Observed, after: &Observed, is_alive: impl Fn(u32) -> bool) {
+    fn saved_sandbox(
+        &mut self,
+        boot_id: &str,
+        desired: &PodSpec,
+        before: &Observed,
+        after: &Observed,
+        is_alive: impl Fn(u32) -> bool,
+    ) {
         let (Some(new), old) = (&after.sandbox, &before.sandbox) else {
             return;
         };
@@ -206,7 +215,7 @@ impl Oracle {
             assert_eq!(new.attempt, self.sandboxes_made, "sandboxes are numbered one by one");
             self.sandboxes_made += 1;
             assert!(
-                self.policy != RestartPolicy::Never || before.attempts.is_empty(),
+                desired.restart_policy != RestartPolicy::Never || before.attempts.is_empty(),
                 "a sandbox is made for a pod that restarts nothing"
             );
             assert!(
@@ -236,7 +245,6 @@ impl Oracle {
             "an attempt is recorded before it is started"
         );
         let name = (attempt.container.clone(), attempt.attempt);
-        let kind = kind(desired, &name.0);
         let entry = match attempt.attempt.checked_sub(1) {
             None => None,
             Some(previous) => {
@@ -244,14 +252,12 @@ impl Oracle {
                 let mut known = known.filter(|a| a.container == name.0 && a.attempt == previous);
                 let previous = known.next().expect("an attempt follows another one");
                 let exit = previous.exit().expect("an attempt follows one that has ended");
-                if kind == Kind::Init && previous.sandbox != attempt.sandbox {
-                    // All of it begins anew in a new sandbox, and nothing of that is a crash.
+                if begins_anew(desired, previous, attempt.sandbox) {
+                    // Nothing of that is a crash.
                     self.entries[&(name.0.clone(), name.1 - 1)]
                 } else {
-                    assert!(
-                        wants_restart(desired, previous, exit.status),
-                        "{name:?} was begun after {exit:?}"
-                    );
+                    let next = next(desired, previous);
+                    assert!(next != Some(Next::Nothing), "{name:?} was begun after {exit:?}");
                     let old = self.entry_after(previous, &attempt.image);
                     Some(self.restarted(&name, old, exit, attempt))
                 }
@@ -345,7 +351,7 @@ impl Oracle {
             let longest = SignedDuration::from_secs(2 * i64::try_from(longest.max(300)).expect("minutes"));
             // It counts from when the pod was first seen, whatever became of the clock since.
             let deadline = desired.active_deadline.zip(observed.started_at);
-            let is_deadline = deadline.is_some_and(|(deadline, from)| wake_at == plus(from, deadline));
+            let is_deadline = deadline.is_some_and(|(deadline, from)| wake_at == from + deadline);
             assert!(
                 is_deadline || wake_at <= now + longest,
                 "waits until {wake_at}, at {now}"

@@ -3,8 +3,34 @@
 use std::time::Duration;
 
 use super::Rng;
-use crate::model::{Action, ContainerSpec, PodSpec, Probe, ResizePolicy, RestartPolicy};
+use crate::model::{Action, ContainerSpec, PodSpec, Probe, ResizePolicy, RestartAction, RestartPolicy, RestartRule};
 use crate::reconcile::testing::{container, pod};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Init,
+    Sidecar,
+    Regular,
+    Ephemeral,
+}
+
+pub(super) fn kind(desired: &PodSpec, name: &str) -> Kind {
+    let is_in = |list: &[ContainerSpec]| list.iter().any(|container| container.name == name);
+    if is_in(&desired.containers) {
+        Kind::Regular
+    } else if is_in(&desired.ephemeral_containers) {
+        Kind::Ephemeral
+    } else if desired.container(name).is_some_and(ContainerSpec::is_sidecar) {
+        Kind::Sidecar
+    } else {
+        Kind::Init
+    }
+}
+
+pub(super) fn everyone(desired: &PodSpec) -> impl Iterator<Item = &ContainerSpec> {
+    let (init, ephemeral) = (&desired.init_containers, &desired.ephemeral_containers);
+    init.iter().chain(&desired.containers).chain(ephemeral)
+}
 
 fn action() -> Action {
     Action::Exec {
@@ -60,6 +86,30 @@ fn beside_others(rng: &mut Rng, name: &str) -> ContainerSpec {
     made
 }
 
+/// A policy of its own, and mostly rules with it.
+fn own_restarts(rng: &mut Rng, spec: &mut ContainerSpec, is_init: bool) {
+    let own = rng.pick(&[RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
+    if !is_init || own != RestartPolicy::Always {
+        spec.life.restart_policy.get_or_insert(own);
+    }
+    if spec.life.restart_policy.is_none() || rng.chance(300) {
+        return;
+    }
+    let all = RestartAction::RestartAllContainers;
+    // An init container that went well must not restart anything, or its pod never comes to rest.
+    let (is_negated, codes) = match rng.below(if is_init { 2 } else { 4 }) {
+        0 => (false, vec![1]),
+        1 => (false, vec![137, 139]),
+        2 => (true, vec![0, 137]),
+        _ => (false, vec![0]),
+    };
+    spec.life.restart_rules = vec![RestartRule {
+        action: rng.pick(&[RestartAction::Restart, all, all]),
+        codes,
+        is_negated,
+    }];
+}
+
 /// Half of all pods are plain ones.
 pub(super) fn random(rng: &mut Rng) -> PodSpec {
     let policy = rng.pick(&[RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
@@ -81,6 +131,17 @@ pub(super) fn random(rng: &mut Rng) -> PodSpec {
             }
         })
         .collect();
+    for spec in &mut made.init_containers {
+        if rng.chance(250) {
+            let is_init = !spec.is_sidecar();
+            own_restarts(rng, spec, is_init);
+        }
+    }
+    for spec in &mut made.containers {
+        if rng.chance(250) {
+            own_restarts(rng, spec, false);
+        }
+    }
     if rng.chance(80) {
         made.active_deadline = Some(Duration::from_secs(rng.pick(&[3, 60, 900])));
     }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
-use super::model::{
-    Kind, Model, everyone, hook_is_over, init_failed, is_running, is_started, kind, plus, ready_sandbox,
-    regular_are_done,
+use super::model::{Moment, Next, begins_anew, hook_is_over, is_running, is_started, next};
+use super::pods::{Kind, everyone, kind};
+use crate::model::{
+    Attempt, AttemptState, ContainerSpec, ExitStatus, Observed, PodSpec, RestartAction, RestartPolicy, SandboxState,
+    Timestamp,
 };
-use crate::model::{AttemptState, ContainerSpec, ExitStatus, Observed, PodSpec, RestartPolicy, Timestamp};
 
 /// What the last status was made from, but for the time.
 #[derive(Debug, Clone, Default)]
@@ -34,17 +35,23 @@ fn is_terminal(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
+fn is_sandbox_ready(observed: &Observed) -> bool {
+    let sandbox = observed.sandbox.as_ref();
+    sandbox.is_some_and(|sandbox| matches!(sandbox.state, SandboxState::Ready { .. }))
+}
+
 fn is_ready(spec: &ContainerSpec, observed: &Observed) -> bool {
     observed.newest(&spec.name).is_some_and(|newest| {
         let says_so = spec.life.readiness.is_none() || newest.life.readiness.result == Some(true);
-        is_started(spec, newest) && says_so && ready_sandbox(observed).is_some()
+        is_started(spec, newest) && says_so && is_sandbox_ready(observed)
     })
 }
 
 /// Sidecars and ephemeral containers decide nothing.
 fn final_phase(desired: &PodSpec, observed: &Observed) -> &'static str {
     let succeeded = |spec: &ContainerSpec| {
-        let exit = observed.newest(&spec.name).and_then(|newest| newest.exit());
+        let newest = observed.newest(&spec.name).filter(|newest| !newest.is_left_behind());
+        let exit = newest.and_then(|newest| newest.exit());
         exit.is_some_and(|exit| exit.status.exit_code() == 0)
     };
     let all = desired.containers.iter().all(succeeded);
@@ -58,7 +65,6 @@ fn final_phase(desired: &PodSpec, observed: &Observed) -> &'static str {
 impl Told {
     pub(super) fn reported(
         &mut self,
-        model: &Model,
         desired: &PodSpec,
         observed: &Observed,
         before: Option<&PodStatus>,
@@ -101,8 +107,9 @@ impl Told {
                 );
             }
             let initialized = |status| conditions(status).get("Initialized").copied() == Some("True");
+            let begun = |a: &Attempt| a.state != AttemptState::Starting && kind(desired, &a.container) == Kind::Regular;
             assert!(
-                !model.regular_ran || !initialized(before) || initialized(after),
+                !observed.attempts.iter().any(begun) || !initialized(before) || initialized(after),
                 "it was initialized, and is not"
             );
             if self.made_of.as_ref() == Some(&made_of) {
@@ -119,6 +126,14 @@ impl Told {
                 Some(final_phase(desired, observed)),
                 "{observed:#?}"
             );
+        }
+        if !is_terminal(after) {
+            let restarting = Moment { desired, observed }.restarts_all();
+            let told = conditions(after).get("AllContainersRestarting").copied();
+            let mut rules = everyone(desired).flat_map(|spec| &spec.life.restart_rules);
+            let may = rules.any(|rule| rule.action == RestartAction::RestartAllContainers);
+            let expected = if restarting { "True" } else { "False" };
+            assert_eq!(told, may.then_some(expected), "{observed:#?}");
         }
         let all_ready = desired.containers.iter().all(|spec| is_ready(spec, observed));
         let ready = conditions(after).get("Ready").copied() == Some("True");
@@ -140,7 +155,6 @@ impl Told {
 
     /// What must be true of a pod at rest that is not deleted. Returns whether it has finished.
     pub(super) fn settled(
-        model: &Model,
         now: Timestamp,
         desired: &PodSpec,
         observed: &Observed,
@@ -148,7 +162,7 @@ impl Told {
         is_alive: impl Fn(&str, u32) -> bool,
     ) -> bool {
         let phase = status.phase.as_deref().unwrap_or_default();
-        let starting = |a: &crate::model::Attempt| a.state == AttemptState::Starting;
+        let starting = |a: &Attempt| a.state == AttemptState::Starting;
         assert!(
             !observed.attempts.iter().any(starting),
             "something is only starting: {observed:#?}"
@@ -161,8 +175,7 @@ impl Told {
             assert_eq!(phase, final_phase(desired, observed), "{observed:#?}");
             let reason = observed.given_up.as_ref().map(|_| "DeadlineExceeded");
             assert_eq!(status.reason.as_deref(), reason);
-            let over =
-                observed.given_up.is_some() || init_failed(desired, observed) || regular_are_done(desired, observed);
+            let over = Moment { desired, observed }.is_over();
             // Only a pod that never restarts anything may end with something that never ran, and only when its
             // sandbox died.
             assert!(
@@ -174,10 +187,12 @@ impl Told {
         }
         assert!(observed.given_up.is_none(), "it was given up and goes on");
         assert!(
-            !regular_are_done(desired, observed),
+            !Moment { desired, observed }.is_over(),
             "all is done and nothing is torn down"
         );
-        let sandbox = ready_sandbox(observed).expect("a pod that is not over has a sandbox");
+        let sandbox = Moment { desired, observed }
+            .ready_sandbox()
+            .expect("a pod that is not over has a sandbox");
         for spec in everyone(desired) {
             let newest = observed
                 .newest(&spec.name)
@@ -185,8 +200,10 @@ impl Told {
             let kind = kind(desired, &spec.name);
             if let Some(exit) = newest.exit() {
                 let done = match kind {
-                    Kind::Init => exit.status == ExitStatus::Code(0) && newest.sandbox == sandbox,
-                    Kind::Regular => !super::model::wants_restart(desired, newest, exit.status),
+                    Kind::Init => exit.status == ExitStatus::Code(0) && !begins_anew(desired, newest, sandbox),
+                    Kind::Regular => {
+                        next(desired, newest) == Some(Next::Nothing) && !begins_anew(desired, newest, sandbox)
+                    }
                     Kind::Ephemeral => true,
                     Kind::Sidecar => false,
                 };
@@ -206,10 +223,7 @@ impl Told {
             assert_eq!(newest.life.resources.as_ref(), Some(&spec.resources));
         }
         if let (Some(deadline), Some(started_at)) = (desired.active_deadline, observed.started_at) {
-            panic!(
-                "it is at rest at {now}, and active until {}",
-                plus(started_at, deadline)
-            );
+            panic!("it is at rest at {now}, and active until {}", started_at + deadline);
         }
         assert_eq!(phase, "Running");
         let told = conditions(status);
@@ -221,7 +235,6 @@ impl Told {
             told.get("ContainersReady").copied(),
             Some(if all_ready { "True" } else { "False" })
         );
-        assert!(model.regular_ran);
         false
     }
 }

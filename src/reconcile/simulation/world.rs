@@ -9,11 +9,12 @@ use super::agent::{Stop, Taken};
 use super::errands::Errands;
 use super::machine::{InFlight, OnMachine};
 use super::mistakes::Mistake;
-use super::model::{Kind, Model, kind};
+use super::model::{Model, Moment};
 use super::oracle::Oracle;
+use super::pods::{Kind, kind};
 use super::told::Told;
 use super::{Rng, Tally, pods};
-use crate::model::{Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Timestamp};
+use crate::model::{Attempt, Deletion, ExitStatus, InfraSnapshot, Observed, Plan, PodSpec, Timestamp};
 use crate::reconcile::Limits;
 use crate::reconcile::testing::{at_ms, container};
 
@@ -125,7 +126,7 @@ impl World {
             has_directories: false,
             errands: Errands::default(),
             is_new_agent: true,
-            oracle: Oracle::new(desired.restart_policy, max_backoff),
+            oracle: Oracle::new(max_backoff),
             model: Model::default(),
             told: Told::default(),
             desired,
@@ -158,8 +159,6 @@ impl World {
         self.tally.lost = self.oracle.lost;
         self.tally.executions = self.oracle.executions();
         self.tally.deleted = u64::from(!self.exists);
-        self.tally.stops = self.model.stops;
-        self.tally.init_runs = self.model.init_runs;
         self.tally.given_up = u64::from(self.observed.given_up.is_some());
         self.tally
     }
@@ -167,10 +166,11 @@ impl World {
     // ---- what is judged ----
 
     pub(super) fn check_plan(&mut self, now: Timestamp, plan: &Plan) {
-        let may_begin = Model::may_begin(&self.desired, &self.observed);
+        let (desired, observed) = (&self.desired, &self.observed);
+        let moment = Moment { desired, observed };
         self.oracle
-            .planned(now, &self.desired, &self.observed, plan, &may_begin);
-        self.model.planned(now, &self.desired, &self.observed, plan);
+            .planned(now, desired, observed, plan, &moment.may_begin(true));
+        self.model.planned(now, moment, plan);
     }
 
     pub(super) fn model_told(&mut self, reports: &[Taken]) {
@@ -180,7 +180,7 @@ impl World {
     }
 
     pub(super) fn check_save(&mut self, after: &Observed) {
-        let empty = Oracle::new(self.desired.restart_policy, self.limits.max_backoff);
+        let empty = Oracle::new(self.limits.max_backoff);
         let mut oracle = std::mem::replace(&mut self.oracle, empty);
         oracle.saved(
             &self.boot_id(),
@@ -192,6 +192,10 @@ impl World {
         );
         self.oracle = oracle;
         self.model.saved(&self.desired, &self.observed, after);
+        let count = |of: &Observed, is: &dyn Fn(&Attempt) -> bool| of.attempts.iter().filter(|a| is(a)).count() as u64;
+        let more = |is: &dyn Fn(&Attempt) -> bool| count(after, is).saturating_sub(count(&self.observed, is));
+        self.tally.stops += more(&|a| a.life.stop.is_some());
+        self.tally.all_restarts += u64::from(more(&Attempt::is_left_behind) > 0);
     }
 
     pub(super) fn check_status(&mut self, new: &PodStatus) {
@@ -199,7 +203,7 @@ impl World {
             self.say(|| format!("it is {}", new.phase.as_deref().unwrap_or_default()));
         }
         self.told
-            .reported(&self.model, &self.desired, &self.observed, self.status.as_ref(), new);
+            .reported(&self.desired, &self.observed, self.status.as_ref(), new);
     }
 
     pub(super) fn note_save(&mut self) {
@@ -269,7 +273,6 @@ impl World {
                 sandbox.alive.remove(&name);
                 sandbox.write_exit(now, &name, status);
                 self.oracle.ended(*number, &name, Some(status));
-                self.model.ended(&self.desired, *number, &name.0, Some(status));
             }
         }
         let due: Vec<_> = self
@@ -374,7 +377,7 @@ impl World {
                         .pick(&[-86_400_000 * 400, -3_600_000, -20_000, -700, 900, 40_000, 3_600_000]);
                     self.say(|| format!("the clock jumps by {jump} ms"));
                     self.clock_offset += jump;
-                    self.model.clock_jumped();
+                    self.model.clock_has_jumped = true;
                 }
             }
         }
@@ -446,7 +449,6 @@ impl World {
                         requested_at: now,
                         grace,
                     });
-                    self.model.deletion_asked();
                 }
             }
             Event::ImageChanged => self.change_image(),

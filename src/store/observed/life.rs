@@ -103,6 +103,7 @@ enum StopReasonRow {
     SpecChanged,
     Resized,
     PodEnds,
+    AllRestart,
 }
 
 /// The column's text; `None` when nothing happened yet.
@@ -263,6 +264,7 @@ fn stop_row(stop: &Stop) -> Result<StopRow, StoreError> {
         StopReason::SpecChanged => StopReasonRow::SpecChanged,
         StopReason::Resized => StopReasonRow::Resized,
         StopReason::PodEnds => StopReasonRow::PodEnds,
+        StopReason::AllRestart => StopReasonRow::AllRestart,
     };
     Ok(StopRow {
         why,
@@ -280,6 +282,7 @@ fn stop_of(row: &StopRow) -> Result<Stop, RowError> {
         StopReasonRow::SpecChanged => StopReason::SpecChanged,
         StopReasonRow::Resized => StopReason::Resized,
         StopReasonRow::PodEnds => StopReason::PodEnds,
+        StopReasonRow::AllRestart => StopReason::AllRestart,
     };
     Ok(Stop {
         why,

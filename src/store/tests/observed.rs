@@ -174,6 +174,7 @@ fn life() -> impl Strategy<Value = AttemptLife> {
         StopReason::SpecChanged,
         StopReason::Resized,
         StopReason::PodEnds,
+        StopReason::AllRestart,
     ]);
     let stop = (why, time(), duration()).prop_map(|(why, asked_at, grace)| Stop { why, asked_at, grace });
     let all = (
