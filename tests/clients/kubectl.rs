@@ -109,6 +109,8 @@ fn looks_around(k: &Kubectl) {
         ("jobs", "", "Job"),
         ("replicationcontrollers", "rc", "ReplicationController"),
         ("services", "svc", "Service"),
+        ("endpoints", "ep", "Endpoints"),
+        ("endpointslices", "", "EndpointSlice"),
         ("selfsubjectaccessreviews", "", "SelfSubjectAccessReview"),
         ("selfsubjectrulesreviews", "", "SelfSubjectRulesReview"),
         ("selfsubjectreviews", "", "SelfSubjectReview"),
@@ -157,6 +159,24 @@ fn looks_around(k: &Kubectl) {
         );
     }
     assert!(k.ok(&["get", "services"]).contains("kubernetes   ClusterIP"));
+    let port = k.ok(&[
+        "get",
+        "service",
+        "kubernetes",
+        "-o",
+        "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
+    ]);
+    let described = k.ok(&["describe", "service", "kubernetes"]);
+    assert!(
+        squeezed(&described).contains(&format!("Endpoints: {port}")),
+        "{described}"
+    );
+    let endpoints = k.ok(&["get", "endpoints"]);
+    assert!(
+        squeezed(&endpoints).contains(&format!("kubernetes {port}")),
+        "{endpoints}"
+    );
+    assert!(k.ok(&["get", "endpointslices"]).contains("kubernetes   IPv4"));
 }
 
 fn makes_pods(k: &Kubectl) {

@@ -10,5 +10,6 @@
 mod common;
 
 mod command;
+mod helm;
 mod kubectl;
 mod life;
