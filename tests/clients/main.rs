@@ -13,3 +13,4 @@ mod command;
 mod helm;
 mod kubectl;
 mod life;
+mod packaged;

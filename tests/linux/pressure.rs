@@ -109,7 +109,8 @@ fn a_machine_that_is_short_of_something_says_so_and_takes_no_new_pods() {
 #[test]
 fn a_taint_drives_pods_off_when_their_time_has_come_though_the_agent_dies_meanwhile() {
     let mut agent = Agent::start();
-    let toleration = |seconds: u32| json!([{"key": "k", "operator": "Exists", "tolerationSeconds": seconds}]);
+    let toleration =
+        |seconds: u32| json!([{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
     agent.create(&sleeper("plain", &json!(null)));
     agent.create(&sleeper("soon", &toleration(4)));
     agent.create(&sleeper("late", &toleration(3600)));
