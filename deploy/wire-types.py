@@ -19,7 +19,8 @@ import sys
 ROOTS = [
     "core.v1.Pod", "core.v1.PodTemplate", "core.v1.ConfigMap", "core.v1.Secret", "core.v1.Namespace",
     "core.v1.ServiceAccount", "core.v1.Service", "core.v1.Endpoints", "core.v1.Node", "core.v1.Event", "core.v1.Binding",
-    "core.v1.ReplicationController", "discovery.v1.EndpointSlice", "events.v1.Event", "policy.v1.Eviction", "coordination.v1.Lease",
+    "core.v1.ReplicationController", "discovery.v1.EndpointSlice", "events.v1.Event", "policy.v1.Eviction",
+    "coordination.v1.Lease",
     "node.v1.RuntimeClass", "authorization.v1.SelfSubjectAccessReview", "authorization.v1.SelfSubjectRulesReview",
     "authorization.v1.SubjectAccessReview", "authentication.v1.SelfSubjectReview",
     "authentication.v1.TokenRequest", "authentication.v1.TokenReview", "apps.v1.Deployment", "apps.v1.ReplicaSet", "apps.v1.StatefulSet",
@@ -135,7 +136,8 @@ def main():
     print("pub(super) static ROOTS: &[(&str, &str, &Message)] = &[")
     for name in ROOTS:
         group, version, kind = name.rsplit(".", 2)
-        groups = {"core": "", "meta": "", "discovery": "discovery.k8s.io/", "events": "events.k8s.io/", "coordination": "coordination.k8s.io/",
+        groups = {"core": "", "meta": "", "discovery": "discovery.k8s.io/", "events": "events.k8s.io/",
+                  "coordination": "coordination.k8s.io/",
                   "node": "node.k8s.io/", "authorization": "authorization.k8s.io/",
                   "authentication": "authentication.k8s.io/"}
         print(f'    ("{groups.get(group, group + "/")}{version}", "{kind}", &{constant(name)}),')

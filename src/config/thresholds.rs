@@ -2,7 +2,7 @@
 //!
 //! Rules: Kubernetes `pkg/kubelet/eviction/helpers.go` (`parseThresholdStatement`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ConfigError, invalid};
 use crate::admit::Quantity;
@@ -12,41 +12,42 @@ use crate::node::{Least, Signal, Thresholds};
 const LIST: &str = "a list such as memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,\
                     imagefs.inodesFree<5%,pid.available<1000";
 
+/// Values that mean that a signal is not to be looked at.
+const NOTHING: [&str; 3] = ["", "0%", "100%"];
+
 /// `--eviction-hard`. What it does not name is not looked at, as with a kubelet; nor is what has no value, 0% or 100%.
 pub(super) fn read(text: Option<&str>) -> Result<Thresholds, ConfigError> {
     let Some(text) = text else {
         return Ok(Thresholds::default());
     };
     let wrong = || invalid("eviction-hard", text, LIST);
-    let mut named = BTreeMap::new();
+    let (mut named, mut thresholds) = (BTreeSet::new(), BTreeMap::new());
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let (name, value) = entry.split_once('<').ok_or_else(wrong)?;
         let signal = Signal::named(name.trim()).ok_or_else(wrong)?;
-        let least = least(value.trim()).ok_or_else(wrong)?;
-        if named.insert(signal, least).is_some() {
+        if !named.insert(signal) {
             return Err(wrong());
         }
+        let value = value.trim();
+        if !NOTHING.contains(&value) {
+            thresholds.insert(signal, least(value).ok_or_else(wrong)?);
+        }
     }
-    let looked_at = named.into_iter().filter_map(|(signal, least)| Some((signal, least?)));
-    Ok(Thresholds(looked_at.collect()))
+    Ok(Thresholds(thresholds))
 }
 
-/// `None`: it is no value; `Some(None)`: it means that nothing is to be looked at.
-fn least(value: &str) -> Option<Option<Least>> {
-    match value {
-        "" | "0%" | "100%" => return Some(None),
-        _ => {}
-    }
+fn least(value: &str) -> Option<Least> {
     let amount = |text: &str| Quantity::parse(text).ok().filter(|amount| !amount.is_negative());
-    let least = match value.strip_suffix('%') {
+    match value.strip_suffix('%') {
         Some(percent) => {
             let is_number = percent.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
             let thousandths = amount(percent).filter(|_| is_number)?.millis();
-            (thousandths <= 100_000).then_some(Least::Share(thousandths))?
+            (thousandths <= 100_000).then_some(Least::Share(thousandths))
         }
-        None => Least::Amount(amount(value)?.units()),
-    };
-    (!matches!(least, Least::Amount(0))).then_some(Some(least))
+        None => Some(amount(value)?.units())
+            .filter(|amount| *amount > 0)
+            .map(Least::Amount),
+    }
 }
 
 #[cfg(test)]

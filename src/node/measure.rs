@@ -97,7 +97,7 @@ impl Places {
         if let Some(memory) = memory(&text("proc/meminfo")) {
             readings.insert(Signal::MemoryAvailable, memory);
         }
-        let most = ["proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max"].map(|path| text(path));
+        let most = ["proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max"].map(&text);
         if let Some(processes) = processes(&most, &text("proc/loadavg")) {
             readings.insert(Signal::PidAvailable, processes);
         }

@@ -1,14 +1,14 @@
 //! Pods that a `NoExecute` taint drives off the node.
 //!
-//! Goes in: the node's taints, pods as they come and change. Comes out: pods marked for deletion, with the condition and the
-//! events of Kubernetes' taint eviction controller (`pkg/controller/tainteviction/taint_eviction.go`).
+//! Goes in: the node's taints, pods as they come and change. Comes out: pods marked for deletion, with the condition and
+//! the events of Kubernetes' taint eviction controller (`pkg/controller/tainteviction/taint_eviction.go`).
 //!
 //! How long a pod may stay follows from what is stored (when the taint was added, when the pod was bound), so that an agent
 //! that comes later decides the same.
 //!
 //! **Invariant:** nothing is looked at while the node has no such taint.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
@@ -59,14 +59,18 @@ impl NodeKeeper {
             }
             return Ok(());
         }
+        let mut seen = HashSet::new();
         let mut after: Option<StoredObject> = None;
         loop {
             let place = after.as_ref().map(|pod| (&*pod.namespace, &*pod.name));
             let page = self.store.list(POD, None, place, Some(CHUNK)).await?;
             for pod in &page.objects {
                 self.look(pod, &node, departures).await?;
+                seen.insert(pod.uid.clone());
             }
             if page.objects.len() < CHUNK {
+                // Nobody may have told of the end of the others.
+                departures.later.retain(|uid, _| seen.contains(uid));
                 return Ok(());
             }
             after = page.objects.last().cloned();

@@ -245,7 +245,7 @@ struct Running {
     ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn keeper(store: &Store) -> NodeKeeper {
@@ -273,7 +273,7 @@ async fn start() -> Running {
         ready,
         stop,
         task: tokio::spawn(keeper.run(readiness, stopped)),
-        _dir: dir,
+        dir,
     }
 }
 
@@ -696,7 +696,7 @@ async fn a_machine_that_is_short_of_memory_takes_no_pods_that_ask_for_none() {
         ready,
         stop,
         task: tokio::spawn(keeper.run(readiness, stopped)),
-        _dir: dir,
+        dir,
     };
     let (status, reason, taints) = pressure_of(&running.node().await.json, "MemoryPressure");
     assert_eq!((&*status, &*reason), ("True", "KubeletHasInsufficientMemory"));
@@ -718,7 +718,7 @@ async fn a_machine_that_is_short_of_memory_takes_no_pods_that_ask_for_none() {
     let pod = running.create("asks", asks).await;
     assert_eq!(scheduled(&pod.json), ("True", ""));
 
-    write_free_memory(running._dir.path(), 100);
+    write_free_memory(running.dir.path(), 100);
     let bound = running
         .until("Pod", |pod| {
             pod["metadata"]["name"] == "modest" && pod["spec"]["nodeName"] == "node-1"

@@ -49,7 +49,7 @@ impl Packaged {
 
     fn is_in(&self, program: &Path) -> bool {
         let Ok(bytes) = fs::read(program) else { return false };
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = format!("{:x}", Sha256::digest(bytes));
         let is_executable = fs::metadata(program).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0);
         digest == self.sha256 && is_executable
     }

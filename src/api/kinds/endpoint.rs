@@ -89,9 +89,13 @@ fn endpoints_cells(endpoints: &Value, now: Timestamp) -> Row {
             told.extend(addresses.iter().map(|ip| (*ip).to_owned()));
         }
         for port in items(subset, "/ports") {
-            told.extend(addresses.iter().map(|ip| match ip.contains(':') {
-                true => format!("[{ip}]:{}", port["port"]),
-                false => format!("{ip}:{}", port["port"]),
+            let port = &port["port"];
+            told.extend(addresses.iter().map(|ip| {
+                if ip.contains(':') {
+                    format!("[{ip}]:{port}")
+                } else {
+                    format!("{ip}:{port}")
+                }
             }));
         }
     }
