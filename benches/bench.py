@@ -158,7 +158,7 @@ class Podd:
         self.agent = subprocess.Popen(
             [binary, "serve", "--root", self.dir / "root", "--run-dir", self.run, "--log-dir", self.dir / "log",
              "--listen", "127.0.0.1:7445", "--bridge", self.bridge, "--pod-cidr", "10.244.248.0/22",
-             "--cgroup-root", self.cgroup, "--node-name", "bench", "--max-restart-backoff", "1s"],
+             "--cgroup-root", self.cgroup, "--node-name", "bench", "--eviction-hard=", "--max-restart-backoff", "1s"],
             stdout=self.log, stderr=self.log)
         self.socket = self.run / "podd.sock"
         self.local = threading.local()

@@ -178,7 +178,7 @@ class Podd:
         self.agent = subprocess.Popen(
             [binary, "serve", "--root", self.dir / "root", "--run-dir", self.dir / "run", "--log-dir", self.dir / "log",
              "--socket", self.socket, "--listen", "127.0.0.1:7446", "--bridge", self.bridge, "--pod-cidr", "10.244.252.0/24",
-             "--cgroup-root", self.bridge, "--node-name", "pulls"], stdout=self.log, stderr=self.log)
+             "--cgroup-root", self.bridge, "--node-name", "pulls", "--eviction-hard="], stdout=self.log, stderr=self.log)
         wait("podd", self.socket.exists)
         self.version = run(binary, "version").strip()
 

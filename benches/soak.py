@@ -66,7 +66,7 @@ class Agent:
         self.child = subprocess.Popen(
             [self.binary, "serve", "--root", self.dir / "root", "--run-dir", self.dir / "run", "--log-dir", self.dir / "log",
              "--listen", f"127.0.0.1:{self.port}", "--bridge", self.bridge, "--pod-cidr", self.cidr,
-             "--cgroup-root", self.cgroup, "--node-name", "soak", "--max-restart-backoff", "1s"],
+             "--cgroup-root", self.cgroup, "--node-name", "soak", "--eviction-hard=", "--max-restart-backoff", "1s"],
             stdout=self.log, stderr=self.log)
 
     def ask(self, method, path, body=None):

@@ -3,10 +3,10 @@
 
     deploy/wire-types.py PROTOS DEFINITIONS > src/admit/wire/table.rs && cargo fmt
 
-PROTOS       src/v1_35 of the crate k8s-rs-pb 0.5.0 (`cargo vendor`): it carries the descriptors of upstream's
-             generated.proto files.
-DEFINITIONS  v1.36.0-local/_definitions.json of the Python package kubernetes-validate 1.37.0: upstream's OpenAPI
-             schemas with x-kubernetes-patch-strategy and x-kubernetes-patch-merge-key.
+PROTOS       usr/share/gocode/src/k8s.io of Debian's packages golang-k8s-api-dev and golang-k8s-apimachinery-dev 0.36.4
+             (`apt-get download`, `dpkg -x`): upstream's generated.proto files.
+DEFINITIONS  kubernetes-json-schema/v1.36.0-local/_definitions.json of the Python package kubernetes-validate 1.37.0:
+             upstream's OpenAPI schemas with x-kubernetes-patch-strategy and x-kubernetes-patch-merge-key.
 
 Fails when the two disagree about a field in a way that is not known here.
 """
@@ -18,8 +18,9 @@ import sys
 
 ROOTS = [
     "core.v1.Pod", "core.v1.PodTemplate", "core.v1.ConfigMap", "core.v1.Secret", "core.v1.Namespace",
-    "core.v1.ServiceAccount", "core.v1.Service", "core.v1.Node", "core.v1.Event", "core.v1.Binding",
-    "core.v1.ReplicationController", "events.v1.Event", "policy.v1.Eviction", "coordination.v1.Lease",
+    "core.v1.ServiceAccount", "core.v1.Service", "core.v1.Endpoints", "core.v1.Node", "core.v1.Event", "core.v1.Binding",
+    "core.v1.ReplicationController", "discovery.v1.EndpointSlice", "events.v1.Event", "policy.v1.Eviction",
+    "coordination.v1.Lease",
     "node.v1.RuntimeClass", "authorization.v1.SelfSubjectAccessReview", "authorization.v1.SelfSubjectRulesReview",
     "authorization.v1.SubjectAccessReview", "authentication.v1.SelfSubjectReview",
     "authentication.v1.TokenRequest", "authentication.v1.TokenReview", "apps.v1.Deployment", "apps.v1.ReplicaSet", "apps.v1.StatefulSet",
@@ -38,14 +39,6 @@ INLINE = {"localObjectReference", "ephemeralContainerCommon", "handler", "volume
 
 # Names that go-to-protobuf spells otherwise.
 RENAMED = {("authentication.v1.BoundObjectReference", "uID"): "uid"}
-
-# Younger in one source than in the other: known to PROTOS alone (dropped, so that their numbers are unknown fields),
-# and known to DEFINITIONS alone.
-GONE = {("core.v1.PodSpec", "workloadRef")}
-YOUNG = {
-    ("core.v1.PodSpec", "schedulingGroup"), ("core.v1.PodStatus", "nodeAllocatableResourceClaimStatuses"),
-    ("core.v1.ResourceHealth", "message"), ("core.v1.VolumeMountStatus", "volumeStatus"),
-}
 
 # Numbers and booleans that are no pointers in Go: always on the wire, their zero stands for absent.
 PLAIN = {
@@ -67,62 +60,19 @@ PLAIN = {
 }
 POINTER_READ_ONLY = {"core.v1.CSIVolumeSource", "core.v1.AzureDiskVolumeSource"}
 
-SCALARS = {3: "Integer", 5: "Integer", 8: "Boolean", 9: "Text", 12: "Bytes"}
-MESSAGE = 11
+SCALARS = {"int32": "Integer", "int64": "Integer", "bool": "Boolean", "string": "Text", "bytes": "Bytes"}
+
+FIELD = re.compile(r"  (optional |repeated |)(map<string, ([\w.]+)>|[\w.]+) (\w+) = (\d+);")
 
 
-def unescape(text):
-    """The bytes of a Rust byte string literal."""
-    out, i = bytearray(), 0
-    plain = {"n": 10, "r": 13, "t": 9, "\\": 92, '"': 34, "'": 39, "0": 0}
-    while i < len(text):
-        if text[i] != "\\":
-            out.append(ord(text[i]))
-            i += 1
-        elif text[i + 1] == "x":
-            out.append(int(text[i + 2:i + 4], 16))
-            i += 4
-        elif text[i + 1] == "\n":
-            i += 2
-            while i < len(text) and text[i] in " \t\n":
-                i += 1
-        else:
-            out.append(plain[text[i + 1]])
-            i += 2
-    return bytes(out)
-
-
-def varint(data, i):
-    value = shift = 0
-    while True:
-        byte = data[i]
-        i += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, i
-
-
-def fields(data):
-    i = 0
-    while i < len(data):
-        key, i = varint(data, i)
-        if key & 7 == 0:
-            value, i = varint(data, i)
-        elif key & 7 == 2:
-            length, i = varint(data, i)
-            value = data[i:i + length]
-            i += length
-        else:
-            sys.exit(f"wire type {key & 7} in a descriptor")
-        yield key >> 3, value
-
-
-def short(name):
-    """`api.core.v1.Pod` as `core.v1.Pod`."""
+def short(name, package):
+    """`.k8s.io.api.core.v1.Pod` as `core.v1.Pod`, and `Pod` as that of its package; scalars as they are."""
+    if name in SCALARS:
+        return name
+    name = name[1:] if name.startswith(".") else f"{package}.{name}"
     for prefix in ("api.", "apimachinery.pkg.apis.", "apimachinery.pkg.api.", "apimachinery.pkg.util.", "apimachinery.pkg."):
-        if name.startswith(prefix):
-            return name[len(prefix):]
+        if name.startswith("k8s.io." + prefix):
+            return name[len("k8s.io." + prefix):]
     return name
 
 
@@ -133,36 +83,22 @@ def long(name):
 
 
 def read_protos(root):
-    """Message name → (is it a map's entry, its fields: number, name, repeated?, type, type name)."""
+    """Message name → its fields by number: number, name, how many (One, Many, Map), type."""
     found = {}
-
-    def message(data, scope):
-        parts = list(fields(data))
-        full = scope + "." + next(v for n, v in parts if n == 1).decode()
-        own, entry = [], False
-        for number, value in parts:
-            if number == 2:
-                field = dict(fields(value))
-                type_name = short(field.get(6, b"").decode().lstrip("."))
-                own.append((field[3], field[1].decode(), field[4] == 3, field[5], type_name))
-            elif number == 3:
-                message(value, full)
-            elif number == 7:
-                entry = dict(fields(value)).get(7) == 1
-        found[short(full)] = (entry, sorted(own))
-
-    for path in sorted(glob.glob(root + "/**/mod.rs", recursive=True)):
+    for path in sorted(glob.glob(root + "/**/generated.proto", recursive=True)):
+        package, fields = None, None
         with open(path, encoding="utf-8") as file:
-            text = file.read()
-        literal = re.search(r"file_descriptor_proto_data: &'static \[u8\] = b\"(.*?)(?<!\\)\";", text, re.S)
-        if not literal:
-            continue
-        parts = list(fields(unescape(literal.group(1))))
-        package = next(v for n, v in parts if n == 2).decode()
-        for number, value in parts:
-            if number == 4:
-                message(value, package)
-    return found
+            lines = file.read().splitlines()
+        for line in lines:
+            if declared := re.match(r"package ([\w.]+);", line):
+                package = declared[1]
+            elif message := re.match(r"message (\w+) {", line):
+                fields = found.setdefault(short(message[1], package), [])
+            elif field := FIELD.match(line):
+                count, type_name, of_map, name, number = field.groups()
+                count = "Map" if of_map else "Many" if count == "repeated " else "One"
+                fields.append((int(number), name, count, short(of_map or type_name, package)))
+    return {name: sorted(fields) for name, fields in found.items()}
 
 
 def constant(name):
@@ -183,16 +119,11 @@ def main():
         if name in reached or name in SPECIAL:
             continue
         reached.add(name)
-        for _, field, _, kind, type_name in protos[name][1]:
-            if kind == MESSAGE and (name, field) not in GONE:
-                entry, inner = protos[type_name]
-                type_name = inner[1][4] if entry else type_name
-                if type_name:
-                    todo.append(type_name)
+        todo.extend(type_name for _, _, _, type_name in protos[name] if type_name not in SCALARS)
 
-    def kind_of(kind, type_name):
-        if kind != MESSAGE:
-            return f"Kind::{SCALARS[kind]}"
+    def kind_of(type_name):
+        if type_name in SCALARS:
+            return f"Kind::{SCALARS[type_name]}"
         if type_name in SPECIAL:
             return f"Kind::{SPECIAL[type_name]}"
         return f"Kind::Message(&{constant(type_name)})"
@@ -205,7 +136,8 @@ def main():
     print("pub(super) static ROOTS: &[(&str, &str, &Message)] = &[")
     for name in ROOTS:
         group, version, kind = name.rsplit(".", 2)
-        groups = {"core": "", "meta": "", "events": "events.k8s.io/", "coordination": "coordination.k8s.io/",
+        groups = {"core": "", "meta": "", "discovery": "discovery.k8s.io/", "events": "events.k8s.io/",
+                  "coordination": "coordination.k8s.io/",
                   "node": "node.k8s.io/", "authorization": "authorization.k8s.io/",
                   "authentication": "authentication.k8s.io/"}
         print(f'    ("{groups.get(group, group + "/")}{version}", "{kind}", &{constant(name)}),')
@@ -214,22 +146,15 @@ def main():
     for name in sorted(reached):
         properties = (definitions.get(long(name)) or {}).get("properties")
         known, lines = set(), []
-        for number, field, repeated, kind, type_name in protos[name][1]:
-            if (name, field) in GONE:
-                continue
+        for number, field, count, type_name in protos[name]:
             field = RENAMED.get((name, field), field)
-            if kind == MESSAGE and protos[type_name][0]:
-                value = protos[type_name][1][1]
-                line = f'map({number}, "{field}", {kind_of(value[3], value[4])})'
-            elif field in INLINE and (properties is None or field not in properties):
-                line = f'one({number}, "", Kind::Inline(&{constant(type_name)}))'
-                known.update(f[1] for f in protos[type_name][1])
-                lines.append(line)
+            if field in INLINE and (properties is None or field not in properties):
+                lines.append(f'one({number}, "", Kind::Inline(&{constant(type_name)}))')
+                known.update(inner[1] for inner in protos[type_name])
                 continue
-            else:
-                line = f'{"many" if repeated else "one"}({number}, "{field}", {kind_of(kind, type_name)})'
+            line = f'{count.lower()}({number}, "{field}", {kind_of(type_name)})'
             if field in PLAIN.get(name, "").split() or (
-                field == "readOnly" and kind == 8 and name not in POINTER_READ_ONLY
+                field == "readOnly" and type_name == "bool" and name not in POINTER_READ_ONLY
             ):
                 line += ".plain()"
             known.add(field)
@@ -238,13 +163,12 @@ def main():
             schema = (properties or {}).get(field, {})
             if name == "core.v1.EphemeralContainerCommon":
                 schema = definitions["io.k8s.api.core.v1.EphemeralContainer"]["properties"].get(field, {})
-            if "merge" in schema.get("x-kubernetes-patch-strategy", "") and repeated:
+            if "merge" in schema.get("x-kubernetes-patch-strategy", "") and count == "Many":
                 line += f'.merged("{schema.get("x-kubernetes-patch-merge-key", "")}")'
             lines.append(line)
         for field in properties or {}:
             typed = "x-kubernetes-group-version-kind" in definitions[long(name)]
-            young = (name, field) in YOUNG or (typed and field in ("apiVersion", "kind"))
-            if field not in known and not young:
+            if field not in known and not (typed and field in ("apiVersion", "kind")):
                 sys.exit(f"{name}.{field} is in no message")
         print()
         print(f"static {constant(name)}: Message = Message {{")

@@ -36,7 +36,7 @@ use crate::linux::lock::{self, Holder, Lock};
 use crate::linux::{app_armor, path, privilege, process};
 use crate::model::Timestamp;
 use crate::network::{Network, NetworkConfig};
-use crate::node::{Facts, Handler, Identity, NodeKeeper, Supply};
+use crate::node::{Facts, Gauge, Handler, Identity, NodeKeeper, Places, Supply};
 use crate::probe::{self, Probes};
 use crate::reconcile::Limits;
 use crate::refresh::Refresher;
@@ -172,6 +172,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         },
         facts,
         supply: supply.clone(),
+        gauge: Gauge::new(
+            config.eviction_hard.clone(),
+            config.pressure_transition,
+            Places {
+                root: "/".into(),
+                pods: config.root.join("pods"),
+                images: config.root.join("images"),
+            },
+        ),
         images: images.changes(),
         clock,
     };

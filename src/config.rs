@@ -4,6 +4,7 @@
 //! which every value was checked, or an error that names the setting and what was expected.
 
 mod amounts;
+mod thresholds;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use crate::image::Reference;
 use crate::image::registry::{ProxySettings, RegistrySettings};
 use crate::model::{AllowedSysctls, IDS_PER_POD, SysctlPatternError};
-use crate::node::Amounts;
+use crate::node::{Amounts, Thresholds};
 use crate::space::Policy;
 use crate::store::UserRange;
 
@@ -100,6 +101,13 @@ pub struct Settings {
     /// What pods may have, whatever is measured, such as cpu=3500m,memory=6Gi,pods=200 [default: all but what is kept back]
     #[arg(long, env = "PODD_ALLOCATABLE", value_name = "AMOUNTS")]
     pub allocatable: Option<String>,
+    /// What must be left of the machine at least, in a kubelet's words; with less of it no new pods are taken. Empty: nothing
+    /// [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
+    #[arg(long, env = "PODD_EVICTION_HARD", value_name = "THRESHOLDS")]
+    pub eviction_hard: Option<String>,
+    /// How long there must have been enough of it again before new pods are taken [default: 5m]
+    #[arg(long, env = "PODD_EVICTION_PRESSURE_TRANSITION_PERIOD", value_name = "DURATION")]
+    pub eviction_pressure_transition_period: Option<String>,
     /// How many pods there may be [default: as many as there are addresses, at least 110]
     #[arg(long, env = "PODD_MAX_PODS", value_name = "NUMBER")]
     pub max_pods: Option<u64>,
@@ -174,6 +182,8 @@ impl Settings {
             max_image_size,
             system_reserved,
             allocatable,
+            eviction_hard,
+            eviction_pressure_transition_period,
             max_pods,
             seccomp_profile_root,
             allowed_unsafe_sysctls,
@@ -206,6 +216,9 @@ impl Settings {
             max_image_size: max_image_size.or(below.max_image_size),
             system_reserved: system_reserved.or(below.system_reserved),
             allocatable: allocatable.or(below.allocatable),
+            eviction_hard: eviction_hard.or(below.eviction_hard),
+            eviction_pressure_transition_period: eviction_pressure_transition_period
+                .or(below.eviction_pressure_transition_period),
             max_pods: max_pods.or(below.max_pods),
             seccomp_profile_root: seccomp_profile_root.or(below.seccomp_profile_root),
             allowed_unsafe_sysctls: if allowed_unsafe_sysctls.is_empty() {
@@ -261,6 +274,10 @@ pub struct Config {
     pub reserved: Amounts,
     /// What pods may have, whatever is measured.
     pub allocatable: Amounts,
+    /// With less of something left, the node is under pressure.
+    pub eviction_hard: Thresholds,
+    /// A pressure that was not found for so long is over.
+    pub pressure_transition: Duration,
     pub seccomp_profile_root: PathBuf,
     /// The kernel parameters that pods may set.
     pub sysctls: AllowedSysctls,
@@ -312,6 +329,8 @@ impl Config {
             max_image_size,
             system_reserved,
             allocatable,
+            eviction_hard,
+            eviction_pressure_transition_period,
             max_pods,
             seccomp_profile_root,
             allowed_unsafe_sysctls,
@@ -400,6 +419,16 @@ impl Config {
                 }
             },
         };
+        let pressure_transition = match eviction_pressure_transition_period {
+            None => Duration::from_mins(5),
+            Some(text) => parse_duration(&text).ok_or_else(|| {
+                invalid(
+                    "eviction-pressure-transition-period",
+                    &text,
+                    "a duration such as 5m or 30s",
+                )
+            })?,
+        };
         let image_gc = image_gc(image_gc_high_threshold, image_gc_low_threshold, image_minimum_gc_age)?;
         let default_registry = default_registry.unwrap_or_else(|| "docker.io".to_owned());
         // A name that has it as its registry must be read so: it is a host, perhaps with a port.
@@ -477,6 +506,8 @@ impl Config {
             max_image_size,
             reserved: amounts::reserved(system_reserved.as_deref())?,
             allocatable: amounts::allocatable(allocatable.as_deref(), max_pods)?,
+            eviction_hard: thresholds::read(eviction_hard.as_deref())?,
+            pressure_transition,
             seccomp_profile_root,
             sysctls,
             pod_pids_limit,
@@ -723,7 +754,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_setting() {
-        let wrong: [(Settings, &str); 13] = [
+        let wrong: [(Settings, &str); 15] = [
             (
                 Settings {
                     image_gc_high_threshold: Some(101),
@@ -807,6 +838,20 @@ mod tests {
                     ..Settings::default()
                 },
                 "streaming-idle-timeout",
+            ),
+            (
+                Settings {
+                    eviction_hard: Some("memory.available<lots".to_owned()),
+                    ..Settings::default()
+                },
+                "eviction-hard",
+            ),
+            (
+                Settings {
+                    eviction_pressure_transition_period: Some("soon".to_owned()),
+                    ..Settings::default()
+                },
+                "eviction-pressure-transition-period",
             ),
             (
                 Settings {

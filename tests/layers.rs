@@ -51,7 +51,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["model", "admit", "schedule", "status", "linux", "store", "event"],
     ),
     ("space", &["image", "event"]),
-    ("node", &["model", "schedule", "status", "linux", "store", "event"]),
+    (
+        "node",
+        &["model", "admit", "schedule", "status", "linux", "store", "event"],
+    ),
     // Edge.
     // The runtime for its streams alone.
     (

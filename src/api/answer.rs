@@ -103,9 +103,7 @@ impl Answer {
             Some(viewed) => self.write(code, &viewed)?,
         };
         for warning in warnings {
-            if let Some(value) = warning_header(warning) {
-                response.headers_mut().append(header::WARNING, value);
-            }
+            response = with_warning(response, warning);
         }
         Ok(response)
     }
@@ -141,6 +139,14 @@ impl Answer {
             }
         }
     }
+}
+
+/// An answer with one warning more.
+pub(crate) fn with_warning(mut answer: Response, warning: &str) -> Response {
+    if let Some(value) = warning_header(warning) {
+        answer.headers_mut().append(header::WARNING, value);
+    }
+    answer
 }
 
 /// `299 - "text"` (RFC 7234, 5.5): quotes and backslashes escaped, what a header may not carry left out.

@@ -51,6 +51,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, patch, post, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -281,7 +282,12 @@ fn routes(kind: &'static Kind) -> Router<Api> {
     if kind.namespaced {
         router = router.route(&format!("{}/{}", kind.base_path(), kind.plural), list);
     }
-    router
+    match kind.deprecated {
+        None => router,
+        Some(why) => router.layer(map_response(move |answer: Response| async move {
+            answer::with_warning(answer, why)
+        })),
+    }
 }
 
 fn replacing(kind: &'static Kind, amend: Amend) -> MethodRouter<Api> {

@@ -52,11 +52,12 @@ impl Severity {
     }
 }
 
-/// Who tells: podd does the work of both.
+/// Who tells: podd does the work of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     Kubelet,
     Scheduler,
+    TaintEviction,
 }
 
 impl Source {
@@ -64,6 +65,7 @@ impl Source {
         match self {
             Self::Kubelet => "kubelet",
             Self::Scheduler => "default-scheduler",
+            Self::TaintEviction => "taint-eviction-controller",
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What is there from the first start on: namespaces, what is in each of them, and the service `default/kubernetes`.
+//! What is there from the first start on: namespaces, what is in each of them, and the service `default/kubernetes` with
+//! its endpoint, in both forms (`pkg/controlplane/reconcilers/instancecount.go`, `endpointsadapter.go`).
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,8 @@ use crate::admit::deletion::KUBERNETES;
 use crate::store::{Store, StoreError};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
-const SERVICE: (&str, &str, &str) = ("Service", "default", "kubernetes");
+/// Where the service and its endpoints are.
+const PLACE: (&str, &str) = ("default", "kubernetes");
 
 /// Make what is missing. Whoever comes after finds all of it.
 ///
@@ -23,7 +25,9 @@ pub async fn bootstrap(store: &Store, settings: &Settings) -> Result<(), StoreEr
         room.make_namespace(name).await?;
         room.complete(name).await?;
     }
-    room.keep_service().await
+    room.keep_service().await?;
+    room.keep_endpoints().await?;
+    room.keep_endpoint_slice().await
 }
 
 impl Garbage {
@@ -46,27 +50,68 @@ impl Garbage {
 
     /// The service leads to where the API is now.
     async fn keep_service(&self) -> Result<(), StoreError> {
-        let (kind, namespace, name) = SERVICE;
-        let spec = self.service_spec();
+        let labels = json!({ "component": "apiserver", "provider": "kubernetes" });
+        let parts = json!({ "spec": self.service_spec() });
+        let status = json!({ "loadBalancer": {} });
+        self.keep("v1", "Service", labels, parts, Some(status)).await
+    }
+
+    async fn keep_endpoints(&self) -> Result<(), StoreError> {
+        let labels = json!({ "endpointslice.kubernetes.io/skip-mirror": "true" });
+        let addresses = json!([{ "ip": self.settings.api.ip() }]);
+        let parts = json!({ "subsets": [{ "addresses": addresses, "ports": self.endpoint_ports() }] });
+        self.keep("v1", "Endpoints", labels, parts, None).await
+    }
+
+    async fn keep_endpoint_slice(&self) -> Result<(), StoreError> {
+        let labels = json!({ "kubernetes.io/service-name": PLACE.1 });
+        let endpoint = json!({ "addresses": [self.settings.api.ip()], "conditions": { "ready": true } });
+        let parts = json!({
+            "addressType": self.ip_family(), "endpoints": [endpoint], "ports": self.endpoint_ports(),
+        });
+        self.keep("discovery.k8s.io/v1", "EndpointSlice", labels, parts, None)
+            .await
+    }
+
+    /// Make an object in its place, or have these parts of it be as they are to be.
+    async fn keep(
+        &self,
+        api_version: &str,
+        kind: &str,
+        labels: Value,
+        parts: Value,
+        status: Option<Value>,
+    ) -> Result<(), StoreError> {
+        let (namespace, name) = PLACE;
+        let lay = |object: &mut Value| {
+            let mut wrong = false;
+            for (part, wanted) in parts.as_object().into_iter().flatten() {
+                wrong |= object[part] != *wanted;
+                object[part] = wanted.clone();
+            }
+            wrong
+        };
         if let Some(present) = self.store.get(kind, namespace, name).await? {
-            return self
-                .change(&present.uid, |service| {
-                    let wrong = service["spec"] != spec;
-                    service["spec"] = spec.clone();
-                    wrong
-                })
-                .await;
+            return self.change(&present.uid, lay).await;
         }
         let uid = new_uid();
-        let mut service = json!({
-            "apiVersion": "v1", "kind": kind, "metadata": metadata(namespace, name, &uid, self.now()), "spec": spec,
+        let mut object = json!({
+            "apiVersion": api_version, "kind": kind, "metadata": metadata(namespace, name, &uid, self.now()),
         });
-        service["metadata"]["labels"] = json!({ "component": "apiserver", "provider": "kubernetes" });
-        let status = json!({ "loadBalancer": {} });
+        object["metadata"]["labels"] = labels;
+        lay(&mut object);
         self.store
-            .create_in_namespace(kind, namespace, name, &uid, service, Some(status))
+            .create_in_namespace(kind, namespace, name, &uid, object, status)
             .await
             .map(|_made| ())
+    }
+
+    fn ip_family(&self) -> &'static str {
+        if self.settings.api.is_ipv4() { "IPv4" } else { "IPv6" }
+    }
+
+    fn endpoint_ports(&self) -> Value {
+        json!([{ "name": "https", "port": self.settings.api.port(), "protocol": "TCP" }])
     }
 
     fn service_spec(&self) -> Value {
@@ -75,7 +120,7 @@ impl Garbage {
             "clusterIP": address,
             "clusterIPs": [address],
             "internalTrafficPolicy": "Cluster",
-            "ipFamilies": [if address.is_ipv4() { "IPv4" } else { "IPv6" }],
+            "ipFamilies": [self.ip_family()],
             "ipFamilyPolicy": "SingleStack",
             "ports": [{ "name": "https", "port": self.settings.api.port(), "protocol": "TCP", "targetPort": self.settings.api.port() }],
             "sessionAffinity": "None",

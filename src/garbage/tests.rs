@@ -192,6 +192,18 @@ async fn the_first_start_makes_what_every_cluster_has_and_the_next_changes_nothi
         .unwrap();
     assert_eq!(service.json["spec"]["clusterIP"], "10.1.2.3");
     assert_eq!(service.json["spec"]["ports"][0]["port"], 6443);
+    let ports = json!([{"name": "https", "port": 6443, "protocol": "TCP"}]);
+    let of = async |kind| world.store.get(kind, "default", "kubernetes").await.unwrap().unwrap();
+    let subsets = json!([{"addresses": [{"ip": "10.1.2.3"}], "ports": ports}]);
+    assert_eq!(of("Endpoints").await.json["subsets"], subsets);
+    let slice = of("EndpointSlice").await;
+    assert_eq!(
+        slice.json["metadata"]["labels"],
+        json!({"kubernetes.io/service-name": "kubernetes"})
+    );
+    assert_eq!(slice.json["addressType"], "IPv4");
+    let endpoints = json!([{"addresses": ["10.1.2.3"], "conditions": {"ready": true}}]);
+    assert_eq!((&slice.json["endpoints"], &slice.json["ports"]), (&endpoints, &ports));
     let version = world.store.resource_version().await.unwrap();
     bootstrap(&world.store, &settings()).await.unwrap();
     assert_eq!(world.store.resource_version().await.unwrap(), version);

@@ -35,8 +35,29 @@ pub fn memory_total() -> io::Result<u64> {
 
 /// Bytes of the file system that `path` is on.
 pub fn disk_size(path: &Path) -> io::Result<u64> {
+    disk_room(path).map(|room| room.bytes)
+}
+
+/// How full a file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRoom {
+    pub bytes: u64,
+    /// That whoever is not root can still write.
+    pub bytes_available: u64,
+    /// 0: it does not count them.
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+/// How full the file system is that `path` is on.
+pub fn disk_room(path: &Path) -> io::Result<DiskRoom> {
     let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    Ok(DiskRoom {
+        bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        bytes_available: stat.f_bavail.saturating_mul(stat.f_frsize),
+        inodes: stat.f_files,
+        inodes_free: stat.f_ffree,
+    })
 }
 
 /// Send a signal to a process that is known, by a lock it holds, to be the one that is meant. Gone already: done.

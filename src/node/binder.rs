@@ -138,11 +138,14 @@ impl NodeKeeper {
 
 /// It has no node, and is not on its way out.
 fn waits(pod: &Value) -> bool {
-    let is_empty = |field: &Value| field.as_str().is_none_or(str::is_empty);
-    is_empty(&pod["spec"]["nodeName"]) && is_empty(&pod["metadata"]["deletionTimestamp"])
+    pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) && !is_ending(pod)
 }
 
-fn subject(pod: &StoredObject) -> Subject {
+pub(super) fn is_ending(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_string()
+}
+
+pub(super) fn subject(pod: &StoredObject) -> Subject {
     Subject {
         kind: POD,
         namespace: pod.namespace.as_ref().to_owned(),

@@ -1,7 +1,7 @@
 //! The node: its object, its Lease, and the binding of pods that could not be bound when they were made.
 //!
-//! Goes in: what the machine is, which images it has, and the changes of Nodes and Pods that the store tells of. Comes out: the objects `Node`
-//! and `Lease`, pods bound to the node, and events about both.
+//! Goes in: what the machine is, how much of it is left, which images it has, and the changes of Nodes and Pods that the
+//! store tells of. Comes out: the objects `Node` and `Lease`, pods bound to the node or driven off it, and events about all.
 //!
 //! ## Heartbeats
 //!
@@ -15,34 +15,48 @@
 //! A new pod is bound by the API in the very write that makes it. Those that do not fit wait without a node; here they are
 //! looked at again when they or the node change. A pod with another scheduler's name waits for that one's `Binding`.
 //!
-//! **Invariants:** no timers: everything here is caused by a change. What users wrote on the Node (labels, annotations,
-//! taints, `unschedulable`) outlives every restart. A Node that is deleted comes back.
+//! ## Pressure
+//!
+//! What is left of memory, disks and processes is measured every ten seconds, and held against a kubelet's thresholds. A
+//! pressure is a condition of the Node and a taint that holds new pods off; what runs is let be. Nothing is written while
+//! the conditions stay as they are.
+//!
+//! **Invariants:** but for that measuring, everything here is caused by a change, or by a pod's time. What users wrote on the
+//! Node (labels, annotations, taints, `unschedulable`) outlives every restart. A Node that is deleted comes back.
 
 mod binder;
 mod facts;
+mod measure;
 mod object;
+mod pressure;
 mod supply;
+mod taint_eviction;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 pub use facts::Facts;
+pub use measure::{Gauge, Places};
+pub use pressure::{Least, Pressure, Reading, Readings, Signal, Thresholds};
 pub use supply::{Amounts, Supply};
 
 use crate::event::{Recorder, Severity, Source, Subject};
 use crate::model::{Timestamp, Uid};
 use crate::schedule::NodeView;
 use crate::store::{Change, ChangeType, Origin, Store, StoreError, StoredObject};
+use taint_eviction::Departures;
 
 /// The kind under which the node is stored.
 pub const NODE: &str = "Node";
@@ -103,6 +117,7 @@ pub struct NodeKeeper {
     pub identity: Identity,
     pub facts: Facts,
     pub supply: Supply,
+    pub gauge: Gauge,
     /// Marked as changed whenever an image comes, goes or gets another name.
     pub images: watch::Receiver<()>,
     pub clock: fn() -> Timestamp,
@@ -113,6 +128,7 @@ impl NodeKeeper {
     pub async fn register(&self) -> Result<(), NodeError> {
         self.tell(Severity::Normal, "Starting", "Starting podd.".to_owned());
         self.remove_old_names().await?;
+        self.gauge.look(self.now());
         let boot_id = |node: &Node| Some(node.status.as_ref()?.node_info.as_ref()?.boot_id.clone());
         let before = self.write_node(None).await?;
         let before = before.as_ref().and_then(boot_id);
@@ -153,8 +169,13 @@ impl NodeKeeper {
         let mut images = self.images.clone();
         let mut images_change = true;
         let mut waits_to_be_ready = true;
+        let mut departures = Departures::default();
+        let mut measurings = tokio::time::interval(self.gauge.every);
+        measurings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.log(self.bind_all().await);
+        self.log(self.drive_off_all(&mut departures).await);
         loop {
+            let leaves = departures.next().map(|at| self.instant(at));
             tokio::select! {
                 // Cancel-safe: a watch receiver loses nothing when its future is dropped.
                 told = stop.changed() => if told.is_err() || *stop.borrow() { return },
@@ -170,10 +191,19 @@ impl NodeKeeper {
                     Ok(()) => self.log(self.write_node((!waits_to_be_ready).then_some(true)).await.map(drop)),
                     Err(_gone) => images_change = false,
                 },
+                // Cancel-safe: a tick that was not taken stays due.
+                _ = measurings.tick() => if self.gauge.look(self.now()) {
+                    self.log(self.write_node((!waits_to_be_ready).then_some(true)).await.map(drop));
+                },
+                // Cancel-safe: it holds no state.
+                () = until(leaves) => self.log(self.drive_off_all(&mut departures).await),
                 // Cancel-safe: a broadcast receiver keeps its place.
                 change = changes.recv() => match change {
-                    Ok(change) => self.log(self.saw(&change, !waits_to_be_ready).await),
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.log(self.bind_all().await),
+                    Ok(change) => self.log(self.saw(&change, !waits_to_be_ready, &mut departures).await),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.log(self.bind_all().await);
+                        self.log(self.drive_off_all(&mut departures).await);
+                    }
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
             }
@@ -188,6 +218,12 @@ impl NodeKeeper {
 
     fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// When the timers say that it is `at`.
+    fn instant(&self, at: Timestamp) -> Instant {
+        let left = Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+        Instant::now() + left
     }
 
     fn tell(&self, severity: Severity, reason: &'static str, message: String) {
@@ -217,16 +253,25 @@ impl NodeKeeper {
             let before: Option<Node> = stored.as_ref().and_then(read);
             let uid = stored.as_ref().map_or_else(new_uid, |stored| stored.uid.clone());
             let images = self.store.images().await?;
+            let found = self.gauge.found();
             let machine = object::Machine {
                 identity: &self.identity,
                 facts: &self.facts,
                 supply: &self.supply,
+                found: &found,
             };
             let wanted = object::node(now, machine, before.clone(), &uid, ready, images);
             match self.put(NODE, "", stored.as_ref(), &uid, &wanted).await {
                 Ok(()) => {}
                 Err(NodeError::Busy { .. }) => continue,
                 Err(error) => return Err(error),
+            }
+            self.gauge.told(found);
+            for pressure in Pressure::ALL {
+                let told = |node: &Node| object::told(node, pressure.condition());
+                if let Some(holds) = told(&wanted).filter(|now| before.as_ref().and_then(told) != Some(*now)) {
+                    self.tell_status(pressure.event(holds));
+                }
             }
             self.write_lease(&uid).await?;
             return Ok(before);
@@ -275,23 +320,41 @@ impl NodeKeeper {
         }
     }
 
-    async fn saw(&self, change: &Change, is_ready: bool) -> Result<(), NodeError> {
+    async fn saw(&self, change: &Change, is_ready: bool, departures: &mut Departures) -> Result<(), NodeError> {
         let object = &change.object;
         match &*object.kind {
             NODE if *object.name == *self.identity.name => match change.change_type {
-                ChangeType::Added => self.bind_all().await,
+                ChangeType::Added => {
+                    self.bind_all().await?;
+                    self.drive_off_all(departures).await
+                }
                 ChangeType::Modified if change.origin == Origin::Desired => {
-                    self.node_changed(change.previous.as_deref(), object).await
+                    self.node_changed(change.previous.as_deref(), object, departures).await
                 }
                 ChangeType::Modified => Ok(()),
                 ChangeType::Deleted => self.write_node(is_ready.then_some(true)).await.map(drop),
             },
-            binder::POD => self.pod_changed(change).await,
+            binder::POD => {
+                self.pod_changed(change).await?;
+                match change.change_type {
+                    ChangeType::Deleted => departures.forget(&object.uid),
+                    ChangeType::Added | ChangeType::Modified if change.origin == Origin::Desired => {
+                        self.drive_off(object, departures).await?;
+                    }
+                    ChangeType::Added | ChangeType::Modified => {}
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
-    async fn node_changed(&self, previous: Option<&Value>, object: &StoredObject) -> Result<(), NodeError> {
+    async fn node_changed(
+        &self,
+        previous: Option<&Value>,
+        object: &StoredObject,
+        departures: &mut Departures,
+    ) -> Result<(), NodeError> {
         let is_cordoned = |node: &Value| node["spec"]["unschedulable"] == true;
         match (previous.is_some_and(is_cordoned), is_cordoned(&object.json)) {
             (false, true) => self.tell_status("NodeNotSchedulable"),
@@ -299,7 +362,7 @@ impl NodeKeeper {
             (true, true) | (false, false) => {}
         }
         if let Some(mut node) = read::<Node>(object)
-            && object::taint_cordon(self.now(), &mut node)
+            && object::taint(self.now(), &mut node)
         {
             return match self.put(NODE, "", Some(object), &object.uid, &node).await {
                 // What is newer than this change is seen next.
@@ -311,7 +374,16 @@ impl NodeKeeper {
         if previous.map(counts) == Some(counts(&object.json)) {
             return Ok(());
         }
-        self.bind_all().await
+        self.bind_all().await?;
+        self.drive_off_all(departures).await
+    }
+}
+
+/// For ever, if never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

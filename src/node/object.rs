@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
+use super::pressure::{Found, Pressure};
 use super::{Facts, Handler, Identity, Supply};
 use crate::model::{Allocatable, Timestamp, Uid};
 use crate::schedule;
@@ -33,31 +34,13 @@ pub(super) const RUNTIME: &str = "podd://";
 /// The taint that a cordon puts on a node.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// Conditions a kubelet tells besides `Ready`, while all is well. Nothing is measured yet: podd evicts no pod.
-const HEALTHY: [(&str, &str, &str); 3] = [
-    (
-        "MemoryPressure",
-        "KubeletHasSufficientMemory",
-        "kubelet has sufficient memory available",
-    ),
-    (
-        "DiskPressure",
-        "KubeletHasNoDiskPressure",
-        "kubelet has no disk pressure",
-    ),
-    (
-        "PIDPressure",
-        "KubeletHasSufficientPID",
-        "kubelet has sufficient PID available",
-    ),
-];
-
 /// What the node is called, what it is, and what of it is for pods.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine<'a> {
     pub(super) identity: &'a Identity,
     pub(super) facts: &'a Facts,
     pub(super) supply: &'a Supply,
+    pub(super) found: &'a Found,
 }
 
 /// The Node as it is to be: what users wrote on it stays, what the machine says is written anew.
@@ -75,6 +58,7 @@ pub(super) fn node(
         identity,
         facts,
         supply,
+        found,
     } = machine;
     let mut node = stored.unwrap_or_else(|| Node {
         metadata: ObjectMeta {
@@ -130,8 +114,10 @@ pub(super) fn node(
         system_uuid: facts.system_uuid.clone(),
     });
     let conditions = conditions.get_or_insert_default();
-    for (type_, reason, message) in HEALTHY {
-        set(conditions, now, type_, false, reason, message);
+    for pressure in Pressure::ALL {
+        let holds = found.holds(pressure);
+        let (reason, message) = pressure.words(holds);
+        set(conditions, now, pressure.condition(), holds, reason, message);
     }
     let knows_ready = conditions.iter().any(|condition| condition.type_ == "Ready");
     match ready.or((!knows_ready).then_some(false)) {
@@ -153,6 +139,7 @@ pub(super) fn node(
         ),
         None => {}
     }
+    taint(now, &mut node);
     node
 }
 
@@ -185,13 +172,16 @@ fn images(mut rows: Vec<ImageRow>) -> Vec<ContainerImage> {
     told.collect()
 }
 
+/// Whether a condition holds; `None`: nothing is told of it.
+pub(super) fn told(node: &Node, type_: &str) -> Option<bool> {
+    let conditions = node.status.as_ref()?.conditions.as_deref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == type_)?;
+    Some(condition.status == "True")
+}
+
 /// Whether the node is told to be ready.
 pub(super) fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    told(node, "Ready") == Some(true)
 }
 
 /// The Lease that says that the node is alive. One that is stored keeps its times.
@@ -222,27 +212,43 @@ pub(super) fn lease(now: Timestamp, identity: &Identity, node: &Uid, stored: Opt
     lease
 }
 
-/// Make the taint of a cordon agree with the cordon. False: it does already.
-pub(super) fn taint_cordon(now: Timestamp, node: &mut Node) -> bool {
+/// Make the taints that podd itself puts on the node agree with what is told of it, and have each taint that drives pods
+/// off tell since when it does. False: so it was already.
+///
+/// Rules: `pkg/controller/nodelifecycle/node_lifecycle_controller.go` (`doNoScheduleTaintingPass`).
+pub(super) fn taint(now: Timestamp, node: &mut Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let is_true = |type_| {
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.any(|told| told.type_ == type_ && told.status == "True")
+    };
+    let pressures = Pressure::ALL.map(|pressure| (pressure.taint(), is_true(pressure.condition())));
     let spec = node.spec.get_or_insert_default();
-    let is_cordon = |taint: &Taint| taint.key == UNSCHEDULABLE && taint.effect == "NoSchedule";
-    let wanted = spec.unschedulable == Some(true);
-    let tainted = spec.taints.iter().flatten().any(is_cordon);
-    match (wanted, tainted) {
-        (true, false) => spec.taints.get_or_insert_default().push(Taint {
-            effect: "NoSchedule".to_owned(),
-            key: UNSCHEDULABLE.to_owned(),
-            time_added: Some(wire_time(now)),
-            value: None,
-        }),
-        (false, true) => {
-            let kept = spec.taints.take().into_iter().flatten();
-            let kept: Vec<Taint> = kept.filter(|taint| !is_cordon(taint)).collect();
-            spec.taints = (!kept.is_empty()).then_some(kept);
+    let cordon = (UNSCHEDULABLE, spec.unschedulable == Some(true));
+    let mut taints = spec.taints.take().unwrap_or_default();
+    let mut changed = false;
+    for (key, wanted) in [cordon].into_iter().chain(pressures) {
+        let is_own = |taint: &Taint| taint.key == key && taint.effect == "NoSchedule";
+        match (wanted, taints.iter().any(is_own)) {
+            (true, false) => taints.push(Taint {
+                effect: "NoSchedule".to_owned(),
+                key: key.to_owned(),
+                time_added: Some(wire_time(now)),
+                value: None,
+            }),
+            (false, true) => taints.retain(|taint| !is_own(taint)),
+            (true, true) | (false, false) => continue,
         }
-        (true, true) | (false, false) => return false,
+        changed = true;
     }
-    true
+    for taint in &mut taints {
+        if schedule::drives_off(taint) && taint.time_added.is_none() {
+            taint.time_added = Some(wire_time(now));
+            changed = true;
+        }
+    }
+    spec.taints = (!taints.is_empty()).then_some(taints);
+    changed
 }
 
 fn resources(amounts: &Allocatable) -> BTreeMap<String, Quantity> {
@@ -302,6 +308,6 @@ fn set(conditions: &mut Vec<NodeCondition>, now: Timestamp, type_: &str, holds: 
 }
 
 /// Kubernetes' times have whole seconds on the wire.
-fn wire_time(at: Timestamp) -> Time {
+pub(super) fn wire_time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

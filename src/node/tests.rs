@@ -45,10 +45,21 @@ fn supply() -> Supply {
 }
 
 fn machine<'a>(identity: &'a Identity, facts: &'a Facts, supply: &'a Supply) -> object::Machine<'a> {
+    static NOTHING: std::sync::LazyLock<pressure::Found> = std::sync::LazyLock::new(pressure::Found::default);
     object::Machine {
         identity,
         facts,
         supply,
+        found: &NOTHING,
+    }
+}
+
+/// A machine whose files are beneath `root`.
+fn places(root: &std::path::Path) -> Places {
+    Places {
+        root: root.to_owned(),
+        pods: root.to_owned(),
+        images: root.to_owned(),
     }
 }
 
@@ -135,7 +146,7 @@ fn what_users_wrote_on_the_node_outlives_a_restart() {
     let mut facts = facts();
     facts.cpus = 16;
     let supply = Supply::new(&facts, 1021, &Amounts::default(), &Amounts::default());
-    let later = "2026-01-02T00:00:00Z".parse().unwrap();
+    let later: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
     let node = object::node(
         later,
         machine(&identity(), &facts, &supply),
@@ -156,6 +167,19 @@ fn what_users_wrote_on_the_node_outlives_a_restart() {
     } {
         amounts.as_mut().unwrap().get_mut("cpu").unwrap().0 = "16".to_owned();
     }
+    expected
+        .spec
+        .as_mut()
+        .unwrap()
+        .taints
+        .as_mut()
+        .unwrap()
+        .push(k8s_openapi::api::core::v1::Taint {
+            key: "node.kubernetes.io/unschedulable".to_owned(),
+            effect: "NoSchedule".to_owned(),
+            time_added: Some(object::wire_time(later)),
+            ..Default::default()
+        });
     // The conditions and their times among it: nothing has become of them.
     assert_eq!(node, expected);
 }
@@ -201,17 +225,17 @@ fn the_taint_of_a_cordon_comes_and_goes_with_it() {
         None,
         Vec::new(),
     );
-    assert!(!object::taint_cordon(now(), &mut node));
+    assert!(!object::taint(now(), &mut node));
     node.spec.get_or_insert_default().unschedulable = Some(true);
-    assert!(object::taint_cordon(now(), &mut node));
+    assert!(object::taint(now(), &mut node));
     let taints = serde_json::to_value(&node.spec.as_ref().unwrap().taints).unwrap();
     assert_eq!(
         taints,
         json!([{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}])
     );
-    assert!(!object::taint_cordon(now(), &mut node));
+    assert!(!object::taint(now(), &mut node));
     node.spec.get_or_insert_default().unschedulable = None;
-    assert!(object::taint_cordon(now(), &mut node));
+    assert!(object::taint(now(), &mut node));
     assert_eq!(node.spec.unwrap().taints, None);
 }
 
@@ -221,7 +245,7 @@ struct Running {
     ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn keeper(store: &Store) -> NodeKeeper {
@@ -231,6 +255,7 @@ fn keeper(store: &Store) -> NodeKeeper {
         identity: identity(),
         facts: facts(),
         supply: supply(),
+        gauge: Gauge::new(Thresholds([].into()), Duration::ZERO, places("/".as_ref())),
         images: watch::channel(()).1,
         clock: now,
     }
@@ -248,7 +273,7 @@ async fn start() -> Running {
         ready,
         stop,
         task: tokio::spawn(keeper.run(readiness, stopped)),
-        _dir: dir,
+        dir,
     }
 }
 
@@ -395,11 +420,14 @@ async fn a_node_with_a_new_name_is_the_same_node() {
 #[tokio::test]
 async fn a_reboot_is_told() {
     let running = start().await;
+    let later = || "2026-01-01T01:00:00Z".parse().unwrap();
     let rebooted = NodeKeeper {
         facts: Facts {
             boot_id: "boot-2".to_owned(),
             ..facts()
         },
+        recorder: Recorder::hasty(running.store.clone(), later),
+        clock: later,
         ..keeper(&running.store)
     };
     rebooted.register().await.unwrap();
@@ -622,4 +650,180 @@ async fn the_node_tells_of_its_largest_images() {
     }
     stop.send_replace(true);
     running.await.unwrap();
+}
+
+fn write_free_memory(root: &std::path::Path, mebibytes: u64) {
+    std::fs::create_dir_all(root.join("proc")).unwrap();
+    let text = format!(
+        "MemTotal: 1048576 kB\nMemFree: {} kB\nInactive(file): 0 kB\n",
+        mebibytes * 1024
+    );
+    std::fs::write(root.join("proc/meminfo"), text).unwrap();
+}
+
+/// The type, status and reason of a condition, and the keys of the node's taints.
+fn pressure_of(node: &Value, type_: &str) -> (String, String, Vec<String>) {
+    let conditions = node["status"]["conditions"].as_array().unwrap();
+    let told = conditions.iter().find(|told| told["type"] == type_).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+    (
+        text(&told["status"]),
+        text(&told["reason"]),
+        taints.map(|taint| text(&taint["key"])).collect(),
+    )
+}
+
+#[tokio::test]
+async fn a_machine_that_is_short_of_memory_takes_no_pods_that_ask_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    write_free_memory(dir.path(), 99);
+    let store = Store::open(&dir.path().join("podd.db")).await.unwrap();
+    let mut gauge = Gauge::new(Thresholds::default(), Duration::ZERO, places(dir.path()));
+    // How full the disk is that the tests run on is no matter of theirs.
+    gauge.places.pods = dir.path().join("absent");
+    gauge.places.images = dir.path().join("absent");
+    gauge.every = Duration::from_millis(1);
+    let keeper = NodeKeeper {
+        gauge,
+        ..keeper(&store)
+    };
+    keeper.register().await.unwrap();
+    let (ready, readiness) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let running = Running {
+        store,
+        ready,
+        stop,
+        task: tokio::spawn(keeper.run(readiness, stopped)),
+        dir,
+    };
+    let (status, reason, taints) = pressure_of(&running.node().await.json, "MemoryPressure");
+    assert_eq!((&*status, &*reason), ("True", "KubeletHasInsufficientMemory"));
+    assert_eq!(taints, ["node.kubernetes.io/memory-pressure"]);
+    let event = running.event("NodeHasInsufficientMemory").await;
+    assert_eq!(event["message"], "Node node-1 status is now: NodeHasInsufficientMemory");
+    running.event("NodeHasNoDiskPressure").await;
+
+    let pod = running.create("modest", json!({})).await;
+    assert!(
+        scheduled(&pod.json)
+            .1
+            .contains("1 node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }."),
+        "{}",
+        pod.json
+    );
+    let resources = json!({"requests": {"memory": "1Mi"}});
+    let asks = json!({"containers": [{"name": "c", "image": "i", "resources": resources}]});
+    let pod = running.create("asks", asks).await;
+    assert_eq!(scheduled(&pod.json), ("True", ""));
+
+    write_free_memory(running.dir.path(), 100);
+    let bound = running
+        .until("Pod", |pod| {
+            pod["metadata"]["name"] == "modest" && pod["spec"]["nodeName"] == "node-1"
+        })
+        .await;
+    assert_eq!(scheduled(&bound), ("True", ""));
+    let (status, reason, taints) = pressure_of(&running.node().await.json, "MemoryPressure");
+    assert_eq!((&*status, &*reason), ("False", "KubeletHasSufficientMemory"));
+    assert_eq!(taints, [""; 0]);
+    running.event("NodeHasSufficientMemory").await;
+    running.end().await;
+}
+
+fn condition<'a>(pod: &'a Value, type_: &str) -> Option<&'a Value> {
+    let conditions = pod["status"]["conditions"].as_array()?;
+    conditions.iter().find(|told| told["type"] == type_)
+}
+
+#[tokio::test]
+async fn a_taint_drives_off_what_does_not_tolerate_it() {
+    let running = start().await;
+    running.create("plain", json!({})).await;
+    let toleration = |seconds: Value| json!([{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
+    running
+        .create("stays", json!({"tolerations": toleration(Value::Null)}))
+        .await;
+    running
+        .create("later", json!({"tolerations": toleration(3600.into())}))
+        .await;
+    running
+        .create("at-once", json!({"tolerations": toleration(0.into())}))
+        .await;
+    running.create("elsewhere", json!({"nodeName": "mars"})).await;
+    running
+        .edit(|node| node["spec"]["taints"] = json!([{"key": "k", "effect": "NoExecute"}]))
+        .await;
+    let is_going = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_string();
+    for name in ["plain", "at-once"] {
+        let gone = running
+            .until("Pod", |pod| pod["metadata"]["name"] == name && is_going(pod))
+            .await;
+        let told = condition(&gone, "DisruptionTarget").unwrap();
+        assert_eq!(
+            (&told["status"], &told["reason"], &told["message"]),
+            (
+                &json!("True"),
+                &json!("DeletionByTaintManager"),
+                &json!("Taint manager: deleting due to NoExecute taint")
+            )
+        );
+        let message = format!("Marking for deletion Pod default/{name}");
+        let event = running.until("Event", |event| event["message"] == *message).await;
+        assert_eq!(event["reason"], "TaintManagerEviction");
+        assert_eq!(event["source"]["component"], "taint-eviction-controller");
+    }
+    let node = running.node().await;
+    assert_eq!(node.json["spec"]["taints"][0]["timeAdded"], "2026-01-01T00:00:00Z");
+    // A pod that comes while the taint is there is driven off too.
+    running.create("bold", json!({"nodeName": "node-1"})).await;
+    running
+        .until("Pod", |pod| pod["metadata"]["name"] == "bold" && is_going(pod))
+        .await;
+    for name in ["stays", "later", "elsewhere"] {
+        let pod = running.store.get("Pod", "default", name).await.unwrap().unwrap();
+        assert!(!is_going(&pod.json), "{name}");
+    }
+    running
+        .edit(|node| {
+            node["spec"].as_object_mut().unwrap().remove("taints");
+        })
+        .await;
+    let event = running
+        .until("Event", |event| {
+            event["message"] == "Cancelling deletion of Pod default/later"
+        })
+        .await;
+    assert_eq!(event["reason"], "TaintManagerEviction");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_later_drives_off_whose_time_has_passed_meanwhile() {
+    let running = start().await;
+    let toleration = json!([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}]);
+    running.create("patient", json!({"tolerations": toleration})).await;
+    running
+        .edit(|node| node["spec"]["taints"] = json!([{"key": "k", "effect": "NoExecute"}]))
+        .await;
+    running
+        .until(NODE, |node| node["spec"]["taints"][0]["timeAdded"].is_string())
+        .await;
+    running.stop.send_replace(true);
+    running.task.await.unwrap();
+    for (clock, goes) in [
+        ((|| "2026-01-01T00:00:59Z".parse().unwrap()) as fn() -> Timestamp, false),
+        (|| "2026-01-01T00:01:01Z".parse().unwrap(), true),
+    ] {
+        let next = NodeKeeper {
+            clock,
+            ..keeper(&running.store)
+        };
+        let mut departures = Departures::default();
+        next.drive_off_all(&mut departures).await.unwrap();
+        assert_eq!(departures.next().is_none(), goes);
+        let pod = running.store.get("Pod", "default", "patient").await.unwrap().unwrap();
+        assert_eq!(pod.json["metadata"]["deletionTimestamp"].is_string(), goes);
+    }
 }

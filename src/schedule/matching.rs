@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, ResourceRequirements, Taint, Toleration,
+};
 
 use super::NodeView;
 
@@ -64,9 +66,27 @@ fn holds(requirement: &NodeSelectorRequirement, found: Option<&str>) -> bool {
     }
 }
 
-/// One of the tolerations covers the taint (`core/v1/toleration.go`, `ToleratesTaint`).
+/// Its containers ask for no processor and no memory (`pkg/apis/core/v1/helper/qos`).
+pub(super) fn is_best_effort(pod: &PodSpec) -> bool {
+    let asks = |resources: &ResourceRequirements| {
+        let amounts = [&resources.requests, &resources.limits].into_iter().flatten().flatten();
+        amounts
+            .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"))
+            .any(|(_, amount)| amount.0 != "0")
+    };
+    let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+    let of_containers = containers.filter_map(|container| container.resources.as_ref());
+    !pod.resources.iter().chain(of_containers).any(asks)
+}
+
+/// One of the tolerations covers the taint.
 pub(super) fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
-    tolerations.iter().any(|toleration| {
+    toleration(taint, tolerations).is_some()
+}
+
+/// The first of the tolerations that covers the taint (`core/v1/toleration.go`, `ToleratesTaint`).
+pub(super) fn toleration<'a>(taint: &Taint, tolerations: &'a [Toleration]) -> Option<&'a Toleration> {
+    tolerations.iter().find(|toleration| {
         let Toleration {
             effect,
             key,

@@ -6,7 +6,7 @@
 //!
 //! The rules are those of `pkg/scheduler/framework/plugins`: `nodeunschedulable`, `tainttoleration`, `nodeaffinity`,
 //! `schedulinggates`, in that scheduler's order, the first that fails being the reason; the sentence around it is that of
-//! `framework.FitError`.
+//! `framework.FitError`. How long a pod may stay when it is there: `pkg/controller/tainteviction`.
 
 mod matching;
 #[cfg(test)]
@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, PodSpec, Taint};
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,6 +24,9 @@ pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 /// The taint that a cordoned node counts as having, so that a pod may tolerate it.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// The taint of a node that is short of memory. Pods that ask for some of it are taken all the same.
+const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 
 /// What of the node decides about pods.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -119,6 +123,25 @@ pub fn place(pod: &PodSpec, node: &NodeView) -> Placement {
     }
 }
 
+/// Whether a taint drives off pods that do not tolerate it.
+pub fn drives_off(taint: &Taint) -> bool {
+    taint.effect == "NoExecute"
+}
+
+/// When a pod that came to a node at `bound` has to leave it for its taints; `None`: it stays.
+pub fn leaves_at(pod: Option<&PodSpec>, taints: &[Taint], bound: Timestamp) -> Option<Timestamp> {
+    let tolerations = pod.and_then(|pod| pod.tolerations.as_deref()).unwrap_or_default();
+    let leaves = taints.iter().filter(|taint| drives_off(taint)).filter_map(|taint| {
+        let Some(tolerated) = matching::toleration(taint, tolerations) else {
+            return Some(Timestamp::MIN);
+        };
+        let since = taint.time_added.as_ref().map_or(bound, |added| added.0.max(bound));
+        let seconds = SignedDuration::from_secs(tolerated.toleration_seconds?.max(0));
+        Some(since.saturating_add(seconds).unwrap_or(Timestamp::MAX))
+    });
+    leaves.min()
+}
+
 /// Why the node will not do.
 fn obstacle(pod: &PodSpec, node: &NodeView) -> Option<String> {
     let tolerations = pod.tolerations.as_deref().unwrap_or_default();
@@ -134,6 +157,7 @@ fn obstacle(pod: &PodSpec, node: &NodeView) -> Option<String> {
         .taints
         .iter()
         .filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))
+        .filter(|taint| taint.key != MEMORY_PRESSURE || taint.effect == "NoExecute" || matching::is_best_effort(pod))
         .find(|taint| !matching::tolerated(taint, tolerations));
     if let Some(Taint { key, value, .. }) = untolerated {
         let value = value.as_deref().unwrap_or_default();

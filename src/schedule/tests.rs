@@ -174,3 +174,61 @@ fn a_bare_node_has_the_labels_of_its_machine() {
     assert_eq!(bare.labels["kubernetes.io/os"], "linux");
     assert_eq!(NodeView::of("n", &json!("no node")), bare);
 }
+
+#[test]
+fn a_node_short_of_memory_takes_pods_that_ask_for_some() {
+    let short = |effect: &str| json!({"taints": [{"key": "node.kubernetes.io/memory-pressure", "effect": effect}]});
+    let refusal = refused("node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }");
+    for (resources, fits) in [
+        (json!(null), false),
+        (json!({"requests": {"ephemeral-storage": "1Gi"}}), false),
+        (json!({"requests": {"memory": "0"}}), false),
+        (json!({"limits": {"cpu": "1"}}), true),
+        (json!({"requests": {"memory": "1Mi"}}), true),
+    ] {
+        let pod = json!({"containers": [{"name": "c", "resources": resources}]});
+        let placed = |effect| place(&serde_json::from_value(pod.clone()).unwrap(), &node(&short(effect)));
+        let expected = if fits { Placement::Fits } else { refusal.clone() };
+        assert_eq!(placed("NoSchedule"), expected, "{resources}");
+        assert_eq!(placed("NoExecute"), refusal, "somebody else's taint");
+    }
+}
+
+#[test]
+fn a_pod_leaves_when_the_first_of_its_tolerations_has_run_out() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let bound = at("2026-01-01T00:00:00Z");
+    let taints = json!([
+        {"key": "a", "effect": "NoExecute", "timeAdded": "2026-01-01T01:00:00Z"},
+        {"key": "b", "effect": "NoExecute", "timeAdded": "2025-01-01T00:00:00Z"},
+        {"key": "c", "effect": "NoSchedule"},
+    ]);
+    let taints: Vec<Taint> = serde_json::from_value(taints).unwrap();
+    let toleration =
+        |key: &str, seconds: Value| json!({"key": key, "operator": "Exists", "tolerationSeconds": seconds});
+    for (tolerations, leaves) in [
+        (json!([]), Some(Timestamp::MIN)),
+        (json!([toleration("a", Value::Null)]), Some(Timestamp::MIN)),
+        (json!([{"operator": "Exists"}]), None),
+        (
+            json!([toleration("a", 10.into()), toleration("b", Value::Null)]),
+            Some(at("2026-01-01T01:00:10Z")),
+        ),
+        (
+            json!([toleration("a", 10.into()), toleration("b", 20.into())]),
+            Some(at("2026-01-01T00:00:20Z")),
+        ),
+        (
+            json!([toleration("a", Value::Null), toleration("b", (-5).into())]),
+            Some(bound),
+        ),
+        // The first that covers a taint counts.
+        (
+            json!([toleration("b", 5.into()), {"operator": "Exists"}]),
+            Some(at("2026-01-01T00:00:05Z")),
+        ),
+    ] {
+        let pod: PodSpec = serde_json::from_value(json!({"containers": [], "tolerations": tolerations})).unwrap();
+        assert_eq!(leaves_at(Some(&pod), &taints, bound), leaves, "{tolerations}");
+    }
+}

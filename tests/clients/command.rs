@@ -110,6 +110,12 @@ impl Kubectl {
         said.out
     }
 
+    /// What deleting says, without the namespace that kubectl names since 1.34.
+    pub(crate) fn delete(&self, arguments: &[&str]) -> String {
+        let said = self.ok(&[&["delete"], arguments].concat());
+        said.replace(" from default namespace", "")
+    }
+
     /// What it complains of; it must fail.
     pub(crate) fn fails(&self, arguments: &[&str]) -> String {
         let said = self.say(arguments, "");

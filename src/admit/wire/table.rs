@@ -11,10 +11,12 @@ pub(super) static ROOTS: &[(&str, &str, &Message)] = &[
     ("v1", "Namespace", &CORE_V1_NAMESPACE),
     ("v1", "ServiceAccount", &CORE_V1_SERVICE_ACCOUNT),
     ("v1", "Service", &CORE_V1_SERVICE),
+    ("v1", "Endpoints", &CORE_V1_ENDPOINTS),
     ("v1", "Node", &CORE_V1_NODE),
     ("v1", "Event", &CORE_V1_EVENT),
     ("v1", "Binding", &CORE_V1_BINDING),
     ("v1", "ReplicationController", &CORE_V1_REPLICATION_CONTROLLER),
+    ("discovery.k8s.io/v1", "EndpointSlice", &DISCOVERY_V1_ENDPOINT_SLICE),
     ("events.k8s.io/v1", "Event", &EVENTS_V1_EVENT),
     ("policy/v1", "Eviction", &POLICY_V1_EVICTION),
     ("coordination.k8s.io/v1", "Lease", &COORDINATION_V1_LEASE),
@@ -1084,6 +1086,43 @@ static CORE_V1_EMPTY_DIR_VOLUME_SOURCE: Message = Message {
     fields: &[one(1, "medium", Kind::Text), one(2, "sizeLimit", Kind::Quantity)],
 };
 
+static CORE_V1_ENDPOINT_ADDRESS: Message = Message {
+    name: "core.v1.EndpointAddress",
+    fields: &[
+        one(1, "ip", Kind::Text),
+        one(2, "targetRef", Kind::Message(&CORE_V1_OBJECT_REFERENCE)),
+        one(3, "hostname", Kind::Text),
+        one(4, "nodeName", Kind::Text),
+    ],
+};
+
+static CORE_V1_ENDPOINT_PORT: Message = Message {
+    name: "core.v1.EndpointPort",
+    fields: &[
+        one(1, "name", Kind::Text),
+        one(2, "port", Kind::Integer),
+        one(3, "protocol", Kind::Text),
+        one(4, "appProtocol", Kind::Text),
+    ],
+};
+
+static CORE_V1_ENDPOINT_SUBSET: Message = Message {
+    name: "core.v1.EndpointSubset",
+    fields: &[
+        many(1, "addresses", Kind::Message(&CORE_V1_ENDPOINT_ADDRESS)),
+        many(2, "notReadyAddresses", Kind::Message(&CORE_V1_ENDPOINT_ADDRESS)),
+        many(3, "ports", Kind::Message(&CORE_V1_ENDPOINT_PORT)),
+    ],
+};
+
+static CORE_V1_ENDPOINTS: Message = Message {
+    name: "core.v1.Endpoints",
+    fields: &[
+        one(1, "metadata", Kind::Message(&META_V1_OBJECT_META)),
+        many(2, "subsets", Kind::Message(&CORE_V1_ENDPOINT_SUBSET)),
+    ],
+};
+
 static CORE_V1_ENV_FROM_SOURCE: Message = Message {
     name: "core.v1.EnvFromSource",
     fields: &[
@@ -1323,6 +1362,11 @@ static CORE_V1_IMAGE_VOLUME_SOURCE: Message = Message {
     fields: &[one(1, "reference", Kind::Text), one(2, "pullPolicy", Kind::Text)],
 };
 
+static CORE_V1_IMAGE_VOLUME_STATUS: Message = Message {
+    name: "core.v1.ImageVolumeStatus",
+    fields: &[one(1, "imageRef", Kind::Text)],
+};
+
 static CORE_V1_KEY_TO_PATH: Message = Message {
     name: "core.v1.KeyToPath",
     fields: &[
@@ -1457,6 +1501,15 @@ static CORE_V1_NODE_AFFINITY: Message = Message {
             "preferredDuringSchedulingIgnoredDuringExecution",
             Kind::Message(&CORE_V1_PREFERRED_SCHEDULING_TERM),
         ),
+    ],
+};
+
+static CORE_V1_NODE_ALLOCATABLE_RESOURCE_CLAIM_STATUS: Message = Message {
+    name: "core.v1.NodeAllocatableResourceClaimStatus",
+    fields: &[
+        one(1, "resourceClaimName", Kind::Text),
+        many(2, "containers", Kind::Text),
+        map(3, "resources", Kind::Quantity),
     ],
 };
 
@@ -1827,6 +1880,11 @@ static CORE_V1_POD_SCHEDULING_GATE: Message = Message {
     fields: &[one(1, "name", Kind::Text)],
 };
 
+static CORE_V1_POD_SCHEDULING_GROUP: Message = Message {
+    name: "core.v1.PodSchedulingGroup",
+    fields: &[one(1, "podGroupName", Kind::Text)],
+};
+
 static CORE_V1_POD_SECURITY_CONTEXT: Message = Message {
     name: "core.v1.PodSecurityContext",
     fields: &[
@@ -1899,6 +1957,7 @@ static CORE_V1_POD_SPEC: Message = Message {
         many(39, "resourceClaims", Kind::Message(&CORE_V1_POD_RESOURCE_CLAIM)).merged("name"),
         one(40, "resources", Kind::Message(&CORE_V1_RESOURCE_REQUIREMENTS)),
         one(41, "hostnameOverride", Kind::Text),
+        one(43, "schedulingGroup", Kind::Message(&CORE_V1_POD_SCHEDULING_GROUP)),
     ],
 };
 
@@ -1938,6 +1997,11 @@ static CORE_V1_POD_STATUS: Message = Message {
         ),
         map(19, "allocatedResources", Kind::Quantity),
         one(20, "resources", Kind::Message(&CORE_V1_RESOURCE_REQUIREMENTS)),
+        many(
+            21,
+            "nodeAllocatableResourceClaimStatuses",
+            Kind::Message(&CORE_V1_NODE_ALLOCATABLE_RESOURCE_CLAIM_STATUS),
+        ),
     ],
 };
 
@@ -2103,7 +2167,11 @@ static CORE_V1_RESOURCE_FIELD_SELECTOR: Message = Message {
 
 static CORE_V1_RESOURCE_HEALTH: Message = Message {
     name: "core.v1.ResourceHealth",
-    fields: &[one(1, "resourceID", Kind::Text), one(2, "health", Kind::Text)],
+    fields: &[
+        one(1, "resourceID", Kind::Text),
+        one(2, "health", Kind::Text),
+        one(6, "message", Kind::Text),
+    ],
 };
 
 static CORE_V1_RESOURCE_REQUIREMENTS: Message = Message {
@@ -2419,6 +2487,7 @@ static CORE_V1_VOLUME_MOUNT_STATUS: Message = Message {
         one(2, "mountPath", Kind::Text),
         one(3, "readOnly", Kind::Boolean).plain(),
         one(4, "recursiveReadOnly", Kind::Text),
+        one(5, "volumeStatus", Kind::Message(&CORE_V1_VOLUME_STATUS)),
     ],
 };
 
@@ -2503,6 +2572,11 @@ static CORE_V1_VOLUME_SOURCE: Message = Message {
     ],
 };
 
+static CORE_V1_VOLUME_STATUS: Message = Message {
+    name: "core.v1.VolumeStatus",
+    fields: &[one(1, "image", Kind::Message(&CORE_V1_IMAGE_VOLUME_STATUS))],
+};
+
 static CORE_V1_VSPHERE_VIRTUAL_DISK_VOLUME_SOURCE: Message = Message {
     name: "core.v1.VsphereVirtualDiskVolumeSource",
     fields: &[
@@ -2529,6 +2603,67 @@ static CORE_V1_WINDOWS_SECURITY_CONTEXT_OPTIONS: Message = Message {
         one(3, "runAsUserName", Kind::Text),
         one(4, "hostProcess", Kind::Boolean),
     ],
+};
+
+static DISCOVERY_V1_ENDPOINT: Message = Message {
+    name: "discovery.v1.Endpoint",
+    fields: &[
+        many(1, "addresses", Kind::Text),
+        one(2, "conditions", Kind::Message(&DISCOVERY_V1_ENDPOINT_CONDITIONS)),
+        one(3, "hostname", Kind::Text),
+        one(4, "targetRef", Kind::Message(&CORE_V1_OBJECT_REFERENCE)),
+        map(5, "deprecatedTopology", Kind::Text),
+        one(6, "nodeName", Kind::Text),
+        one(7, "zone", Kind::Text),
+        one(8, "hints", Kind::Message(&DISCOVERY_V1_ENDPOINT_HINTS)),
+    ],
+};
+
+static DISCOVERY_V1_ENDPOINT_CONDITIONS: Message = Message {
+    name: "discovery.v1.EndpointConditions",
+    fields: &[
+        one(1, "ready", Kind::Boolean),
+        one(2, "serving", Kind::Boolean),
+        one(3, "terminating", Kind::Boolean),
+    ],
+};
+
+static DISCOVERY_V1_ENDPOINT_HINTS: Message = Message {
+    name: "discovery.v1.EndpointHints",
+    fields: &[
+        many(1, "forZones", Kind::Message(&DISCOVERY_V1_FOR_ZONE)),
+        many(2, "forNodes", Kind::Message(&DISCOVERY_V1_FOR_NODE)),
+    ],
+};
+
+static DISCOVERY_V1_ENDPOINT_PORT: Message = Message {
+    name: "discovery.v1.EndpointPort",
+    fields: &[
+        one(1, "name", Kind::Text),
+        one(2, "protocol", Kind::Text),
+        one(3, "port", Kind::Integer),
+        one(4, "appProtocol", Kind::Text),
+    ],
+};
+
+static DISCOVERY_V1_ENDPOINT_SLICE: Message = Message {
+    name: "discovery.v1.EndpointSlice",
+    fields: &[
+        one(1, "metadata", Kind::Message(&META_V1_OBJECT_META)),
+        many(2, "endpoints", Kind::Message(&DISCOVERY_V1_ENDPOINT)),
+        many(3, "ports", Kind::Message(&DISCOVERY_V1_ENDPOINT_PORT)),
+        one(4, "addressType", Kind::Text),
+    ],
+};
+
+static DISCOVERY_V1_FOR_NODE: Message = Message {
+    name: "discovery.v1.ForNode",
+    fields: &[one(1, "name", Kind::Text)],
+};
+
+static DISCOVERY_V1_FOR_ZONE: Message = Message {
+    name: "discovery.v1.ForZone",
+    fields: &[one(1, "name", Kind::Text)],
 };
 
 static EVENTS_V1_EVENT: Message = Message {

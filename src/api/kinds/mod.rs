@@ -3,6 +3,7 @@
 
 mod config_map;
 mod empty;
+mod endpoint;
 mod event;
 mod lease;
 mod namespace;
@@ -49,6 +50,7 @@ pub static KINDS: &[&Kind] = &[
     &node::NODE,
     &pod_template::POD_TEMPLATE,
     &service::SERVICE,
+    &endpoint::ENDPOINTS,
     &empty::REPLICATION_CONTROLLER,
     &empty::DAEMON_SET,
     &empty::DEPLOYMENT,
@@ -56,6 +58,7 @@ pub static KINDS: &[&Kind] = &[
     &empty::STATEFUL_SET,
     &empty::JOB,
     &lease::LEASE,
+    &endpoint::ENDPOINT_SLICE,
     &event::EVENT_V1,
     &runtime_class::RUNTIME_CLASS,
     &review::SELF_SUBJECT_REVIEW,
@@ -112,6 +115,8 @@ pub struct Kind {
     /// Bytes from a client → an object to be stored.
     pub admit: fn(&Draft<'_>) -> Result<Admitted, ApiError>,
     pub amend: Amend,
+    /// What every answer warns of, where another kind is to be used in its stead.
+    pub deprecated: Option<&'static str>,
     /// How a stored object looks as this kind; `None`: as it is stored.
     pub view: Option<fn(&Value) -> Value>,
     /// The kind's schema, its parts left in the generator.

@@ -155,6 +155,7 @@ pub static POD: Kind = Kind {
     read,
     admit: admit_pod,
     amend: amend::update,
+    deprecated: None,
     view: None,
     schema: |generator| generator.subschema_for::<Pod>(),
 };

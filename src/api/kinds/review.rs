@@ -60,6 +60,7 @@ const WHO: Kind = Kind {
     singular: "selfsubjectreview",
     read: read::<SelfSubjectReview>,
     admit: tell_who::<SelfSubjectReview>,
+    deprecated: None,
     view: None,
     schema: |generator| generator.subschema_for::<SelfSubjectReview>(),
     ..REVIEW
@@ -138,6 +139,7 @@ pub(super) const REVIEW: Kind = Kind {
     read: read::<SelfSubjectReview>,
     admit: tell_who::<SelfSubjectReview>,
     amend,
+    deprecated: None,
     view: None,
     schema: |generator| generator.subschema_for::<SelfSubjectReview>(),
 };

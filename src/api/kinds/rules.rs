@@ -75,6 +75,7 @@ pub(super) const fn kind<T: Rules>(singular: &'static str) -> Kind {
         read: read::<T>,
         admit: admit_new::<T>,
         amend: amend::<T>,
+        deprecated: None,
         view: None,
         schema: schema::<T>,
     }

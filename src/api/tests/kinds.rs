@@ -724,6 +724,34 @@ async fn kinds_without_a_controller_are_empty_and_say_why() {
         let delete = server.call("DELETE", path, "application/json", "").await;
         assert_eq!(delete.code, StatusCode::METHOD_NOT_ALLOWED, "{path}");
     }
+    for (path, resource, kind) in [
+        ("/api/v1/namespaces/default/endpoints", "endpoints", "Endpoints"),
+        (
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            "endpointslices.discovery.k8s.io",
+            "EndpointSlice",
+        ),
+    ] {
+        let list = server.get(path).await;
+        assert_eq!(list.json()["items"][0]["metadata"]["name"], "kubernetes", "{path}");
+        let warned = list
+            .headers
+            .get("warning")
+            .map(|warning| warning.to_str().unwrap().to_owned());
+        let expected = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+        assert_eq!(warned.as_deref(), (kind == "Endpoints").then_some(expected));
+        let body = json!({"kind": kind, "metadata": {"name": "x"}, "addressType": "IPv4", "endpoints": []});
+        let (code, why) = server.refused("POST", path, &body).await;
+        assert_eq!(code, 403, "{why}");
+        assert!(
+            why.starts_with(&format!("{resource} \"x\" is forbidden: podd has no controller for")),
+            "{why}"
+        );
+    }
+    let (_, cells) = server.row("/api/v1/endpoints").await;
+    assert_eq!(json!(cells), json!(["kubernetes", "10.1.2.3:6443", "0s"]));
+    let (_, cells) = server.row("/apis/discovery.k8s.io/v1/endpointslices").await;
+    assert_eq!(json!(cells), json!(["kubernetes", "IPv4", "6443", "10.1.2.3", "0s"]));
     let (columns, cells) = server.row("/api/v1/services").await;
     assert_eq!(
         columns,
