@@ -268,10 +268,7 @@ impl<R: Skip> Members<R> {
 
     fn member(&mut self, offset: u64, header: &Header, extended: Extended) -> Result<Member, TarError> {
         let faulty = |field| TarError::Field { offset, field };
-        let path = extended
-            .gnu_path
-            .or(extended.path)
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let path = extended.gnu_path.or(extended.path).unwrap_or_else(|| path_of(header));
         let link = extended.gnu_link.or(extended.link).unwrap_or_else(|| {
             header
                 .link_name_bytes()
@@ -284,10 +281,11 @@ impl<R: Skip> Members<R> {
         }
         let old = header.as_old();
         // Both forms that have device numbers have them at the same place.
-        let device = match (header.as_ustar(), header.as_gnu()) {
-            (Some(ustar), _) => device_of(&ustar.dev_major, &ustar.dev_minor),
-            (None, Some(gnu)) => device_of(&gnu.dev_major, &gnu.dev_minor),
-            (None, None) => Some((0, 0)),
+        let device = if is_ustar(header) || header.as_gnu().is_some() {
+            let block = header.as_bytes();
+            device_of(&block[329..337], &block[337..345])
+        } else {
+            Some((0, 0))
         };
         let device = || device.ok_or_else(|| faulty("device number"));
         let kind = match header.entry_type().as_byte() {
@@ -392,6 +390,30 @@ impl<R: BufRead> BufRead for Members<R> {
         self.left -= bytes as u64;
         self.position += bytes as u64;
     }
+}
+
+/// The form that POSIX gave tar, whatever version it says: Go's archive/tar looks at none, and neither do GNU tar and
+/// libarchive.
+fn is_ustar(header: &Header) -> bool {
+    header.as_bytes()[257..263] == *b"ustar\0"
+}
+
+/// The name in a header, with the beginning that did not fit into it.
+fn path_of(header: &Header) -> Vec<u8> {
+    let block = header.as_bytes();
+    let text = |field: &[u8]| field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    let name = text(&block[..100]);
+    if !is_ustar(header) {
+        return name;
+    }
+    // star has times where the prefix would end.
+    let end = if block[508..] == *b"tar\0" { 476 } else { 500 };
+    let mut path = text(&block[345..end]);
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend(name);
+    path
 }
 
 /// The checksum of a header, with bytes taken as unsigned and as signed: both were written once.

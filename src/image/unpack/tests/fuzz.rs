@@ -473,19 +473,15 @@ fn fuzz(seed: u64, mut is_enough: impl FnMut(usize) -> bool) -> [usize; 3] {
         let seed = seed.wrapping_add(tried as u64);
         let bytes = archive(&mut Dice(seed));
         tried += 1;
-        match judge(&bytes) {
-            Ok(came) => {
-                taken += usize::from(came != Came::Refused);
-                compared += usize::from(came == Came::Compared);
-            }
-            Err(_) => {
-                let least = smaller(&bytes);
-                let path = std::env::temp_dir().join(format!("podd-fuzz-{seed}.tar"));
-                std::fs::write(&path, &least).unwrap();
-                let wrong = judge(&least).unwrap_err();
-                panic!("SEED={seed} ({tried} tried), in {}:\n{wrong}", path.display());
-            }
-        }
+        let Ok(came) = judge(&bytes) else {
+            let least = smaller(&bytes);
+            let path = std::env::temp_dir().join(format!("podd-fuzz-{seed}.tar"));
+            std::fs::write(&path, &least).unwrap();
+            let wrong = judge(&least).unwrap_err();
+            panic!("SEED={seed} ({tried} tried), in {}:\n{wrong}", path.display());
+        };
+        taken += usize::from(came != Came::Refused);
+        compared += usize::from(came == Came::Compared);
     }
     [tried, taken, compared]
 }
