@@ -501,6 +501,7 @@ async fn discovery_tells_both_old_and_new_clients_what_there_is() {
             "apps",
             "batch",
             "coordination.k8s.io",
+            "discovery.k8s.io",
             "events.k8s.io",
             "node.k8s.io",
             "authentication.k8s.io",
