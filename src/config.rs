@@ -33,7 +33,7 @@ pub struct Settings {
     /// Containers' output, as a kubelet lays it out [default: /var/log/pods]
     #[arg(long, env = "PODD_LOG_DIR", value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// Links to the logs of all containers, <pod>_<namespace>_<container>-<id>.log; empty: none [default:
+    /// Links to the logs of all containers, `<pod>_<namespace>_<container>-<id>.log`; empty: none [default:
     /// /var/log/containers, none where log-dir has another value than its default]
     #[arg(long, env = "PODD_CONTAINER_LOG_DIR", value_name = "DIR")]
     pub container_log_dir: Option<PathBuf>,

@@ -49,7 +49,16 @@ impl Planner<'_> {
         let (desired, observed) = (self.desired, self.observed);
         if let Some(exit) = restarting_end(desired, observed, sandbox.attempt) {
             let began = exit.started_at.unwrap_or(exit.finished_at);
-            if !self.rests(backoff::wait(self.now, began, RESTART_ALL_SPACING)) {
+            if self.rests(backoff::wait(self.now, began, RESTART_ALL_SPACING)) {
+                // What has to end anyway does not wait for that.
+                for attempt in observed
+                    .attempts
+                    .iter()
+                    .filter(|a| is_running(a) && a.life.stop.is_some())
+                {
+                    self.end_container(attempt);
+                }
+            } else {
                 for attempt in taken_by_restart(desired, observed, sandbox.attempt) {
                     self.begin_stop(attempt, StopReason::AllRestart, Duration::ZERO);
                 }

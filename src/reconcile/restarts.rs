@@ -93,7 +93,7 @@ pub(crate) fn is_done(desired: &PodSpec, container: &ContainerSpec, attempt: &At
 
 /// Whether a container whose newest attempt has ended begins anew in this sandbox whatever the end was: with all others,
 /// or because the sandbox is a new one. There a kubelet starts everything again but for what has succeeded under
-/// OnFailure, also what is never restarted by itself (`kuberuntime_manager.go computePodActions`).
+/// `OnFailure`, also what is never restarted by itself (`kuberuntime_manager.go computePodActions`).
 pub(super) fn begins_anew(desired: &PodSpec, container: &ContainerSpec, newest: &Attempt, sandbox: u32) -> bool {
     let runs_once = container.life.restart_policy == Some(RestartPolicy::Never);
     newest.is_left_behind() || (newest.sandbox != sandbox && (desired.is_init(container) || runs_once))

@@ -362,7 +362,10 @@ fn a_restart_of_all_containers_is_told_until_all_have_ended() {
     }
 
     course.settle();
-    assert_eq!(states(&course), format!("Pending: i:running, s:{waiting}, a:{waiting}"));
+    assert_eq!(
+        states(&course),
+        format!("Pending: i:running started, s:{waiting}, a:{waiting}")
+    );
     assert_eq!(condition(&told(&course), "Initialized").status, "True");
     course.ends("i", CODE_0);
     course.settle();

@@ -314,9 +314,10 @@ impl Model {
             let is_its = |name: &String| *name == running.container;
             let kills = plans(&|step| matches!(step, Step::KillContainer { container, .. } if is_its(container)));
             let stops = plans(&|step| matches!(step, Step::StopContainer { container, .. } if is_its(container)));
+            let leaves = plans(&|step| matches!(step, Step::BeginStop { container, .. } if is_its(container)));
             if let Some((over, kill_at)) = moment.grace_ends(running) {
                 let is_timed = now < kill_at && wakes_by(kill_at.max(over));
-                assert!(kills || stops || is_timed, "{running:?} at {now}: {plan:?}");
+                assert!(kills || stops || leaves || is_timed, "{running:?} at {now}: {plan:?}");
             }
         }
         if desired.deletion.is_some() || observed.torn_down || moment.is_over() {
