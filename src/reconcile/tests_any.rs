@@ -117,7 +117,7 @@ fn any_policy() -> impl Strategy<Value = RestartPolicy> {
 prop_compose! {
     fn any_rule()(
         action in proptest::sample::select(vec![RestartAction::Restart, RestartAction::RestartAllContainers]),
-        codes in proptest::collection::vec(any_status().prop_map(ExitStatus::code), 0..3),
+        codes in proptest::collection::vec(any_status().prop_map(ExitStatus::exit_code), 0..3),
         is_negated in any::<bool>(),
     ) -> RestartRule {
         RestartRule { action, codes, is_negated }
