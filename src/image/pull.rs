@@ -13,9 +13,9 @@
 //! What a failed pull has finished stays until the next sweep, so that the next try goes on from there.
 //!
 //! A layer is unpacked as it comes, in `tmp/`; its blob is never on the disk. Three threads work on it: the runtime's, which
-//! reads the connection; one that hashes the blob, inflates it and hashes the tar; one that makes the files. Where the
-//! time goes, with gzip: two fifths to inflating, a fifth to hashing, the rest to the file system, of which the disk's part
-//! (`syncfs`) runs while other layers still come.
+//! reads the connection; one that hashes the blob, inflates it and hashes the tar; one that makes the files. Side by
+//! side, layers fill what one of them leaves idle: inflating and hashing take most of the time, then making files. The disk's
+//! part (`syncfs`) runs while other layers still come: only the last one's is waited for by itself.
 //!
 //! **Invariant:** as for imports, an image is recorded only when all its layers are whole and durable. A pull that
 //! nobody waits for any more goes on to its end: the next one who asks has it.
@@ -538,14 +538,14 @@ impl ImageStore {
             teller.tell(step(size));
             return Ok(super::blocking(move || content.layer_size(&diff_id)).await?);
         }
-        let unpacker = LayerUnpacker {
+        let reader = LayerUnpacker {
             scratch,
             limits: self.inner.limits.clone(),
             budget,
             index,
             name: digest.clone(),
         };
-        let place = unpacker.clone();
+        let place = reader.clone();
         let told = AtomicU64::new(0);
         let unpacked = registry
             .blob(
@@ -562,7 +562,7 @@ impl ImageStore {
                         teller.tell(Progress::Unpacking { digest: digest.clone() });
                     }
                 },
-                move |blob| unpacker.take(blob),
+                move |blob| reader.take(blob),
             )
             .await
             .map_err(|source| PullError::Fetch {

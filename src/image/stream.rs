@@ -219,7 +219,7 @@ impl Skip for Section {
 
 /// Bytes handed from one thread to another at once, and how many such chunks may wait.
 const CHUNK: usize = 256 * 1024;
-const CHUNKS_WAITING: usize = 8;
+const CHUNKS_WAITING: usize = 4;
 
 /// A piece of an uncompressed tar, in a buffer that is used again.
 #[derive(Debug, Default)]
@@ -429,7 +429,7 @@ mod tests {
         for packed in [text.clone(), gzip(&text), zstd::encode_all(&text[..], 3).unwrap()] {
             assert_eq!(read(&packed, &limits).unwrap(), text);
             let mut blob = Hashed::new(section(&packed));
-            let diff_id = digest_layer(&mut blob, &limits, |chunk| chunk.ok()).unwrap();
+            let diff_id = digest_layer(&mut blob, &limits, Result::ok).unwrap();
             assert_eq!(
                 (diff_id, blob.digest().unwrap()),
                 (Digest::of(&text), Digest::of(&packed))
