@@ -154,9 +154,11 @@ impl Netlink {
         message
             .attributes
             .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-        self.act(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
-            format!("make bridge {name}")
-        })
+        self.act(
+            &RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            || format!("make bridge {name}"),
+        )
     }
 
     /// Set an interface up. Up already: nothing happens.
@@ -165,7 +167,7 @@ impl Netlink {
         message.header.index = link;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
-        self.act(RouteNetlinkMessage::SetLink(message), 0, || {
+        self.act(&RouteNetlinkMessage::SetLink(message), 0, || {
             format!("set link {link} up")
         })
     }
@@ -181,7 +183,7 @@ impl Netlink {
         message.attributes.push(AddressAttribute::Address(ip.into()));
         message.attributes.push(AddressAttribute::Broadcast(broadcast));
         self.act(
-            RouteNetlinkMessage::NewAddress(message),
+            &RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_REPLACE,
             || format!("give link {link} the address {ip}/{prefix}"),
         )
@@ -200,7 +202,7 @@ impl Netlink {
             .push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
         message.attributes.push(RouteAttribute::Oif(link));
         self.act(
-            RouteNetlinkMessage::NewRoute(message),
+            &RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_REPLACE,
             || format!("make the default route through {gateway}"),
         )
@@ -224,12 +226,16 @@ impl Netlink {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         let name = veth.name;
-        self.act(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
-            format!(
-                "make link {name} with {} in the pod's network namespace",
-                veth.peer_name
-            )
-        })?;
+        self.act(
+            &RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            || {
+                format!(
+                    "make link {name} with {} in the pod's network namespace",
+                    veth.peer_name
+                )
+            },
+        )?;
 
         // The kernel takes neither of these when it makes a link.
         let mut message = LinkMessage::default();
@@ -243,7 +249,7 @@ impl Netlink {
                 .attributes
                 .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]));
         }
-        self.act(RouteNetlinkMessage::SetLink(message), 0, || {
+        self.act(&RouteNetlinkMessage::SetLink(message), 0, || {
             format!("set link {name} up")
         })
     }
@@ -261,7 +267,7 @@ impl Netlink {
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         self.act(
-            RouteNetlinkMessage::NewNeighbour(message),
+            &RouteNetlinkMessage::NewNeighbour(message),
             NLM_F_CREATE | NLM_F_REPLACE,
             || format!("tell the bridge who is behind its port {port}"),
         )
@@ -275,7 +281,7 @@ impl Netlink {
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
         ]));
-        self.act(RouteNetlinkMessage::NewLink(message), 0, || {
+        self.act(&RouteNetlinkMessage::NewLink(message), 0, || {
             format!("let the bridge answer through its port {port}")
         })
     }
@@ -286,7 +292,7 @@ impl Netlink {
     pub fn delete_link(&mut self, name: &str) -> Result<bool, NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.act(RouteNetlinkMessage::DelLink(message), 0, || {
+        match self.act(&RouteNetlinkMessage::DelLink(message), 0, || {
             format!("delete link {name}")
         }) {
             Ok(()) => Ok(true),
@@ -297,11 +303,11 @@ impl Netlink {
 
     fn act(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: &RouteNetlinkMessage,
         flags: u16,
         tried: impl FnOnce() -> String,
     ) -> Result<(), NetlinkError> {
-        match self.request(&message, NLM_F_ACK | flags, &mut |_| {}) {
+        match self.request(message, NLM_F_ACK | flags, &mut |_| {}) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(NetlinkError {
                 tried: tried(),

@@ -84,9 +84,10 @@ impl Course {
                 attempt,
                 stop,
             } => {
-                told = match stop.why {
-                    StopReason::AllRestart => format!("leave {container}/{attempt}"),
-                    why => format!("end {container} {why:?} {}s", stop.grace.as_secs()),
+                told = if stop.why == StopReason::AllRestart {
+                    format!("leave {container}/{attempt}")
+                } else {
+                    format!("end {container} {:?} {}s", stop.why, stop.grace.as_secs())
                 };
                 begin_stop(now, observed, &container, attempt, &stop)
             }

@@ -82,7 +82,7 @@ pub(crate) fn fate(desired: &PodSpec, container: &ContainerSpec, attempt: &Attem
         {
             Fate::Restarts
         }
-        fate => fate,
+        fate @ (Fate::Done | Fate::Restarts | Fate::RestartsAll) => fate,
     }
 }
 
