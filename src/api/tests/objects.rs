@@ -527,7 +527,7 @@ async fn discovery_tells_both_old_and_new_clients_what_there_is() {
             "Pod"
         );
         let named = server.get_as("/apis", &accept).await.json();
-        assert_eq!(named["items"].as_array().map(Vec::len), Some(7));
+        assert_eq!(named["items"].as_array().map(Vec::len), Some(8));
         assert_eq!(
             named["items"][0]["versions"][0]["resources"][0]["verbs"],
             json!(["get", "list", "watch"])

@@ -219,8 +219,9 @@ impl<'a> Moment<'a> {
             Step::StartContainer { container, .. } => {
                 let newest = self.observed.newest(container);
                 let is_tried_again = newest.is_some_and(|a| a.state == AttemptState::Starting && !a.is_left_behind());
-                let is_new_guest = newest.is_none() && kind(self.desired, container) == Kind::Ephemeral;
-                let may = is_tried_again || is_new_guest || self.may_begin(false).contains(&container.as_str());
+                let has_not_run = newest.is_none_or(|a| a.state == AttemptState::Starting);
+                let is_guest = has_not_run && kind(self.desired, container) == Kind::Ephemeral;
+                let may = is_tried_again || is_guest || self.may_begin(false).contains(&container.as_str());
                 may && self.goes_on()
             }
             Step::StopContainer { container, attempt } => {

@@ -37,6 +37,8 @@ for event in seen.stream(core.list_namespaced_pod, "team", field_selector="metad
         break
 else:
     raise AssertionError("it is not ready in time")
+# It is ready a moment before it has said anything.
+assert core.read_namespaced_pod_log("web", "team", follow=True, limit_bytes=6) == "hello\n"
 assert core.read_namespaced_pod_log("web", "team") == "hello\n"
 assert core.list_namespaced_pod("team", label_selector="app=web").items[0].metadata.name == "web"
 

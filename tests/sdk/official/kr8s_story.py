@@ -24,6 +24,8 @@ pod = Pod({
 }, api=api)
 pod.create()
 pod.wait("condition=Ready", timeout=60)
+# It is ready a moment before it has said anything.
+assert list(pod.logs(follow=True, limit_bytes=6)) == ["hello"]
 assert list(pod.logs()) == ["hello"], list(pod.logs())
 assert pod.exec(["echo", "hi"]).stdout == b"hi\n"
 pod.label(tier="front")

@@ -32,6 +32,8 @@ const ready = (pod) => pod.status?.conditions?.some((c) => c.type === "Ready" &&
 for (;;) {
   if (ready(await core.readNamespacedPod({ name: "js", namespace }))) break;
 }
+// It is ready a moment before it has said anything.
+assert.equal(await core.readNamespacedPodLog({ name: "js", namespace, follow: true, limitBytes: 6 }), "hello\n");
 assert.equal(await core.readNamespacedPodLog({ name: "js", namespace }), "hello\n");
 
 const followed = new PassThrough();
