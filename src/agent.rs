@@ -485,7 +485,7 @@ fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
 /// A directory that each pod has one of its own in.
 fn directory_of_pods(at: &Path, mode: u32) -> anyhow::Result<()> {
     directory(at, mode)?;
-    if let Err(error) = path::spread(at) {
+    if let Err(error) = std::fs::File::open(at).and_then(path::spread) {
         // Pods are where they are all the same; most other file systems place what they make in another way.
         tracing::debug!(%error, path = %at.display(), "pods are not spread over the file system");
     }

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::stream::Digest;
+use crate::linux::path::spread;
 
 /// How deep a layer's directories may be nested: each level costs a descriptor while its size is taken.
 const DEPTH_MAX: usize = 300;
@@ -122,6 +123,8 @@ impl Content {
         let all_blobs = within("blobs")?;
         let blobs = directory(all_blobs.as_fd(), Path::new("sha256"), &root.join("blobs/sha256"))?;
         let (layers, tmp) = (within("layers")?, within("tmp")?);
+        // All files are made there; where the file system cannot, they lie side by side.
+        let _ = spread(&tmp);
         for (fd, path) in [(&top, root), (&all_blobs, root)] {
             fsync(fd).map_err(|error| fail("sync", path, error))?;
         }
@@ -198,6 +201,8 @@ impl Content {
         };
         mkdirat(&self.tmp, &name, Mode::RWXU).map_err(fail)?;
         let directory = openat(&self.tmp, &name, DIRECTORY, Mode::empty()).map_err(fail)?;
+        // Layers have as little to do with each other as images.
+        let _ = spread(&directory);
         Ok(Scratch {
             content: Arc::clone(self),
             name,

@@ -176,14 +176,12 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<bool, PathError> {
 /// where there is room instead of all of them side by side (chattr(1), attribute T).
 ///
 /// ext4 then looks for a free inode in another group for each. Without a journal it never gives out an inode that was
-/// freed within the last minute: where many pods come and go in one group, every file that is made waits for a walk over
-/// all that were removed.
+/// freed within the last minute: where many pods or images come and go in one group, every file that is made waits for a
+/// walk over all that were removed.
 ///
 /// # Errors
 /// The file system has no such attribute.
-pub fn spread(directory: &Path) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = openat(CWD, directory, flags, Mode::empty())?;
+pub fn spread(directory: impl AsFd) -> io::Result<()> {
     let attributes = ioctl_getflags(&directory)?;
     if !attributes.contains(IFlags::TOPDIR) {
         ioctl_setflags(&directory, attributes | IFlags::TOPDIR)?;
@@ -431,12 +429,13 @@ mod tests {
     #[test]
     fn a_directory_is_spread_once_and_keeps_its_other_attributes() {
         let directory = tempfile::tempdir().unwrap();
-        let attributes = || ioctl_getflags(fs::File::open(directory.path()).unwrap());
+        let open = File::open(directory.path()).unwrap();
+        let attributes = || ioctl_getflags(&open);
         let Ok(before) = attributes() else {
-            assert!(spread(directory.path()).is_err());
+            assert!(spread(&open).is_err());
             return;
         };
-        match (spread(directory.path()), spread(directory.path())) {
+        match (spread(&open), spread(&open)) {
             (Ok(()), Ok(())) => assert_eq!(attributes().unwrap(), before | IFlags::TOPDIR),
             (Err(_), Err(_)) => assert_eq!(attributes().unwrap(), before),
             other => panic!("the second time is not as the first: {other:?}"),
