@@ -305,9 +305,10 @@ impl Model {
         }
         let plans = |wanted: &dyn Fn(&Step) -> bool| plan.steps.iter().any(wanted);
         let wakes_by = |at| plan.wake_at.is_some_and(|wake_at| wake_at <= at);
-        let clears = plans(&|step| matches!(step, Step::StopSandbox { .. }));
+        // What comes before everything else, which is looked at again once it is done.
+        let comes_first = plans(&|step| matches!(step, Step::StopSandbox { .. } | Step::GiveUp { .. }));
         let Moment { desired, observed } = moment;
-        if clears || !observed.failures.is_empty() || moment.ready_sandbox().is_none() {
+        if comes_first || !observed.failures.is_empty() || moment.ready_sandbox().is_none() {
             return;
         }
         let lives = |a: &&Attempt| is_running(a) && a.killed_at.is_none() && !self.clock_has_jumped;
@@ -324,10 +325,11 @@ impl Model {
         if desired.deletion.is_some() || observed.torn_down || moment.is_over() {
             return;
         }
-        if moment.is_past_deadline(now) {
-            let gives_up = plans(&|step| matches!(step, Step::GiveUp { .. }));
-            assert!(gives_up, "it is active longer than it may: {plan:?}");
-        } else if moment.asks_for_all() {
+        assert!(
+            !moment.is_past_deadline(now),
+            "it is active longer than it may: {plan:?}"
+        );
+        if moment.asks_for_all() {
             let all = StopReason::AllRestart;
             let leaves = plans(&|step| matches!(step, Step::BeginStop { stop, .. } if stop.why == all));
             let soon = wakes_by(now + Duration::from_secs(2));
