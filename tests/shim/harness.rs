@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podd::shim::client::{self, Zygote};
 use podd::shim::frame::{self, Decoder};
@@ -209,10 +209,18 @@ impl Sandbox {
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        let bytes = fs::read(self.dir.join(JOURNAL)).unwrap();
-        let (entries, consumed) = journal::read(&bytes).unwrap();
-        assert_eq!(consumed, bytes.len(), "whole lines only");
-        entries
+        let begin = Instant::now();
+        loop {
+            let bytes = fs::read(self.dir.join(JOURNAL)).unwrap();
+            let (entries, consumed) = journal::read(&bytes).unwrap();
+            if consumed == bytes.len() {
+                return entries;
+            }
+            // A line that crosses a page is seen in two parts by who reads in the middle of its write(2).
+            let rest = String::from_utf8_lossy(&bytes[consumed..]);
+            assert!(begin.elapsed().as_secs() < 10, "a part of a line stays: {rest}");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn facts(&self) -> Vec<Fact> {
