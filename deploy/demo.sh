@@ -55,7 +55,7 @@ trap clean EXIT INT TERM
 
 serve() {
     "$podd" serve --root "$dir/root" --run-dir "$dir/run" --log-dir "$dir/log" --listen "$listen" --bridge "$bridge" \
-        --pod-cidr "$cidr" --cgroup-root "$cgroup" --node-name demo --eviction-hard= >>"$dir/agent.log" 2>&1 &
+        --pod-cidr "$cidr" --cgroup-root "$cgroup" --node-name demo >>"$dir/agent.log" 2>&1 &
     agent=$!
     # The shell is not to comment on its end.
     disown "$agent"

@@ -102,7 +102,7 @@ pub struct Settings {
     #[arg(long, env = "PODD_ALLOCATABLE", value_name = "AMOUNTS")]
     pub allocatable: Option<String>,
     /// What must be left of the machine at least, in a kubelet's words; with less of it no new pods are taken. Empty: nothing
-    /// [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
+    /// [default: memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%,imagefs.available<1Gi,imagefs.inodesFree<5%]
     #[arg(long, env = "PODD_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub eviction_hard: Option<String>,
     /// How long there must have been enough of it again before new pods are taken [default: 5m]

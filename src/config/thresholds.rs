@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn thresholds_are_read_as_a_kubelet_reads_them() {
         assert_eq!(read(None).unwrap(), Thresholds::default());
-        let defaults = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,\
+        let defaults = "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%,imagefs.available<1Gi,\
                         imagefs.inodesFree<5%";
         assert_eq!(read(Some(defaults)).unwrap(), Thresholds::default());
         let all = read(Some("memory.available<1.5Gi, nodefs.available<2.5%,pid.available<1k")).unwrap();

@@ -163,14 +163,16 @@ impl Least {
 }
 
 impl Default for Thresholds {
-    /// A kubelet's own.
+    /// A kubelet's own, but for the disk: of that it wants 10 and 15 % left, cleans up and evicts to get there, and so may
+    /// ask for much. Here pressure only holds new pods off, and tens of gigabytes that are left of a large disk are no
+    /// reason to.
     fn default() -> Self {
         let percent = |percent: u64| Least::Share(percent * 1000);
         Self(BTreeMap::from([
             (Signal::MemoryAvailable, Least::Amount(100 << 20)),
-            (Signal::NodefsAvailable, percent(10)),
+            (Signal::NodefsAvailable, Least::Amount(1 << 30)),
             (Signal::NodefsInodesFree, percent(5)),
-            (Signal::ImagefsAvailable, percent(15)),
+            (Signal::ImagefsAvailable, Least::Amount(1 << 30)),
             (Signal::ImagefsInodesFree, percent(5)),
         ]))
     }

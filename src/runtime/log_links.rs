@@ -107,7 +107,8 @@ impl LogLinks {
         let (namespace, name, uid) = (parts.next()?, parts.next()?, parts.next()?);
         let id = Uid(uid.to_owned()).container_id(container, attempt);
         let mut file = format!("{name}_{namespace}_{container}-{id}");
-        file.truncate(NAME_MAX - SUFFIX.len());
+        // A pod's names are ASCII; a stray directory's need not be.
+        file.truncate(file.floor_char_boundary(NAME_MAX - SUFFIX.len()));
         Some(self.links.join(file + SUFFIX))
     }
 
@@ -204,6 +205,9 @@ mod tests {
         let foreign = place.dir.path().join("elsewhere/0.log");
         symlink(foreign, place.links.links.join("foreign.log")).unwrap();
         fs::write(place.links.logs.join("stray"), "").unwrap();
+        let odd = place.links.logs.join(format!("a_{}_b", "ü".repeat(120))).join("c");
+        fs::create_dir_all(&odd).unwrap();
+        fs::write(odd.join("x.log"), "").unwrap();
         place.links.repair();
         let mut expected = [name_of("web", 0), name_of("web", 2), "foreign.log".to_owned()];
         expected.sort();
