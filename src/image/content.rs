@@ -1,5 +1,5 @@
 //! Where images live: `blobs/sha256/<hex>` (manifests and configs), `layers/<hex>` (one unpacked directory for each diff
-//! id), and `tmp/`, where both are made.
+//! id), and `tmp/`, where both are made (`shelves/` says in which part of the file system: see [`Shelves`]).
 //!
 //! Goes in: bytes, and directories that were filled in a [`Scratch`]. Comes out: the same under their digests.
 //!
@@ -24,8 +24,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tracing::warn;
 
+use super::shelves::Shelves;
 use super::stream::Digest;
-use crate::linux::path::spread;
 
 /// How deep a layer's directories may be nested: each level costs a descriptor while its size is taken.
 const DEPTH_MAX: usize = 300;
@@ -53,6 +53,7 @@ pub(super) struct Content {
     blobs: OwnedFd,
     layers: OwnedFd,
     tmp: OwnedFd,
+    shelves: Option<Shelves>,
     /// Layers that running imports need, each with the lock that lets one of them make it.
     pinned: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
@@ -123,8 +124,7 @@ impl Content {
         let all_blobs = within("blobs")?;
         let blobs = directory(all_blobs.as_fd(), Path::new("sha256"), &root.join("blobs/sha256"))?;
         let (layers, tmp) = (within("layers")?, within("tmp")?);
-        // All files are made there; where the file system cannot, they lie side by side.
-        let _ = spread(&tmp);
+        let shelves = Shelves::open(within("shelves")?).map_err(|error| fail("make", &root.join("shelves"), error))?;
         for (fd, path) in [(&top, root), (&all_blobs, root)] {
             fsync(fd).map_err(|error| fail("sync", path, error))?;
         }
@@ -133,6 +133,7 @@ impl Content {
             blobs,
             layers,
             tmp,
+            shelves,
             pinned: Mutex::new(HashMap::new()),
         };
         for name in names_in(content.tmp.as_fd()).map_err(|error| fail("read", &root.join("tmp"), error))? {
@@ -199,10 +200,12 @@ impl Content {
             path: self.root.join("tmp").join(&name),
             source: source.into(),
         };
-        mkdirat(&self.tmp, &name, Mode::RWXU).map_err(fail)?;
+        match &self.shelves {
+            Some(shelves) => shelves.make(self.tmp.as_fd(), &name),
+            None => mkdirat(&self.tmp, &name, Mode::RWXU),
+        }
+        .map_err(fail)?;
         let directory = openat(&self.tmp, &name, DIRECTORY, Mode::empty()).map_err(fail)?;
-        // Layers have as little to do with each other as images.
-        let _ = spread(&directory);
         Ok(Scratch {
             content: Arc::clone(self),
             name,

@@ -156,6 +156,7 @@ fn of_limit(limit: &LimitError) -> Fault {
         | LimitError::Unpacked { .. }
         | LimitError::Entries { .. }
         | LimitError::Bomb { .. }
+        | LimitError::Window { .. }
         | LimitError::DirectoryPaths => Fault::TooLarge,
         LimitError::Space { .. } => Fault::Machine,
     }

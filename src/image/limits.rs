@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::frames::Windows;
+
 /// The longest path a member may have (`PATH_MAX`).
 pub(super) const PATH_MAX: usize = 4096;
 /// The longest component of a path (`NAME_MAX`).
@@ -53,6 +55,8 @@ pub struct Limits {
     pub keep_free: u64,
     /// An upload that sends nothing for so long is given up: it holds a place that another could have.
     pub silence: Duration,
+    /// What all zstd streams together may hold of what they have unpacked.
+    pub windows: Arc<Windows>,
 }
 
 impl Default for Limits {
@@ -70,6 +74,8 @@ impl Default for Limits {
             bomb_floor: GIB,
             keep_free: 256 * MIB,
             silence: Duration::from_mins(5),
+            // Two layers as docker packs them, or eight as zstd(1) does.
+            windows: Windows::new(16 * MIB),
         }
     }
 }
@@ -87,6 +93,8 @@ pub enum LimitError {
         "compressed data expands more than {ratio} times ({read} bytes to more than {written}): a decompression bomb"
     )]
     Bomb { ratio: u64, read: u64, written: u64 },
+    #[error("a zstd window of {window} bytes is larger than the limit of {limit} bytes")]
+    Window { window: u64, limit: u64 },
     #[error("the image's directories have paths of more than {DIRECTORY_PATHS_MAX} bytes together")]
     DirectoryPaths,
     #[error("no space: the disk would be left with less than {keep} bytes free")]

@@ -16,6 +16,7 @@ mod archive;
 mod collect;
 mod content;
 mod documents;
+mod frames;
 mod import;
 mod limits;
 mod member;
@@ -28,6 +29,7 @@ pub mod registry;
 mod repair;
 mod seal;
 mod secrets;
+mod shelves;
 mod stream;
 #[cfg(test)]
 mod tape;

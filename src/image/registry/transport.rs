@@ -45,6 +45,9 @@ pub(super) const DIAL: Duration = Duration::from_secs(30);
 /// Idle connections are closed after so long: a pull is over, or has moved on.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// Bytes read from a connection at once. Several such pieces wait to be unpacked, of each layer.
+const READ_AT_ONCE: usize = 128 * 1024;
+
 /// TLS as one host of `hosts.toml` wants it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TlsSettings {
@@ -112,7 +115,10 @@ pub(super) fn client(
         proxies: proxies.clone(),
     };
     let mut builder = Client::builder(TokioExecutor::new());
-    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+    builder
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .http1_read_buf_exact_size(READ_AT_ONCE);
     Ok(builder.build(dialler))
 }
 
