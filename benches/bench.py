@@ -453,7 +453,36 @@ def with_sidecar(spec):
                                "restartPolicy": "Always"}]
 
 
-EXTRAS = {"nothing more": None, "no service account token": without_token, "10 configMap volumes": ten_config_maps,
+def layered_image(work, tree):
+    """An archive of an image of five layers with 10,000 files, as docker saves it."""
+    tars = [work / f"layer-{n}.tar" for n in range(5)]
+    run("tar", "-C", tree, "-cf", tars[0], ".")
+    for number, tar in enumerate(tars[1:]):
+        files = work / "files"
+        for n in range(2500):
+            path = files / f"usr/share/{number}/{n % 50}/{n}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{n}\n" * 500)
+        run("tar", "-C", files, "-cf", tar, ".")
+        shutil.rmtree(files)
+    config = {"architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine), "os": "linux",
+              "config": {}, "rootfs": {"type": "layers", "diff_ids": [
+                  "sha256:" + run("sha256sum", tar).stdout.split()[0] for tar in tars]}}
+    (work / "config.json").write_text(json.dumps(config))
+    (work / "manifest.json").write_text(json.dumps(
+        [{"Config": "config.json", "RepoTags": ["bench/layers:1"], "Layers": [tar.name for tar in tars]}]))
+    archive = work / "layers.tar"
+    run("tar", "-C", work, "-cf", archive, "manifest.json", "config.json", *(tar.name for tar in tars))
+    for tar in tars:
+        tar.unlink()
+    return archive
+
+
+def many_layers(spec):
+    spec["containers"][0]["image"] = "bench/layers:1"
+
+
+EXTRAS = {"nothing more": None, "an image of 5 layers, 10,000 files": many_layers, "no service account token": without_token, "10 configMap volumes": ten_config_maps,
           "a hostPort": host_port, "a user namespace": user_namespace, "three probes": probed, "a sidecar": with_sidecar}
 
 
@@ -538,6 +567,7 @@ def main():
     parser.add_argument("--idle", type=int, default=30, help="seconds of idleness to measure")
     parser.add_argument("--binary", default=str(HERE.parent / "target/release/podd"))
     parser.add_argument("--only", help="peers, separated by commas: podd,podman,crun,runc")
+    parser.add_argument("--no-pulls", action="store_true", help="leave out the pulls, which have a program of their own")
     parser.add_argument("--results", default=str(HERE / "RESULTS.md"))
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else ["podd", "podman", "crun", "runc"]
@@ -564,6 +594,7 @@ def main():
             if name == "podd" or not shutil.which(name):
                 continue
             peers.append(Podman(work, rootfs) if name == "podman" else Oci(name, work, tree))
+        run(options.binary, "image", "import", layered_image(work, tree), "--socket", podd.socket)
         figures = rounds(peers, options.rounds, pipe, sync)
         more = extras(podd, max(3, options.rounds // 2), pipe, sync)
 
@@ -579,7 +610,7 @@ def main():
         api = answers.measure(podd.socket, lambda: sum(map(pss, podd.processes()[0])) / 1024)
         # What was measured by now is not lost if a pull fails; the run fails all the same.
         report(options, peers, figures, more, throughput, sizes, cpu, wrote, api, [])
-        if not options.only:
+        if not options.no_pulls:
             pulled = pulls.measure(options.binary, max(1, options.rounds // 4))
             report(options, peers, figures, more, throughput, sizes, cpu, wrote, api, pulled)
     finally:

@@ -20,33 +20,33 @@
 //! **Invariant:** as for imports, an image is recorded only when all its layers are whole and durable. A pull that
 //! nobody waits for any more goes on to its end: the next one who asks has it.
 
+mod error;
+mod layer;
 mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
-use super::content::{Content, ContentError, Scratch};
+use super::ImageStore;
+use super::content::ContentError;
 use super::documents::{Config, Descriptor, Document, DocumentError, architecture};
-use super::import::{Fault, ImportError, Prepared, expect, unpack_layer};
-use super::limits::{self, Budget, INDEX_DEPTH_MAX, Limits, Share};
-use super::reference::{Reference, ReferenceError};
-use super::registry::{Arriving, Credentials, Manifest, Registry, RegistryError, Taken};
-use super::stream::{Digest, Hashed};
-use super::{ImageStore, ResolveError};
-use crate::store::{ImageRow, StoreError};
+use super::import::Prepared;
+use super::limits::{Budget, INDEX_DEPTH_MAX};
+use super::reference::Reference;
+use super::registry::{Credentials, Manifest, Registry};
+use super::stream::Digest;
+use crate::store::ImageRow;
+pub use error::PullError;
+use layer::Wanted;
 pub(super) use under_way::Pulls;
 use under_way::{Teller, UnderWay};
 
 /// Layers of one image at a time (containerd's `max_concurrent_downloads`).
 const LAYERS: usize = 3;
-/// Bytes of a layer after which its progress is told anew.
-const TOLD_EVERY: u64 = 512 * 1024;
 
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,122 +59,6 @@ pub enum Progress {
     Unpacking { digest: String },
     /// The image is recorded.
     Done,
-}
-
-/// Why an image could not be pulled. The words are containerd's where it has some.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// `InvalidImageName`.
-    #[error("couldn't parse image name {name:?}")]
-    Name {
-        name: String,
-        #[source]
-        source: ReferenceError,
-    },
-    #[error("{digest:?} cannot be verified: podd knows sha256 alone")]
-    DigestAlgorithm { digest: String },
-    #[error("failed to pull and unpack image {image:?}: failed to resolve reference {image:?}")]
-    Resolve {
-        image: String,
-        #[source]
-        source: RegistryError,
-    },
-    #[error("failed to pull and unpack image {image:?}")]
-    Fetch {
-        image: String,
-        #[source]
-        source: RegistryError,
-    },
-    #[error("failed to pull and unpack image {image:?}: {what} is refused")]
-    Document {
-        image: String,
-        what: String,
-        #[source]
-        source: DocumentError,
-    },
-    #[error(
-        "failed to pull and unpack image {image:?}: no match for platform linux/{} in manifest: not found (only {there})",
-        architecture()
-    )]
-    Platform { image: String, there: String },
-    #[error("failed to pull and unpack image {image:?}: indexes are nested more than {INDEX_DEPTH_MAX} deep")]
-    IndexDepth { image: String },
-    #[error(
-        "failed to pull and unpack image {image:?}: layer {digest} is a foreign layer ({media_type}), which registries do not give away: podd does not fetch it from elsewhere"
-    )]
-    ForeignLayer {
-        image: String,
-        digest: String,
-        media_type: String,
-    },
-    #[error(
-        "failed to pull and unpack image {image:?}: its layers have {size} bytes, and the limit (--max-image-size) is {limit}"
-    )]
-    TooLarge { image: String, size: u64, limit: u64 },
-    #[error("failed to pull and unpack image {image:?}")]
-    Unpack {
-        image: String,
-        #[source]
-        source: ImportError,
-    },
-    /// The disk is what is in the way, wherever the pull met it.
-    #[error("no space left on the disk that holds {directory}")]
-    DiskFull {
-        directory: PathBuf,
-        #[source]
-        source: Box<Self>,
-    },
-    #[error(transparent)]
-    Content(#[from] ContentError),
-    #[error("cannot look up the recorded images")]
-    Lookup(#[from] ResolveError),
-    #[error("cannot read the recorded images")]
-    Store(#[from] StoreError),
-    #[error("the pull was broken off by a fault of podd's own")]
-    Panicked(#[source] tokio::task::JoinError),
-}
-
-impl PullError {
-    /// Kubernetes' `RegistryUnavailable`: not the image, its registry is the trouble.
-    pub fn is_unavailable(&self) -> bool {
-        match self {
-            Self::Resolve { source, .. } | Self::Fetch { source, .. } => source.is_unavailable(),
-            Self::Name { .. }
-            | Self::DigestAlgorithm { .. }
-            | Self::Document { .. }
-            | Self::Platform { .. }
-            | Self::IndexDepth { .. }
-            | Self::ForeignLayer { .. }
-            | Self::TooLarge { .. }
-            | Self::Unpack { .. }
-            | Self::DiskFull { .. }
-            | Self::Content(_)
-            | Self::Lookup(_)
-            | Self::Store(_)
-            | Self::Panicked(_) => false,
-        }
-    }
-
-    /// Whether there was no room for what was to be written.
-    fn is_of_space(&self) -> bool {
-        match self {
-            Self::Unpack { source, .. } => source.is_of_space(),
-            Self::Content(error) => limits::is_of_space(&error.source),
-            Self::Store(error) => error.is_disk_full(),
-            Self::Name { .. }
-            | Self::DigestAlgorithm { .. }
-            | Self::Resolve { .. }
-            | Self::Fetch { .. }
-            | Self::Document { .. }
-            | Self::Platform { .. }
-            | Self::IndexDepth { .. }
-            | Self::ForeignLayer { .. }
-            | Self::TooLarge { .. }
-            | Self::DiskFull { .. }
-            | Self::Lookup(_)
-            | Self::Panicked(_) => false,
-        }
-    }
 }
 
 type Result<T, E = PullError> = std::result::Result<T, E>;
@@ -507,138 +391,6 @@ impl ImageStore {
             pins,
         })
     }
-
-    /// Fetch and unpack one layer, unless it is there. Gives the bytes of its files.
-    async fn layer(
-        &self,
-        image: &str,
-        registry: &Registry,
-        wanted: &Wanted,
-        scratch: Arc<Scratch>,
-        budget: Arc<Budget>,
-        teller: &Teller,
-    ) -> Result<u64> {
-        let Wanted {
-            index,
-            diff_id,
-            blob,
-            size,
-        } = wanted.clone();
-        let digest = blob.to_string();
-        let content = Arc::clone(&self.inner.content);
-        // Another pull that needs this layer waits here, and finds it made.
-        let making = self.pulls.layer(&diff_id);
-        let _making = making.lock().await;
-        let step = |done| Progress::Layer {
-            digest: digest.clone(),
-            done,
-            total: size,
-        };
-        if content.has_layer(&diff_id)? {
-            teller.tell(step(size));
-            return Ok(super::blocking(move || content.layer_size(&diff_id)).await?);
-        }
-        let reader = LayerUnpacker {
-            scratch,
-            limits: self.inner.limits.clone(),
-            budget,
-            index,
-            name: digest.clone(),
-        };
-        let place = reader.clone();
-        let told = AtomicU64::new(0);
-        let unpacked = registry
-            .blob(
-                &blob,
-                size,
-                &|done| {
-                    let last = told.load(Ordering::Relaxed);
-                    if done < size && done.saturating_sub(last) < TOLD_EVERY {
-                        return;
-                    }
-                    told.store(done, Ordering::Relaxed);
-                    teller.tell(step(done));
-                    if done == size {
-                        teller.tell(Progress::Unpacking { digest: digest.clone() });
-                    }
-                },
-                move |blob| reader.take(blob),
-            )
-            .await
-            .map_err(|source| PullError::Fetch {
-                image: image.to_owned(),
-                source,
-            })?;
-        let kept = match unpacked {
-            Ok((found, share)) => super::blocking(move || place.keep(&content, &diff_id, &found, share)).await,
-            Err(error) => Err(error),
-        };
-        kept.map_err(|source| PullError::Unpack {
-            image: image.to_owned(),
-            source,
-        })
-    }
-}
-
-/// Makes the files of one layer.
-#[derive(Debug, Clone)]
-struct LayerUnpacker {
-    scratch: Arc<Scratch>,
-    limits: Limits,
-    budget: Arc<Budget>,
-    /// Names its directories in the scratch directory.
-    index: usize,
-    /// For errors.
-    name: String,
-}
-
-impl LayerUnpacker {
-    fn root(&self) -> String {
-        format!("layer-{}", self.index)
-    }
-
-    /// Unpack a blob as it comes. Gives the digest of its tar, and what it has cost.
-    fn take(&self, blob: &mut Hashed<Arriving>) -> Taken<Result<(Digest, Share), ImportError>> {
-        match self.unpack(blob) {
-            // Not the blob's fault: it need not come any further.
-            Err(error) if error.fault() == Fault::Machine => Taken::GaveUp(Err(error)),
-            taken => Taken::Read(taken),
-        }
-    }
-
-    fn unpack(&self, blob: &mut Hashed<Arriving>) -> Result<(Digest, Share), ImportError> {
-        // What is there was made of a damaged blob.
-        let trash = self.scratch.fresh_directory(&format!("trash-{}", self.index))?;
-        let root = self.scratch.fresh_directory(&self.root())?;
-        let mut share = Share::of(&self.budget);
-        let diff_id = unpack_layer(&self.name, blob, root, &trash, &self.limits, &mut share)?;
-        Ok((diff_id, share))
-    }
-
-    /// Give an unpacked layer, whose blob had the right digest, its place. Gives the bytes of its files.
-    fn keep(&self, content: &Arc<Content>, wanted: &Digest, found: &Digest, share: Share) -> Result<u64, ImportError> {
-        expect(&self.name, wanted, found)?;
-        share.keep();
-        self.scratch.sync()?;
-        let pin = content.pin(wanted);
-        let _lock = pin.lock();
-        // An import may have brought it meanwhile.
-        if !content.has_layer(wanted)? {
-            self.scratch.keep_layers([(self.root().as_str(), wanted)].into_iter())?;
-        }
-        Ok(content.layer_size(wanted)?)
-    }
-}
-
-/// A layer as a manifest and a config speak of it.
-#[derive(Debug, Clone)]
-struct Wanted {
-    /// Names its files in the scratch directory.
-    index: usize,
-    diff_id: Digest,
-    blob: Digest,
-    /// Of the blob, in bytes.
-    size: u64,
 }
 
 /// Layers that may not be handed on, which registries therefore do not hold.

@@ -12,16 +12,19 @@
 //! (the lower one is hidden, this layer's stays), in whatever order they come; `..` in names is refused.
 //! Parents that a layer does not name are made `root:root 0755`, as docker and podman make them.
 
+mod metadata;
+
 use std::io::{self, BufRead, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown,
-    fsetxattr, fstat, futimens, linkat, major, makedev, minor, mkdirat, mknodat, openat, openat2, readlinkat, renameat,
-    statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid, fchmod, fchown, futimens, linkat, major,
+    makedev, minor, mkdirat, mknodat, openat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+
+use metadata::{first_mode, set_opaque, settle, settle_node, times};
 
 use super::limits::{DIRECTORY_PATHS_MAX, LimitError, NAME_MAX, Share};
 use super::member::{Kind, Member, Members, Skip, TarError};
@@ -30,7 +33,6 @@ const WHITEOUT: &[u8] = b".wh.";
 /// Names that aufs kept for itself.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-const XATTR_OPAQUE: &str = "trusted.overlay.opaque";
 
 /// How many directories deep a path may lead. Every level costs a descriptor while parents are made.
 const DEPTH_MAX: usize = 256;
@@ -457,7 +459,7 @@ impl Unpacker<'_> {
         self.place(member, parent, base, "make the link", || {
             symlinkat(&member.link[..], parent, base)
         })?;
-        Self::settle_node(member, parent, base)
+        settle_node(member, parent, base)
     }
 
     /// containerd and docker, too, take hard links within a layer alone.
@@ -498,33 +500,7 @@ impl Unpacker<'_> {
         self.place(member, parent, base, "make the device or pipe", || {
             mknodat(parent, base, kind, Mode::RUSR | Mode::WUSR, device)
         })?;
-        Self::settle_node(member, parent, base)
-    }
-
-    /// Owner, mode and times of what cannot be opened without doing something.
-    fn settle_node(member: &Member, parent: &OwnedFd, base: &[u8]) -> Result<()> {
-        let owner = rustix::fs::chownat(
-            parent,
-            base,
-            Some(Uid::from_raw(member.uid)),
-            Some(Gid::from_raw(member.gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        );
-        trying(member, "set its owner", owner)?;
-        if member.kind != Kind::Symlink {
-            // chmod(2) by descriptor needs one that is open for more than its path; its entry in /proc does not.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = openat(parent, base, flags, Mode::empty()).and_then(|node| {
-                let path = format!("/proc/self/fd/{}", node.as_raw_fd());
-                rustix::fs::chmod(path, Mode::from_raw_mode(member.mode))
-            });
-            trying(member, "set its mode", mode)?;
-        }
-        trying(
-            member,
-            "set its times",
-            utimensat(parent, base, &times(member), AtFlags::SYMLINK_NOFOLLOW),
-        )
+        settle_node(member, parent, base)
     }
 
     fn whiteout(member: &Member, parent: &OwnedFd, hidden: &[u8]) -> Result<()> {
@@ -574,59 +550,6 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
-}
-
-fn set_opaque(directory: &OwnedFd) -> rustix::io::Result<()> {
-    fsetxattr(directory, XATTR_OPAQUE, b"y", XattrFlags::empty())
-}
-
-fn times(member: &Member) -> Timestamps {
-    let (tv_sec, nanos) = member.mtime;
-    let at = Timespec {
-        tv_sec,
-        tv_nsec: nanos.into(),
-    };
-    Timestamps {
-        last_access: at,
-        last_modification: at,
-    }
-}
-
-/// The mode to make a file or directory with: right from the beginning for most, if the umask leaves it. Until a layer is
-/// whole nobody but root gets to it.
-fn first_mode(member: &Member) -> Mode {
-    Mode::from_raw_mode(member.mode & 0o777)
-}
-
-/// Owner, mode and extended attributes of a file or directory. In this order: chown(2) takes set-id bits and file
-/// capabilities away. To look costs less than to set what is right already, which most of it is.
-fn settle(member: &Member, file: BorrowedFd<'_>) -> Result<()> {
-    let stat = trying(member, "look at it", fstat(file))?;
-    let chown = (stat.st_uid, stat.st_gid) != (member.uid, member.gid);
-    if chown {
-        trying(
-            member,
-            "set its owner",
-            fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))),
-        )?;
-    }
-    if chown || stat.st_mode & 0o7777 != member.mode {
-        trying(member, "set its mode", fchmod(file, Mode::from_raw_mode(member.mode)))?;
-    }
-    for (name, value) in &member.xattrs {
-        // Nothing of the host's own machinery (overlay's marks, security labels, ACLs) is for an image to say.
-        let taken =
-            name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
-        if !taken {
-            continue;
-        }
-        match fsetxattr(file, &name[..], value, XattrFlags::empty()) {
-            // The file system has no place for these; containerd passes over that too.
-            Err(Errno::NOTSUP) if name.starts_with(b"user.") => {}
-            result => trying(member, "set an extended attribute", result)?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

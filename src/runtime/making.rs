@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::image_volume::{self, VolumeLayers};
-use super::machine::{Settings, blocking, prepare};
+use super::machine::{blocking, prepare};
+use super::parts::Settings;
 use super::shims::Shims;
 use super::work::{Joined, Work};
 use super::{LogDirName, StepError};

@@ -13,6 +13,7 @@ mod log_links;
 mod machine;
 mod making;
 mod objects;
+mod parts;
 mod profiles;
 mod propagation;
 mod pulling;
@@ -35,8 +36,9 @@ use std::net::IpAddr;
 use tokio::sync::{mpsc, watch};
 
 pub use handler::{HandlerError, Handlers, LookupError, Program, RuntimeClasses};
-pub use machine::{Machine, Parts, Settings};
+pub use machine::Machine;
 pub use objects::Objects;
+pub use parts::{Parts, Settings};
 pub use refresh::Files;
 pub use shims::{ShimError, Shims};
 pub use user_ids::UserIds;

@@ -9,7 +9,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::machine::{Settings, step};
+use super::machine::step;
+use super::parts::Settings;
 use super::profiles::Profiles;
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
 use super::{StepError, propagation};

@@ -1,12 +1,17 @@
 //! How a registry wants to be asked: `WWW-Authenticate` and token servers.
 //!
-//! Goes in: a challenge. Comes out: the scheme with what it says.
+//! Goes in: a challenge, a credential. Comes out: the scheme with what it says, and the header that answers it.
 //!
 //! **Invariant:** pure. What a registry sends is bounded and never believed to be well-formed.
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::HeaderValue;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::RegistryError;
 
 /// What a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +107,25 @@ pub(super) fn token_query(service: Option<&str>, scope: &str) -> String {
         }
     }
     query
+}
+
+/// `Authorization` of a user with a password (RFC 7617).
+pub(super) fn basic(username: &str, password: &str) -> Result<HeaderValue, RegistryError> {
+    secret(
+        &format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
+        "",
+    )
+}
+
+/// `Authorization` with a token (RFC 6750) that is for this host.
+pub(super) fn bearer(token: &str, host: &str) -> Result<HeaderValue, RegistryError> {
+    secret(&format!("Bearer {token}"), host)
+}
+
+fn secret(text: &str, host: &str) -> Result<HeaderValue, RegistryError> {
+    let mut value = HeaderValue::try_from(text).map_err(|_secret| RegistryError::NoToken { host: host.to_owned() })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -11,20 +11,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION,
+    RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Deserialize;
 
 use super::address::{relative, same_origin, without_query};
-use super::auth::{Challenge, token_query};
+use super::ask::Ask;
+use super::auth::{Challenge, basic, bearer, token_query};
 use super::hosts::{Host, is_local};
 use super::proxies::Proxies;
 use super::transport::{self, Body, HttpClient, Reach, TlsError};
@@ -46,79 +45,6 @@ const REDIRECTS_MAX: usize = 10;
 /// The most that is read of an error, and of a token.
 const ERROR_MAX: usize = 64 * 1024;
 const TOKEN_MAX: usize = 1024 * 1024;
-
-/// What is asked of a host.
-#[derive(Debug, Clone)]
-pub(super) struct Ask {
-    method: Method,
-    /// After `/v2/<repository>/`.
-    path: String,
-    headers: HeaderMap,
-    body: Bytes,
-    push: bool,
-}
-
-impl Ask {
-    fn new(method: Method, path: String) -> Self {
-        Self {
-            method,
-            path,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            push: false,
-        }
-    }
-
-    pub(super) fn get(path: String) -> Self {
-        Self::new(Method::GET, path)
-    }
-
-    pub(super) fn head(path: String) -> Self {
-        Self::new(Method::HEAD, path)
-    }
-
-    pub(super) fn post(path: String) -> Self {
-        Self::new(Method::POST, path).for_push()
-    }
-
-    pub(super) fn put(path: String, body: Vec<u8>) -> Self {
-        Self {
-            body: body.into(),
-            ..Self::new(Method::PUT, path).for_push()
-        }
-    }
-
-    /// With the right to write.
-    pub(super) fn for_push(self) -> Self {
-        Self { push: true, ..self }
-    }
-
-    pub(super) fn accept(mut self, types: &'static str) -> Self {
-        self.headers.insert(ACCEPT, HeaderValue::from_static(types));
-        self
-    }
-
-    pub(super) fn content_type(mut self, media_type: &str) -> Self {
-        if let Ok(value) = HeaderValue::try_from(media_type) {
-            self.headers.insert(CONTENT_TYPE, value);
-        }
-        self
-    }
-
-    /// From this byte on.
-    pub(super) fn from(mut self, byte: u64) -> Self {
-        if byte > 0
-            && let Ok(value) = HeaderValue::try_from(format!("bytes={byte}-"))
-        {
-            self.headers.insert(RANGE, value);
-        }
-        self
-    }
-
-    fn scope(&self) -> &'static str {
-        if self.push { "pull,push" } else { "pull" }
-    }
-}
 
 /// The clients of one host: for itself, and for whom it names.
 #[derive(Clone)]
@@ -611,23 +537,6 @@ fn is_passing(status: StatusCode) -> bool {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-fn basic(username: &str, password: &str) -> Result<HeaderValue, RegistryError> {
-    secret(
-        &format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
-        "",
-    )
-}
-
-fn bearer(token: &str, host: &str) -> Result<HeaderValue, RegistryError> {
-    secret(&format!("Bearer {token}"), host)
-}
-
-fn secret(text: &str, host: &str) -> Result<HeaderValue, RegistryError> {
-    let mut value = HeaderValue::try_from(text).map_err(|_secret| RegistryError::NoToken { host: host.to_owned() })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// What a registry says of an error: `: CODE: message`.

@@ -13,6 +13,7 @@
 //! of an address.
 
 mod address;
+mod ask;
 mod auth;
 mod credentials;
 mod endpoint;
@@ -33,7 +34,8 @@ pub use transport::TlsError;
 pub(super) use transfer::{Arriving, Taken};
 pub(super) use transport::Body;
 
-use endpoint::{Ask, Endpoint};
+use ask::Ask;
+use endpoint::Endpoint;
 use proxies::Proxies;
 
 use super::reference::Reference;

@@ -16,7 +16,8 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, Head
 use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 
-use super::endpoint::{Ask, Endpoint, UPLOAD, announced};
+use super::ask::Ask;
+use super::endpoint::{Endpoint, UPLOAD, announced};
 use super::transport::Body;
 use super::{Action, Registry, RegistryError};
 use crate::image::blocking;
