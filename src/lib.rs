@@ -47,6 +47,7 @@
 //! | | [`store`] | all the SQL |
 //! | | [`shim`] | the other process: protocol, journal, reaper, output |
 //! | | [`linux`] | all of `nix` and `unsafe` |
+//! | | [`insecure_tls`] | TLS to those whose certificates nobody checks |
 //! | pure core | [`admit`], [`schedule`], [`reconcile`], [`status`], [`model`] | refusals, placement, the decision, the report, the words |
 //!
 //! Wire types are k8s-openapi's, model types podd's own, stored rows a third kind; each is turned into the next by
@@ -63,6 +64,7 @@ pub mod event;
 pub mod eviction;
 pub mod garbage;
 pub mod image;
+pub mod insecure_tls;
 pub mod linux;
 pub mod model;
 pub mod network;

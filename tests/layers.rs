@@ -18,17 +18,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("status", &["model", "reconcile", "schedule"]),
     // Effects.
     ("linux", &[]),
+    ("insecure_tls", &[]),
     // Its formats outlive an upgrade of the agent: not even `model`.
     ("shim", &["linux"]),
     ("store", &["model", "linux"]),
     ("network", &["model", "linux"]),
     ("volume", &["model", "linux"]),
-    ("image", &["model", "linux", "store"]),
+    ("image", &["model", "linux", "store", "insecure_tls"]),
     ("account", &["model", "store"]),
     ("runtime", &["model", "linux", "shim", "image", "network", "volume"]),
     // Drivers, and what they tell.
     ("event", &["model", "store"]),
-    ("probe", &["model", "reconcile", "runtime", "event"]),
+    ("probe", &["model", "reconcile", "runtime", "event", "insecure_tls"]),
     ("eviction", &["model", "linux", "runtime"]),
     (
         "controller",
@@ -60,7 +61,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "model", "admit", "schedule", "status", "linux", "store", "image", "runtime", "account",
+            "model",
+            "admit",
+            "schedule",
+            "status",
+            "linux",
+            "store",
+            "image",
+            "runtime",
+            "account",
+            "insecure_tls",
         ],
     ),
     // The top sees everything.
@@ -77,6 +87,7 @@ const EVERYTHING: &[&str] = &[
     "schedule",
     "status",
     "linux",
+    "insecure_tls",
     "shim",
     "store",
     "network",

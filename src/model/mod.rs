@@ -17,6 +17,8 @@ mod pod;
 mod snapshot;
 mod sources;
 mod sysctl;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use amounts::{bytes_text, cpu_text};
 pub use claim::{Allocatable, Amount, Claim, ClaimedPort, Lack};

@@ -21,7 +21,7 @@ use url::Url;
 
 use super::action::{Outcome, dial_text};
 use super::words;
-use crate::runtime::insecure_tls;
+use crate::insecure_tls;
 
 /// Bytes of an answer that are read (`maxRespBodyLength`).
 const BODY_MAX: usize = 10 << 10;

@@ -1,14 +1,14 @@
 //! Pods and records for tests.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{
-    Action, Attempt, AttemptLife, AttemptState, Backoff, Capabilities, ContainerLife, ContainerPhase,
-    ContainerSecurity, ContainerSnapshot, ContainerSpec, Deletion, DnsPolicy, DnsSpec, Exit, ExitStatus, ImageId,
-    InfraSnapshot, Observed, PodSecurity, PodSpec, Probe, PullPolicy, Resources, RestartPolicy, Sandbox, SandboxEnd,
-    SandboxSnapshot, SandboxState, SeccompProfile, Snapshot, Timestamp, Uid,
+    Action, Attempt, AttemptLife, AttemptState, Backoff, ContainerPhase, ContainerSnapshot, ContainerSpec, Deletion,
+    Exit, ExitStatus, ImageId, InfraSnapshot, Observed, PodSpec, Probe, RestartPolicy, Sandbox, SandboxEnd,
+    SandboxSnapshot, SandboxState, Snapshot, Timestamp, Uid,
 };
+
+pub(crate) use crate::model::testing::container;
 
 pub(crate) const UID: &str = "6f1c9a52-3d0e-4b7a-9c55-0d6f8a1b2c3d";
 pub(crate) const BOOT: &str = "boot-1";
@@ -21,39 +21,6 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 /// `milliseconds` after 2026-08-01T00:00:00Z.
 pub(crate) fn at_ms(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(1_785_542_400_000 + milliseconds).unwrap()
-}
-
-pub(crate) fn container(name: &str) -> ContainerSpec {
-    ContainerSpec {
-        name: name.to_owned(),
-        image: "busybox".to_owned(),
-        pull_policy: PullPolicy::IfNotPresent,
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        env_from: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
-        resources: Resources::default(),
-        security: ContainerSecurity {
-            run_as_user: None,
-            run_as_group: None,
-            run_as_non_root: false,
-            privileged: false,
-            allow_privilege_escalation: true,
-            read_only_root: false,
-            capabilities: Capabilities::default(),
-            seccomp: SeccompProfile::RuntimeDefault,
-            app_armor: crate::model::AppArmorProfile::Unset,
-            unmasked_proc: false,
-        },
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        termination_message_path: PathBuf::from("/dev/termination-log"),
-        host_ports: Vec::new(),
-        life: ContainerLife::default(),
-    }
 }
 
 /// An init container that restarts always.
@@ -87,35 +54,10 @@ pub(crate) fn hook() -> Action {
 pub(crate) fn pod(policy: RestartPolicy, containers: &[&str]) -> PodSpec {
     PodSpec {
         uid: Uid(UID.to_owned()),
-        namespace: "default".to_owned(),
-        name: "web".to_owned(),
-        generation: 1,
         created_at: at(0),
-        about: crate::model::About::default(),
         restart_policy: policy,
-        termination_grace: Duration::from_secs(30),
-        host_network: false,
-        share_process_namespace: false,
-        isolation: crate::model::Isolation::default(),
-        hostname: "web".to_owned(),
-        subdomain: None,
-        host_aliases: Vec::new(),
-        readiness_gates: Vec::new(),
-        dns: DnsSpec {
-            policy: DnsPolicy::Default,
-            nameservers: Vec::new(),
-            searches: Vec::new(),
-            options: Vec::new(),
-        },
-        security: PodSecurity::default(),
-        resources: Resources::default(),
-        volumes: Vec::new(),
-        active_deadline: None,
-        init_containers: Vec::new(),
         containers: containers.iter().map(|name| container(name)).collect(),
-        ephemeral_containers: Vec::new(),
-        runtime: crate::model::PodRuntime::default(),
-        deletion: None,
+        ..crate::model::testing::pod()
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod handler;
 mod image_volume;
-pub mod insecure_tls;
 mod journal;
 mod last_words;
 mod log_links;

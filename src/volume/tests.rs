@@ -7,81 +7,25 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{
-    Capabilities, ContainerLife, ContainerSecurity, ContainerSpec, DnsPolicy, DnsSpec, HostPathType, PodSecurity,
-    PullPolicy, Resources, RestartPolicy, SeccompProfile, Volume,
-};
+use crate::model::{ContainerSpec, HostPathType, Resources, Volume, testing};
 
 const UID: &str = "0b9a3c52-6f0e-4d57-9a53-0c7f3b1b2a10";
 
 pub(super) fn pod() -> PodSpec {
     PodSpec {
         uid: Uid(UID.to_owned()),
-        namespace: "default".to_owned(),
-        name: "web".to_owned(),
-        generation: 1,
-        created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        about: crate::model::About::default(),
-        restart_policy: RestartPolicy::Always,
-        termination_grace: std::time::Duration::from_secs(30),
-        host_network: false,
-        share_process_namespace: false,
-        isolation: crate::model::Isolation::default(),
-        hostname: "web".to_owned(),
-        subdomain: None,
-        host_aliases: Vec::new(),
-        readiness_gates: Vec::new(),
-        dns: DnsSpec {
-            policy: DnsPolicy::Default,
-            nameservers: Vec::new(),
-            searches: Vec::new(),
-            options: Vec::new(),
-        },
-        security: PodSecurity::default(),
-        resources: Resources::default(),
-        volumes: Vec::new(),
-        active_deadline: None,
-        init_containers: Vec::new(),
         containers: vec![container(None)],
-        ephemeral_containers: Vec::new(),
-        runtime: crate::model::PodRuntime::default(),
-        deletion: None,
+        ..testing::pod()
     }
 }
 
 fn container(memory_limit: Option<u64>) -> ContainerSpec {
     ContainerSpec {
-        name: "c".to_owned(),
-        image: "busybox".to_owned(),
-        pull_policy: PullPolicy::IfNotPresent,
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        env_from: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
         resources: Resources {
             memory_limit,
             ..Resources::default()
         },
-        security: ContainerSecurity {
-            run_as_user: None,
-            run_as_group: None,
-            run_as_non_root: false,
-            privileged: false,
-            allow_privilege_escalation: true,
-            read_only_root: false,
-            capabilities: Capabilities::default(),
-            seccomp: SeccompProfile::RuntimeDefault,
-            app_armor: crate::model::AppArmorProfile::Unset,
-            unmasked_proc: false,
-        },
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        termination_message_path: "/dev/termination-log".into(),
-        host_ports: Vec::new(),
-        life: ContainerLife::default(),
+        ..testing::container("c")
     }
 }
 

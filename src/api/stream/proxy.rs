@@ -25,7 +25,7 @@ use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::api::guard::Peer;
 use crate::api::params::Head;
-use crate::runtime::insecure_tls;
+use crate::insecure_tls;
 
 /// How long a pod gets to take a connection.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,88 +1,19 @@
 mod environment;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::super::profiles::Profiles;
 use super::*;
 use crate::linux::privilege;
+use crate::model::testing::{container, pod};
 use crate::model::{
-    Capabilities, ContainerLife, ContainerSecurity, DnsPolicy, DnsSpec, EnvValue, EnvVar, ImageConfig, ImageId, Mount,
-    PodSecurity, Propagation, PullPolicy, Resources, RestartPolicy, Timestamp, Uid,
+    Capabilities, ContainerLife, EnvValue, EnvVar, ImageConfig, ImageId, Mount, Propagation, Resources, RestartPolicy,
 };
 
 const UID: &str = "6b0b1c1e-62b0-4b6c-9d5e-1c3e0a2f4b5d";
 const MEMORY: u64 = 8 << 30;
-
-fn pod() -> PodSpec {
-    PodSpec {
-        uid: Uid(UID.to_owned()),
-        namespace: "default".to_owned(),
-        name: "web".to_owned(),
-        generation: 1,
-        created_at: Timestamp::UNIX_EPOCH,
-        about: crate::model::About::default(),
-        restart_policy: RestartPolicy::Always,
-        termination_grace: Duration::from_secs(30),
-        host_network: false,
-        share_process_namespace: false,
-        isolation: crate::model::Isolation::default(),
-        hostname: "web".to_owned(),
-        subdomain: None,
-        host_aliases: Vec::new(),
-        readiness_gates: Vec::new(),
-        dns: DnsSpec {
-            policy: DnsPolicy::Default,
-            nameservers: Vec::new(),
-            searches: Vec::new(),
-            options: Vec::new(),
-        },
-        security: PodSecurity::default(),
-        resources: Resources::default(),
-        volumes: Vec::new(),
-        active_deadline: None,
-        init_containers: Vec::new(),
-        containers: vec![container()],
-        ephemeral_containers: Vec::new(),
-        runtime: crate::model::PodRuntime::default(),
-        deletion: None,
-    }
-}
-
-fn container() -> ContainerSpec {
-    ContainerSpec {
-        name: "app".to_owned(),
-        image: "busybox".to_owned(),
-        pull_policy: PullPolicy::IfNotPresent,
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        env_from: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
-        resources: Resources::default(),
-        security: ContainerSecurity {
-            run_as_user: None,
-            run_as_group: None,
-            run_as_non_root: false,
-            privileged: false,
-            allow_privilege_escalation: true,
-            read_only_root: false,
-            capabilities: Capabilities::default(),
-            seccomp: SeccompProfile::RuntimeDefault,
-            app_armor: crate::model::AppArmorProfile::Unset,
-            unmasked_proc: false,
-        },
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        termination_message_path: PathBuf::from("/dev/termination-log"),
-        host_ports: Vec::new(),
-        life: ContainerLife::default(),
-    }
-}
 
 fn image() -> ResolvedImage {
     ResolvedImage {
@@ -641,7 +572,7 @@ fn pods_lie_where_a_kubelet_puts_them() {
             .into_iter()
             .map(|resources| ContainerSpec {
                 resources,
-                ..container()
+                ..container("app")
             })
             .collect();
         (
@@ -686,7 +617,7 @@ fn init(name: &str, amount: u64, is_sidecar: bool) -> ContainerSpec {
             restart_policy: is_sidecar.then_some(RestartPolicy::Always),
             ..ContainerLife::default()
         },
-        ..container()
+        ..container("app")
     }
 }
 
@@ -751,7 +682,7 @@ fn what_a_pod_says_of_itself_as_a_whole_is_what_counts() {
     let mut pod = pod();
     let asks = |bytes: u64| ContainerSpec {
         resources: resources([Some(10), None], [Some(bytes), None]),
-        ..container()
+        ..container("app")
     };
     pod.containers = vec![asks(MEMORY / 8), asks(MEMORY / 8)];
     pod.resources = resources([Some(500), Some(2000)], [Some(MEMORY / 2), Some(MEMORY)]);

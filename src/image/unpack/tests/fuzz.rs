@@ -6,7 +6,7 @@
 //! files, and what Go's archive/tar reads otherwise than the two: members without data whose header gives them some
 //! (it reads none), and NULs before the digits of a number (it passes over them).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::process::{Command, Stdio};
@@ -359,10 +359,11 @@ const BSDTAR: &[&str] = &[
     "--no-fflags",
 ];
 
-/// Directories that an archive names, and whether it may be compared at all.
+/// Directories that an archive names in one way, and whether it may be compared at all. Of one that is first `./a` and then
+/// `a`, GNU tar restores what came first, as it knows its directories by their spelling.
 fn comparable(bytes: &[u8]) -> Option<HashSet<PathBuf>> {
     let mut members = Members::new(Bytes::new(bytes.to_vec()));
-    let mut named = HashSet::new();
+    let mut named: HashMap<PathBuf, HashSet<Vec<u8>>> = HashMap::new();
     while let Ok(Some(member)) = members.next() {
         let parts: Vec<&[u8]> = member
             .path
@@ -386,10 +387,12 @@ fn comparable(bytes: &[u8]) -> Option<HashSet<PathBuf>> {
             return None;
         }
         if member.kind == Kind::Directory {
-            named.insert(PathBuf::from(std::ffi::OsStr::from_bytes(&parts.join(&b'/'))));
+            let path = PathBuf::from(std::ffi::OsStr::from_bytes(&parts.join(&b'/')));
+            named.entry(path).or_default().insert(member.path.clone());
         }
     }
-    Some(named)
+    named.retain(|_, spellings| spellings.len() == 1);
+    Some(named.into_keys().collect())
 }
 
 /// What an archive decides of a path.
