@@ -196,7 +196,7 @@ class Podd:
         self.agent.wait()
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
         for family in ("ip", "inet"):
-            subprocess.run(["nft", "delete", "table", family, self.bridge], capture_output=True)
+            subprocess.run(["nft", "delete", "table", family, f"podd-{self.bridge}"], capture_output=True)
 
 
 class Podman:

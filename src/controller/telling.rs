@@ -132,8 +132,7 @@ impl Telling<'_> {
                 warn("Failed", "Error: ErrImageNeverPull".to_owned());
             }
             FailureReason::InvalidImageName => {
-                let message = format!("Failed to apply default image tag \"{image}\": {error_of_image}");
-                warn_of_image("InspectFailed", message);
+                warn_of_image("InspectFailed", error_of_image.to_owned());
                 warn("Failed", "Error: InvalidImageName".to_owned());
             }
             FailureReason::ErrImagePull | FailureReason::RegistryUnavailable => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::stream::Digest;
 use super::usage::{SETTLING, age};
-use super::{ImageStore, OpenError, RemoveError, blocking};
+use super::{ImageStore, RemoveError, blocking};
 use crate::model::{ImageId, Timestamp};
 use crate::store::ImageRow;
 
@@ -50,6 +50,8 @@ impl ImageStore {
     /// The records cannot be read or written; what went before that is gone.
     pub async fn free(&self, wanted: u64, minimum_age: Duration) -> Result<Vec<Collected>, RemoveError> {
         let mut collected: Vec<Collected> = Vec::new();
+        // What pulls that failed have left goes before any image does.
+        self.sweep_out().await?;
         {
             let _rows = self.inner.rows.lock().await;
             let store = &self.inner.store;
@@ -96,10 +98,7 @@ impl ImageStore {
             self.changed();
         }
         if !collected.is_empty() {
-            self.sweep().await.map_err(|error| match error {
-                OpenError::Content(error) => RemoveError::Content(error),
-                OpenError::Store(error) => RemoveError::Store(error),
-            })?;
+            self.sweep_out().await?;
         }
         Ok(collected)
     }

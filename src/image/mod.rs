@@ -312,6 +312,18 @@ impl ImageStore {
         Ok(resolved)
     }
 
+    /// As [`resolve`](Self::resolve), for an image that is known by its id: `name` is what it was asked for by, and decides
+    /// which of its repositories is told.
+    pub async fn resolve_as(&self, id: &str, name: &str) -> Result<Option<ResolvedImage>, ResolveError> {
+        let Some(mut image) = self.resolve(id).await? else {
+            return Ok(None);
+        };
+        if let Some(row) = self.inner.store.image_by_id(id).await? {
+            image.repo_digest = self.repo_digest_in(&row, name);
+        }
+        Ok(Some(image))
+    }
+
     async fn look_up(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
         if let Some(known) = self
             .inner
@@ -346,7 +358,7 @@ impl ImageStore {
                 layers.push(self.inner.content.layer_path(layer));
             }
         }
-        let repo_digest = repo_digest_in(&row, image);
+        let repo_digest = self.repo_digest_in(&row, image);
         let resolved = ResolvedImage {
             id: ImageId(row.id),
             repo_digest,
@@ -502,11 +514,16 @@ impl ImageStore {
             self.changed();
             row
         };
+        self.sweep_out().await?;
+        Ok(row)
+    }
+
+    /// [`sweep`](Self::sweep), for those who remove images.
+    async fn sweep_out(&self) -> Result<(), RemoveError> {
         self.sweep().await.map_err(|error| match error {
             OpenError::Content(error) => RemoveError::Content(error),
             OpenError::Store(error) => RemoveError::Store(error),
-        })?;
-        Ok(row)
+        })
     }
 
     /// Which of its names an image was called by, if by one of them.
@@ -522,6 +539,24 @@ impl ImageStore {
         .into_iter()
         .filter_map(|parsed| parsed.ok().map(full))
         .find(|name| row.names.contains(name))
+    }
+
+    /// The image by its digest in the repository that the name means; for an id, in the first that it is known in.
+    fn repo_digest_in(&self, row: &ImageRow, name: &str) -> Option<String> {
+        let digests = row.repo_digests();
+        let repositories = [
+            Reference::parse_within(name, &self.registries.default_registry),
+            Reference::parse(name),
+        ]
+        .map(|parsed| parsed.ok().map(|reference| reference.repository()));
+        let in_repository = |repository: &Option<String>| {
+            let found = digests
+                .iter()
+                .find(|digest| digest.split('@').next() == repository.as_deref());
+            found.filter(|_| repository.is_some())
+        };
+        let named = repositories.iter().find_map(in_repository);
+        named.or(digests.first()).cloned()
     }
 
     /// Remove the layers and blobs that no recorded image has.
@@ -548,14 +583,6 @@ fn id_prefix(image: &str) -> Option<&str> {
     let hex = image.strip_prefix("sha256:").unwrap_or(image);
     let fits = (ID_PREFIX_MIN..64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     fits.then_some(hex)
-}
-
-/// The image by its digest in the repository that the name means; for an id, in the first that it is known in.
-fn repo_digest_in(row: &ImageRow, name: &str) -> Option<String> {
-    let digests = row.repo_digests();
-    let repository = Reference::parse(name).map(|reference| reference.repository()).ok();
-    let is_there = |digest: &&String| digest.split('@').next() == repository.as_deref();
-    digests.iter().find(is_there).or(digests.first()).cloned()
 }
 
 /// The part of a recorded image's config that decides how it runs.

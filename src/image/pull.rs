@@ -86,7 +86,7 @@ impl ImageStore {
 
     /// Pull an image, whether it is there or not: its tag is asked for anew, what is there already is not fetched again.
     /// Several who ask for the same with the same credentials wait for one pull. `credentials` are tried before the
-    /// node's own.
+    /// node's own. Gives the image with the name that was asked for first.
     ///
     /// # Errors
     /// Shared by all who waited for the pull.
@@ -116,10 +116,17 @@ impl ImageStore {
         while let Ok(step) = coming.try_recv() {
             progress(step);
         }
-        match outcome.wait_for(Option::is_some).await {
-            Ok(said) => said.clone().unwrap_or_else(|| unreachable!("it was waited for")),
+        let mut row = match outcome.wait_for(Option::is_some).await {
+            Ok(said) => said.clone().unwrap_or_else(|| unreachable!("it was waited for"))?,
             Err(_gone) => unreachable!("the outcome of a pull is said before its sender goes"),
+        };
+        if let Some(place) = self
+            .name_of(&row, name)
+            .and_then(|own| row.names.iter().position(|it| *it == own))
+        {
+            row.names[..=place].rotate_right(1);
         }
+        Ok(row)
     }
 
     async fn pull_in_turn(

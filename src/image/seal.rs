@@ -184,11 +184,10 @@ impl ImageStore {
     ///
     /// # Errors
     /// A pod uses it: its containers would lose their files. Or nothing can be removed.
-    pub async fn discard(&self, verified: &Verified) -> Result<(), RemoveError> {
+    pub(super) async fn discard(&self, damage: &[Damage]) -> Result<(), RemoveError> {
         let _rows = self.inner.rows.lock().await;
         let in_use = self.in_use().await?;
-        let doomed: Vec<Digest> = verified
-            .damage
+        let doomed: Vec<Digest> = damage
             .iter()
             .filter_map(|damage| match damage {
                 Damage::LayerChanged { layer } | Damage::LayerUnreadable { layer, .. } => Digest::parse(layer),

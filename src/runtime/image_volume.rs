@@ -6,12 +6,19 @@
 //! **Invariant:** a volume means one image for the whole life of its pod, over restarts of containers, agent and machine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+
+use rustix::fs::OFlags;
 
 use super::machine::{Machine, step, unresolved};
 use super::work::Joined;
 use super::{Image, StepError, VolumeNews};
+use crate::linux::path::open_beneath;
 use crate::model::{ContainerSpec, FailureReason, PodSpec, PullPolicy, VolumeSource, of_image_volume};
+use crate::shim::protocol::SubPath;
 use crate::volume::{Prepared, Volumes};
 
 /// Unpacked layers, topmost first, by the volume's name.
@@ -88,6 +95,37 @@ fn mounted<'a>(pod: &'a PodSpec, container: &'a ContainerSpec) -> impl Iterator<
         }
         VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. } | VolumeSource::Projected { .. } => None,
     })
+}
+
+/// See that the parts of image volumes that a container mounts (`subPath`) are there: nothing can be made in an image, and
+/// a start that fails is no run of the container. `parts` are by the mounts' places in the container.
+pub(super) fn check_parts(
+    pod: &PodSpec,
+    container: &ContainerSpec,
+    prepared: &Prepared,
+    parts: &[SubPath],
+) -> Result<(), StepError> {
+    for (name, _, _) in mounted(pod, container) {
+        let Some(source) = prepared.sources.get(name) else {
+            continue;
+        };
+        let places = container.mounts.iter().filter(|mount| mount.volume == name);
+        for part in places.filter_map(|mount| parts.iter().find(|part| part.destination == mount.path)) {
+            let opened = File::open(source).and_then(|root| open_beneath(root.as_fd(), &part.path, OFlags::PATH));
+            if let Err(error) = opened
+                && error.kind() == io::ErrorKind::NotFound
+            {
+                return Err(StepError {
+                    reason: FailureReason::CreateContainerError,
+                    message: format!(
+                        "failed to mount subPath \"{}\" of image volume {name:?}: no such file or directory",
+                        part.path.display()
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Mount them on the machine, and say where.

@@ -141,7 +141,12 @@ impl Machine {
             Known::Ended(Err(error)) => return Err(error),
             Known::Ended(Ok(Pulled { id, message })) => {
                 // It may have been removed again meanwhile.
-                if let Some(image) = self.images.resolve(&id).await.map_err(|error| unresolved(&error))? {
+                if let Some(image) = self
+                    .images
+                    .resolve_as(&id, name)
+                    .await
+                    .map_err(|error| unresolved(&error))?
+                {
                     return present(image, Some(message));
                 }
             }

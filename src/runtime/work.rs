@@ -13,7 +13,7 @@ use super::machine::step;
 use super::parts::Settings;
 use super::profiles::Profiles;
 use super::spec::{self, EtcFiles, ResolvedUser, STOP_SIGNAL, SpecInput};
-use super::{StepError, propagation};
+use super::{StepError, image_volume, propagation};
 use crate::linux::cgroup::Controls;
 use crate::linux::{host, path, privilege};
 use crate::model::downward::Place;
@@ -140,6 +140,7 @@ impl Work {
             profiles: &profiles,
         };
         let built = spec::build(&input).map_err(|error| config_error(error.to_string()))?;
+        image_volume::check_parts(pod, container, prepared, &built.sub_paths)?;
         let config = self.run.join("config.json");
         let text = spec::text(&built.spec).map_err(|error| config_error(error.to_string()))?;
         // A shim may be reading it, if it was made ready ahead.

@@ -446,3 +446,46 @@ fn the_pull_of_a_volumes_image_is_told_as_the_pods_own() {
         ["Error: ErrImagePull", "Error: ImagePullBackOff"].map(|words| format!("Warning Failed {words}"));
     wait_told("wrong", container_c, &of_container);
 }
+
+#[test]
+fn a_part_that_a_volumes_image_does_not_have_is_no_run_of_the_container() {
+    let registry = Registry::open();
+    registry.push("data:v1", "data");
+    let agent = Agent::start();
+    agent.create(&with(pod("p", &[("c", "exec sleep 1000")]), |p| {
+        p["spec"]["volumes"] = json!([{"name": "data", "image": {"reference": registry.name("data:v1")}}]);
+        p["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "data", "mountPath": "/data", "subPath": "nosuch"}]);
+    }));
+    let waiting = agent.wait_pod("p", "to wait for its image's part", |p| {
+        container(p, "c")["state"]["waiting"]["reason"] == "CreateContainerError"
+    });
+    let told = container(&waiting, "c");
+    assert_eq!(
+        told["state"]["waiting"]["message"],
+        "failed to mount subPath \"nosuch\" of image volume \"data\": no such file or directory"
+    );
+    assert_eq!(told["restartCount"], 0);
+}
+
+#[test]
+fn a_name_that_is_none_is_told_once() {
+    let agent = Agent::start();
+    agent.create(&with(pod("p", &[("c", "exec sleep 1000")]), |p| {
+        p["spec"]["containers"][0]["image"] = json!("BAD:::x");
+    }));
+    let words = "Failed to apply default image tag \"BAD:::x\": couldn't parse image name \"BAD:::x\"";
+    agent.wait_pod("p", "to wait for another name", |p| {
+        let waiting = &container(p, "c")["state"]["waiting"];
+        waiting["reason"] == "InvalidImageName" && waiting["message"].as_str().unwrap().starts_with(words)
+    });
+    let begin = format!("Warning InspectFailed {words}");
+    wait_for("the event", || {
+        let told = told(&agent, "p", Some("spec.containers{c}"));
+        if told.iter().any(|event| event.starts_with(&begin)) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    });
+}

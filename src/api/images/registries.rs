@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 
 use super::{Image, ImportQuery, NameQuery, Status, chain};
 use crate::image::registry::{Credentials, DockerConfig};
-use crate::image::{ImageStore, Progress, PushProgress};
+use crate::image::{ImageStore, Progress, PushProgress, RepairError};
+use crate::store::ImageRow;
 
 /// `POST ?name=REF`.
 pub const PULL: &str = "/podd/v1/images/pull";
@@ -225,13 +226,13 @@ pub(super) async fn repair(
             Ok(verified) => verified,
             Err(error) => return teller.failed(&error),
         };
-        for verified in verified.into_iter().filter(|verified| !verified.damage.is_empty()) {
-            let done = images.repair(&verified, &credentials).await;
+        let told = |image: ImageRow, done: Result<(), RepairError>| {
             teller.tell(Step::Repaired {
-                image: verified.image.into(),
+                image: image.into(),
                 error: done.err().map(|error| chain(&error)),
             });
-        }
+        };
+        images.repair(verified, &credentials, told).await;
     });
     Ok(lines(receiver))
 }

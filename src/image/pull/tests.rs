@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::under_way::Outcome;
 use super::*;
-use crate::image::Limits;
 use crate::image::registry::{DockerConfig, ProxySettings, RegistrySettings};
+use crate::image::{Limits, RepairError};
 use crate::store::Store;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -765,4 +765,84 @@ async fn what_podd_cannot_or_may_not_take_is_refused_by_name() {
     assert!(words.contains("windows/amd64"), "{words}");
     let (words, error) = machine.refusal("Not/A/Name").await;
     assert!(matches!(&*error, PullError::Name { .. }), "{words}");
+}
+
+/// The row under all the names that its content has come by.
+#[tokio::test]
+async fn an_image_is_told_by_the_name_that_was_asked_for() {
+    let fake = Fake::new(Faults::default()).await;
+    let blob = layer("a", 100);
+    for repository in ["zebra", "app"] {
+        fake.image(repository, "v1", std::slice::from_ref(&blob));
+    }
+    let machine = Machine::new().await;
+    for repository in ["zebra", "app", "zebra"] {
+        let name = fake.name(&format!("{repository}:v1"));
+        let row = machine.pull(&name).await.unwrap();
+        assert_eq!(row.names[0], name);
+        let found = machine.images.resolve_as(&row.id, &name).await.unwrap().unwrap();
+        let digest = format!("{}@{}", fake.name(repository), row.manifest_digest);
+        assert_eq!(found.repo_digest, Some(digest));
+    }
+}
+
+#[tokio::test]
+async fn a_repair_mends_what_it_can_and_removes_nothing_else() {
+    let fake = Fake::new(Faults::default()).await;
+    let shared = layer("shared", 5000);
+    for name in ["a", "b"] {
+        fake.image(name, "v1", &[shared.clone(), layer(name, 10)]);
+    }
+    let machine = Machine::new().await;
+    let pulled = machine.pull(&fake.name("b:v1")).await.unwrap();
+    let imported = machine.pull(&fake.name("a:v1")).await.unwrap();
+    // As if it had come from an archive.
+    for name in imported.names.iter().filter(|name| name.contains('@')) {
+        machine.images.inner.store.remove_image_name(name).await.unwrap();
+    }
+    machine.images.verify(None).await.unwrap();
+    let repair = async || {
+        let verified = machine.images.verify(None).await.unwrap();
+        let told = Mutex::new(Vec::new());
+        let tell = |image: ImageRow, done: Result<(), RepairError>| {
+            told.lock()
+                .unwrap()
+                .push((image.id, done.map_err(|error| error.to_string())));
+        };
+        machine.images.repair(verified, &Credentials::default(), tell).await;
+        told.into_inner().unwrap()
+    };
+    let of_imported = machine.images.resolve(&imported.id).await.unwrap().unwrap().layers;
+    std::fs::write(of_imported[1].join("shared"), "damaged").unwrap();
+    assert_eq!(repair().await, [(pulled.id, Ok(())), (imported.id.clone(), Ok(()))]);
+    let verified = machine.images.verify(None).await.unwrap();
+    assert_eq!(
+        verified.iter().map(|image| image.damage.len()).sum::<usize>(),
+        0,
+        "{verified:?}"
+    );
+
+    std::fs::write(of_imported[0].join("a"), "damaged").unwrap();
+    let told = repair().await;
+    let [(id, Err(words))] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(*id, imported.id);
+    assert!(words.contains("came from no registry"), "{words}");
+    assert_eq!(std::fs::read(of_imported[0].join("a")).unwrap(), b"damaged");
+}
+
+#[tokio::test]
+async fn a_prune_takes_what_a_failed_pull_has_left() {
+    let fake = Fake::new(Faults::default()).await;
+    let good = layer("good", 5000);
+    fake.image(
+        "app",
+        "v1",
+        &[good, b"no tar at all, and no layer of this digest".to_vec()],
+    );
+    let machine = Machine::new().await;
+    machine.pull(&fake.name("app:v1")).await.unwrap_err();
+    machine.images.prune().await.unwrap();
+    assert_eq!(machine.entries("layers"), 0);
 }

@@ -265,6 +265,7 @@ impl Endpoint {
         Err(match status {
             StatusCode::NOT_FOUND => RegistryError::NotFound { what: request, message },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Denied {
+                action: if ask.push { "push" } else { "pull" },
                 request,
                 status,
                 message,

@@ -51,6 +51,12 @@ pub(super) struct Capabilities {
     pub(super) push: bool,
 }
 
+impl Capabilities {
+    fn has_all_of(self, other: Self) -> bool {
+        (self.pull || !other.pull) && (self.resolve || !other.resolve) && (self.push || !other.push)
+    }
+}
+
 /// One host that serves images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
@@ -64,6 +70,12 @@ pub(super) struct Host {
     pub(super) tls: TlsSettings,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) dial: Duration,
+}
+
+impl Host {
+    fn is_tls(&self) -> bool {
+        self.base.starts_with("https://")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -227,8 +239,35 @@ fn from_file(directory: &Path, file: &Path, text: &str, registry: &str) -> Resul
     {
         origin.base = format!("https://{rest}");
     }
+    // The registry itself may stand among its hosts: then it is no mirror, and what is said of it there holds for it.
+    let itself = authority_of(&plain.base).to_owned();
+    for host in &mut hosts {
+        if authority_of(&host.base) == itself && (host.is_tls() || !origin.is_tls()) {
+            host.is_origin = true;
+            registry.clone_into(&mut host.name);
+        }
+    }
+    let own = hosts.iter().find(|host| host.is_origin);
+    if let Some(own) = own.filter(|own| authority_of(&own.base) == authority_of(&origin.base)) {
+        if !origin.tls.is_given() {
+            origin.tls = own.tls.clone();
+        }
+        if is_plain {
+            origin.base.clone_from(&own.base);
+        }
+        // Asked twice it would say the same.
+        if own.base == origin.base && own.capabilities.has_all_of(origin.capabilities) {
+            return Ok(hosts);
+        }
+    }
     hosts.push(origin);
     Ok(hosts)
+}
+
+/// `host:port` of an address.
+fn authority_of(base: &str) -> &str {
+    let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
 }
 
 fn host_of(
@@ -431,6 +470,35 @@ mod tests {
         assert!(found[1].tls.skip_verify && !found[1].is_origin);
         assert!(found[2].is_origin);
         assert_eq!(found[2].name, "docker.io");
+    }
+
+    #[test]
+    fn the_registry_among_its_own_hosts_is_no_mirror() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = "[host.\"https://127.0.0.1:5000\"]\nca = \"ca.crt\"\n";
+        for server in ["", "server = \"https://127.0.0.1:5000\"\n"] {
+            write(directory.path(), "127.0.0.1:5000", &format!("{server}{own}"));
+            let found = hosts(directory.path(), "127.0.0.1:5000").unwrap();
+            let [host] = &found[..] else { panic!("{found:?}") };
+            assert_eq!(
+                (host.base.as_str(), host.is_origin),
+                ("https://127.0.0.1:5000/v2", true)
+            );
+            assert_eq!(host.tls.ca, [directory.path().join("127.0.0.1:5000/ca.crt")]);
+        }
+        // What it may not be asked for there is asked of the server, which is known as well by then.
+        let pull_alone = format!("{own}capabilities = [\"pull\"]");
+        write(directory.path(), "127.0.0.1:5000", &pull_alone);
+        let found = hosts(directory.path(), "127.0.0.1:5000").unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((&found[1].base, &found[1].tls), (&found[0].base, &found[0].tls));
+        assert!(!found[0].capabilities.push && found[1].capabilities.push);
+        // Without TLS, or at another port, it is not what was asked for.
+        for other in ["http://r.example", "https://r.example:5000"] {
+            write(directory.path(), "r.example", &format!("[host.\"{other}\"]"));
+            let found = hosts(directory.path(), "r.example").unwrap();
+            assert_eq!((found.len(), found[0].is_origin), (2, false), "{other}");
+        }
     }
 
     #[test]

@@ -101,8 +101,12 @@ pub enum RegistryError {
     },
     #[error("{what}: not found{message}")]
     NotFound { what: String, message: String },
-    #[error("pull access denied, repository does not exist or may require authorization: {request}: {status}{message}")]
+    #[error(
+        "{action} access denied, repository does not exist or may require authorization: {request}: {status}{message}"
+    )]
     Denied {
+        /// `pull` or `push`.
+        action: &'static str,
         request: String,
         status: StatusCode,
         message: String,

@@ -122,7 +122,7 @@ async fn damage_is_found_discarded_and_mended() {
     assert_eq!(verify().await, [changed(), vec![]]);
 
     let verified = bench.images.verify(Some("a")).await.unwrap().remove(0);
-    bench.images.discard(&verified).await.unwrap();
+    bench.images.discard(&verified.damage).await.unwrap();
     let missing = vec![Damage::LayerMissing { layer: named() }];
     assert_eq!(verify().await, [missing, vec![]]);
     assert!(bench.images.resolve("a").await.unwrap().is_none());
@@ -182,7 +182,7 @@ async fn what_a_pod_uses_is_not_discarded() {
     std::fs::write(image.layers[0].join("more"), b"").unwrap();
     let verified = bench.images.verify(Some("a")).await.unwrap().remove(0);
     assert!(matches!(
-        bench.images.discard(&verified).await,
+        bench.images.discard(&verified.damage).await,
         Err(RemoveError::InUse { .. })
     ));
     assert!(image.layers[0].join("more").exists());

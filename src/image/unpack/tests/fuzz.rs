@@ -386,6 +386,10 @@ fn comparable(bytes: &[u8]) -> Option<HashSet<PathBuf>> {
         if member.kind != Kind::File && size.iter().any(|digit| !matches!(digit, b'0' | b' ' | 0)) {
             return None;
         }
+        // By its slash a directory, by its type none.
+        if member.kind != Kind::Directory && member.path.ends_with(b"/") {
+            return None;
+        }
         if member.kind == Kind::Directory {
             let path = PathBuf::from(std::ffi::OsStr::from_bytes(&parts.join(&b'/')));
             named.entry(path).or_default().insert(member.path.clone());
