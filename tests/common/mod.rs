@@ -429,13 +429,19 @@ impl Agent {
         pod.join(newest.to_string())
     }
 
-    /// The facts of a pod's newest journal, in order.
-    pub fn journal(&self, uid: &str) -> Vec<Value> {
+    /// The lines of a pod's newest journal, in order: facts, each with its time. One that is being written is no line yet.
+    pub fn entries(&self, uid: &str) -> Vec<Value> {
         fs::read_to_string(self.sandbox_dir(uid).join("journal"))
             .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["fact"].clone())
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    /// The facts of a pod's newest journal, in order.
+    pub fn journal(&self, uid: &str) -> Vec<Value> {
+        self.entries(uid).iter().map(|entry| entry["fact"].clone()).collect()
     }
 
     pub fn infra_pid(&self, uid: &str) -> i32 {
