@@ -74,6 +74,7 @@ cat >"$root/opt/run" <<SCRIPT
 #!/bin/sh
 cat /proc/version; stat -fc %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.controllers
 mkdir -p /tmp; cd $(dirname "$podd")
+export PODD_TEST_PATIENCE=300
 /opt/linux-tests --test-threads 2 --show-output ${skip[*]} $*
 echo "vm-exit: \$?"
 poweroff -f
