@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::{Agent, PATIENCE, wait_for};
+use crate::common::{Agent, patience, wait_for};
 
 /// What a command wrote, and its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +217,7 @@ sys.exit(status)
 impl Background {
     /// The next line for which this is true; lines before it are passed over.
     pub(crate) fn line(&mut self, what: &str, is: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::common::PATIENCE;
+use crate::common::patience;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Blobs are sent in pieces of so many bytes.
@@ -194,7 +194,7 @@ impl FakeRegistry {
         let (state, waited) = self
             .0
             .changed
-            .wait_timeout_while(self.0.state(), PATIENCE, is_less)
+            .wait_timeout_while(self.0.state(), patience(), is_less)
             .unwrap();
         assert!(
             !waited.timed_out(),

@@ -5,11 +5,11 @@ use std::net::{TcpListener, TcpStream};
 
 use serde_json::json;
 
-use crate::common::{Agent, PATIENCE, pod, wait_for, with};
+use crate::common::{Agent, patience, pod, wait_for, with};
 
 fn fetch(address: &str) -> Result<String, String> {
     let mut stream = TcpStream::connect(address).map_err(|e| format!("{address}: {e}"))?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
     Ok(text)

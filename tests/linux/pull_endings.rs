@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::fs::FallocateFlags;
 use serde_json::json;
 
-use crate::common::{Agent, PATIENCE, busybox_root_tar, container, pod, podd, wait_for, with};
+use crate::common::{Agent, busybox_root_tar, container, patience, pod, podd, wait_for, with};
 use crate::fake_registry::{FakeRegistry, Guard};
 
 /// Numbers that look random, always the same from one seed (splitmix64).
@@ -104,7 +104,7 @@ fn wait_moment(moment: Moment, images: &Path, pull: &mut Child, registry: &FakeR
     let kept = names(&images.join("layers")).len();
     let begun = Instant::now();
     let mut looks = 0;
-    while pull.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
+    while pull.try_wait().unwrap().is_none() && begun.elapsed() < patience() {
         let is_now = match moment {
             Moment::Sent(_) => {
                 registry.wait_sent();

@@ -4,6 +4,8 @@
 # `make test-v2` runs it; `make test` does not.
 #
 #   tests/vm/run.sh [FILTER...]     each a part of the names of tests to run
+#
+# VM_RELEASE=1 runs the program as it is released, which the emulation has done sooner. VM_TIMEOUT is in seconds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=target/vm
@@ -23,8 +25,15 @@ fi
 tests=$(cargo test --no-run --test linux --message-format json 2>/dev/null \
     | jq -r 'select(.reason == "compiler-artifact" and .target.name == "linux") | .executable')
 podd=$(realpath target/debug/podd)
+program=$podd
+if [ -n "${VM_RELEASE:-}" ]; then
+    cargo build --quiet --release --bin podd
+    program=target/release/podd
+fi
 
-inside=systemd-sysv,linux-image-cloud-amd64,apparmor,busybox-static,iproute2,nftables,runc,sqlite3,curl,procps,udev,dbus
+# What boots, and every program that the tests call.
+inside=systemd-sysv,linux-image-cloud-amd64,apparmor,busybox-static,iproute2,nftables,runc,crun,sqlite3,curl,procps,udev,dbus
+inside+=,skopeo,docker-registry,apache2-utils,python3,nodejs,git,ca-certificates
 if [ "$(cat "$work/inside" 2>/dev/null)" != "$inside" ]; then
     say 'making a Debian guest (once)'
     rm -rf "$work/root" "$work/root.new"
@@ -35,21 +44,38 @@ if [ "$(cat "$work/inside" 2>/dev/null)" != "$inside" ]; then
 fi
 root=$work/root
 mkdir -p "$root$(dirname "$podd")" "$root/opt"
-cp "$podd" "$root$podd"
+cp "$program" "$root$podd"
 cp "$tests" "$root/opt/linux-tests"
 # Tests that read files of the repository find them where it was built.
 mkdir -p "$root$PWD"
-cp -r migrations "$root$PWD/"
-skip='--skip kubectl'
+for path in migrations deploy tests/fixtures; do
+    mkdir -p "$root$PWD/$(dirname "$path")"
+    rm -rf "$root$PWD/$path"
+    cp -r "$path" "$root$PWD/$path"
+done
+skip=()
 if kubectl=$(command -v kubectl); then
     cp -L "$kubectl" "$root/usr/local/bin/kubectl"
-    skip=
+else
+    say 'skipped: what has kubectl in its name, as there is none here'
+    skip+=(--skip kubectl)
+fi
+# The guest reaches no mirror: its images of the examples are those that the same tests left here.
+images=target/tmp/example-images
+rm -rf "$root$PWD/$images"
+if [ -d "$images" ]; then
+    mkdir -p "$root$PWD/$images"
+    cp -r "$images/." "$root$PWD/$images"
+else
+    say "skipped: the examples, as there is no $images yet (cargo test --test linux examples:: makes it)"
+    skip+=(--skip examples::)
 fi
 cat >"$root/opt/run" <<SCRIPT
 #!/bin/sh
 cat /proc/version; stat -fc %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.controllers
 mkdir -p /tmp; cd $(dirname "$podd")
-/opt/linux-tests --test-threads 2 --show-output $skip $*
+export PODD_TEST_PATIENCE=300
+/opt/linux-tests --test-threads 2 --show-output ${skip[*]} $*
 echo "vm-exit: \$?"
 poweroff -f
 SCRIPT
