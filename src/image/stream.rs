@@ -215,7 +215,7 @@ impl Skip for Section {
 }
 
 /// Bytes handed from one thread to another at once, and how many such chunks may wait.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 128 * 1024;
 const CHUNKS_WAITING: usize = 4;
 
 /// A piece of an uncompressed tar, in a buffer that is used again.

@@ -45,6 +45,8 @@ const REDIRECTS_MAX: usize = 10;
 /// The most that is read of an error, and of a token.
 const ERROR_MAX: usize = 64 * 1024;
 const TOKEN_MAX: usize = 1024 * 1024;
+/// Bytes of an error that is told in plain words.
+const LINE_MAX: usize = 200;
 
 /// The clients of one host: for itself, and for whom it names.
 #[derive(Clone)]
@@ -540,13 +542,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// What a registry says of an error: `: CODE: message`.
+/// What a registry says of an error: `: CODE: message`, or the first line of plain words.
 async fn told(response: Response<Incoming>) -> String {
     let body = Limited::new(response.into_body(), ERROR_MAX).collect();
     let Ok(Ok(body)) = tokio::time::timeout(ANSWER, body).await else {
         return String::new();
     };
-    match serde_json::from_slice::<WireErrors>(&body.to_bytes()) {
+    let body = body.to_bytes();
+    match serde_json::from_slice::<WireErrors>(&body) {
         Ok(WireErrors { errors }) => {
             let mut words = String::new();
             for WireError { code, message } in errors.iter().take(3) {
@@ -560,7 +563,11 @@ async fn told(response: Response<Incoming>) -> String {
             }
             words
         }
-        Err(_) => String::new(),
+        Err(_) => match body.split(|byte| *byte == b'\n').next() {
+            // A page for browsers, or another kind of document.
+            None | Some([] | [b'<' | b'{' | b'[', ..]) => String::new(),
+            Some(line) => format!(": {}", printable(&line[..line.len().min(LINE_MAX)])),
+        },
     }
 }
 

@@ -30,7 +30,7 @@ const FRUITLESS_MAX: u32 = 5;
 /// How often a whole blob with a wrong digest is fetched again: a damaged connection, not a wrong registry.
 const DAMAGED_MAX: u32 = 1;
 /// Pieces that wait to be read.
-const PIECES_WAITING: usize = 8;
+const PIECES_WAITING: usize = 4;
 
 /// What the reading thread is told.
 #[derive(Debug)]
