@@ -1,6 +1,7 @@
 //! What a member is beside its name and content: owner, mode, times, extended attributes.
 //!
-//! Goes in: a member, and an open descriptor of what was made for it. Comes out: the same, as the layer has it.
+//! Goes in: a member, and a descriptor of what was made for it, or of its parent where opening it would do something.
+//! Comes out: the same, as the layer has it.
 //!
 //! **Invariant:** no link is followed here.
 
