@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use tracing::{info, warn};
 
 use super::ImageStore;
@@ -41,7 +41,7 @@ use super::registry::{Credentials, Manifest, Registry};
 use super::stream::Digest;
 use crate::store::ImageRow;
 pub use error::PullError;
-use layer::Wanted;
+use layer::{Ground, Wanted};
 pub(super) use under_way::Pulls;
 use under_way::{Teller, UnderWay};
 
@@ -365,10 +365,16 @@ impl ImageStore {
                 size: blob.size,
             })
             .collect();
+        let (working, mut all_done) = mpsc::channel(1);
+        let ground = Ground {
+            scratch: Arc::clone(&scratch),
+            budget,
+            _working: working,
+        };
         let layers = futures_util::stream::iter(wanted.into_iter().map(Ok))
-            .map(|wanted: Result<Wanted>| {
-                let (scratch, budget) = (Arc::clone(&scratch), Arc::clone(&budget));
-                async move { self.layer(image, registry, &wanted?, scratch, budget, teller).await }
+            .map(move |wanted: Result<Wanted>| {
+                let ground = ground.clone();
+                async move { self.layer(image, registry, &wanted?, ground, teller).await }
             })
             .buffer_unordered(LAYERS)
             .try_fold(0_u64, async |sum, size| Ok(sum.saturating_add(size)));
@@ -386,6 +392,8 @@ impl ImageStore {
         };
         // Both to their ends: what still wrote here would keep the directory of a pull that has failed.
         let (layers, documents) = tokio::join!(layers, documents);
+        // Layers beside one that failed are given up, but not in the middle of a step.
+        let None = all_done.recv().await;
         let (size, (id, config_json)) = (layers?, documents?);
         let config = String::from_utf8(config_json).expect("it was parsed as JSON, so it is UTF-8");
         Ok(Prepared {

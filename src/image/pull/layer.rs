@@ -5,8 +5,11 @@
 //! **Invariant:** a layer gets its place only when both digests, of its blob and of its tar, are right, and all of it is
 //! on the disk.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
 
 use super::under_way::Teller;
 use super::{Progress, PullError, Result};
@@ -28,8 +31,7 @@ impl ImageStore {
         image: &str,
         registry: &Registry,
         wanted: &Wanted,
-        scratch: Arc<Scratch>,
-        budget: Arc<Budget>,
+        ground: Ground,
         teller: &Teller,
     ) -> Result<u64> {
         let Wanted {
@@ -53,9 +55,8 @@ impl ImageStore {
             return Ok(blocking(move || content.layer_size(&diff_id)).await?);
         }
         let reader = LayerUnpacker {
-            scratch,
+            ground,
             limits: self.inner.limits.clone(),
-            budget,
             index,
             name: digest.clone(),
         };
@@ -94,12 +95,21 @@ impl ImageStore {
     }
 }
 
+/// Where the layers of one image are made, and what they may cost.
+#[derive(Debug, Clone)]
+pub(super) struct Ground {
+    pub(super) scratch: Arc<Scratch>,
+    pub(super) budget: Arc<Budget>,
+    /// Held by every thread that works here, also by those whose pull has failed meanwhile: whoever has the other end
+    /// learns when the last of them is done.
+    pub(super) _working: mpsc::Sender<Infallible>,
+}
+
 /// Makes the files of one layer.
 #[derive(Debug, Clone)]
 struct LayerUnpacker {
-    scratch: Arc<Scratch>,
+    ground: Ground,
     limits: Limits,
-    budget: Arc<Budget>,
     /// Names its directories in the scratch directory.
     index: usize,
     /// For errors.
@@ -122,9 +132,9 @@ impl LayerUnpacker {
 
     fn unpack(&self, blob: &mut Hashed<Arriving>) -> Result<(Digest, Share), ImportError> {
         // What is there was made of a damaged blob.
-        let trash = self.scratch.fresh_directory(&format!("trash-{}", self.index))?;
-        let root = self.scratch.fresh_directory(&self.root())?;
-        let mut share = Share::of(&self.budget);
+        let trash = self.ground.scratch.fresh_directory(&format!("trash-{}", self.index))?;
+        let root = self.ground.scratch.fresh_directory(&self.root())?;
+        let mut share = Share::of(&self.ground.budget);
         let diff_id = unpack_layer(&self.name, blob, root, &trash, &self.limits, &mut share)?;
         Ok((diff_id, share))
     }
@@ -133,12 +143,14 @@ impl LayerUnpacker {
     fn keep(&self, content: &Arc<Content>, wanted: &Digest, found: &Digest, share: Share) -> Result<u64, ImportError> {
         expect(&self.name, wanted, found)?;
         share.keep();
-        self.scratch.sync()?;
+        self.ground.scratch.sync()?;
         let pin = content.pin(wanted);
         let _lock = pin.lock();
         // An import may have brought it meanwhile.
         if !content.has_layer(wanted)? {
-            self.scratch.keep_layers([(self.root().as_str(), wanted)].into_iter())?;
+            self.ground
+                .scratch
+                .keep_layers([(self.root().as_str(), wanted)].into_iter())?;
         }
         Ok(content.layer_size(wanted)?)
     }
