@@ -465,9 +465,8 @@ def layered_image(work, tree):
             path.write_text(f"{n}\n" * 500)
         run("tar", "-C", files, "-cf", tar, ".")
         shutil.rmtree(files)
-    config = {"architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine), "os": "linux",
-              "config": {}, "rootfs": {"type": "layers", "diff_ids": [
-                  "sha256:" + run("sha256sum", tar).stdout.split()[0] for tar in tars]}}
+    config = {"architecture": pulls.architecture(), "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [
+        "sha256:" + run("sha256sum", tar).stdout.split()[0] for tar in tars]}}
     (work / "config.json").write_text(json.dumps(config))
     (work / "manifest.json").write_text(json.dumps(
         [{"Config": "config.json", "RepoTags": ["bench/layers:1"], "Layers": [tar.name for tar in tars]}]))

@@ -55,6 +55,12 @@ def wait(what, look):
         time.sleep(0.02)
 
 
+def architecture():
+    """This machine's, in the words of images."""
+    machine = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
 def make_image(work):
     """An OCI layout of five layers: a Debian root, its directories dealt out by size."""
     tree = work / "debian"
@@ -90,8 +96,7 @@ def make_image(work):
     for index, (_, paths) in enumerate(shares):
         tars.append(work / f"{index}.tar")
         run("tar", "-C", tree, "--numeric-owner", "--xattrs", "-cf", tars[-1], *paths)
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    config = put_text({"architecture": machine, "os": "linux", "config": {"Cmd": ["/bin/sh"]}, "rootfs": {
+    config = put_text({"architecture": architecture(), "os": "linux", "config": {"Cmd": ["/bin/sh"]}, "rootfs": {
         "type": "layers", "diff_ids": ["sha256:" + run("sha256sum", tar).split()[0] for tar in tars]}},
         "application/vnd.oci.image.config.v1+json")
     manifests = []

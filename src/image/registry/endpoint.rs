@@ -27,7 +27,8 @@ use super::auth::{Challenge, basic, bearer, token_query};
 use super::hosts::{Host, is_local};
 use super::proxies::Proxies;
 use super::transport::{self, Body, HttpClient, Reach, TlsError};
-use super::{Action, Credential, Manifest, RegistryError, printable};
+use super::words::told;
+use super::{Action, Credential, Manifest, RegistryError};
 use crate::image::reference::Reference;
 use crate::image::stream::Digest;
 
@@ -42,11 +43,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(250);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(20);
 /// Redirects of one request.
 const REDIRECTS_MAX: usize = 10;
-/// The most that is read of an error, and of a token.
-const ERROR_MAX: usize = 64 * 1024;
+/// The most that is read of a token.
 const TOKEN_MAX: usize = 1024 * 1024;
-/// Bytes of an error that is told in plain words.
-const LINE_MAX: usize = 200;
 
 /// The clients of one host: for itself, and for whom it names.
 #[derive(Clone)]
@@ -92,19 +90,6 @@ impl fmt::Debug for Endpoint {
             .field("credential", &self.credential)
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Deserialize)]
-struct WireErrors {
-    errors: Vec<WireError>,
-}
-
-#[derive(Deserialize)]
-struct WireError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
 }
 
 #[derive(Deserialize)]
@@ -540,35 +525,6 @@ fn is_passing(status: StatusCode) -> bool {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// What a registry says of an error: `: CODE: message`, or the first line of plain words.
-async fn told(response: Response<Incoming>) -> String {
-    let body = Limited::new(response.into_body(), ERROR_MAX).collect();
-    let Ok(Ok(body)) = tokio::time::timeout(ANSWER, body).await else {
-        return String::new();
-    };
-    let body = body.to_bytes();
-    match serde_json::from_slice::<WireErrors>(&body) {
-        Ok(WireErrors { errors }) => {
-            let mut words = String::new();
-            for WireError { code, message } in errors.iter().take(3) {
-                let separator = if code.is_empty() || message.is_empty() {
-                    ""
-                } else {
-                    ": "
-                };
-                words.push_str(": ");
-                words.push_str(&printable(format!("{code}{separator}{message}").as_bytes()));
-            }
-            words
-        }
-        Err(_) => match body.split(|byte| *byte == b'\n').next() {
-            // A page for browsers, or another kind of document.
-            None | Some([] | [b'<' | b'{' | b'[', ..]) => String::new(),
-            Some(line) => format!(": {}", printable(&line[..line.len().min(LINE_MAX)])),
-        },
-    }
 }
 
 /// The length an answer announces.

@@ -21,6 +21,7 @@ mod hosts;
 mod proxies;
 mod transfer;
 mod transport;
+mod words;
 
 use std::path::PathBuf;
 
