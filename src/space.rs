@@ -155,10 +155,16 @@ impl Space {
             "the disk is full: images go"
         );
         let collected = self.images.free(wanted, self.policy.minimum_age).await?;
-        for one in &collected {
+        if collected.leftovers > 0 {
+            tracing::info!(
+                freed = collected.leftovers,
+                "what failed pulls have left was removed to make room"
+            );
+        }
+        for one in &collected.images {
             tracing::info!(id = one.image.id, names = ?one.image.names, freed = one.freed, "image removed to make room");
         }
-        let freed = collected.iter().map(|one| one.freed).sum();
+        let freed = collected.total();
         if freed < wanted {
             let error = SpaceError::TooLittle { wanted, freed };
             self.tell("FreeDiskSpaceFailed", &error);

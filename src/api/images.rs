@@ -28,7 +28,8 @@ use tokio_util::io::StreamReader;
 use tracing::error;
 
 use crate::image::{
-    Collected, Fault, ImageStore, ImportError, PackError, RemoveError, ResolveError, TagError, Verified, VerifyError,
+    Collected, Fault, Freed, ImageStore, ImportError, PackError, RemoveError, ResolveError, TagError, Verified,
+    VerifyError,
 };
 use crate::model::ImageId;
 use crate::store::{ImageRow, StoreError};
@@ -126,6 +127,8 @@ pub struct ImageDetails {
 /// The answer to a prune.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
+    /// Bytes of layers that no image had, which are free now.
+    pub leftovers: u64,
     pub images: Vec<PrunedImage>,
 }
 
@@ -306,9 +309,10 @@ impl io::Write for Pieces {
 }
 
 async fn prune(State(images): State<ImageStore>) -> Result<Json<Pruned>, Status> {
-    let collected = images.prune().await?;
+    let Freed { leftovers, images } = images.prune().await?;
     Ok(Json(Pruned {
-        images: collected.into_iter().map(PrunedImage::from).collect(),
+        leftovers,
+        images: images.into_iter().map(PrunedImage::from).collect(),
     }))
 }
 

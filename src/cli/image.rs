@@ -193,11 +193,17 @@ async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -
         ImageSubcommand::Export { name, output } => export(socket, &name, &output, out).await?,
         ImageSubcommand::Prune => {
             let answer = request(socket, Method::POST, PRUNE, no_body()).await?;
-            let Pruned { images } = understood(&answer)?;
+            let Pruned { leftovers, images } = understood(&answer)?;
             for pruned in &images {
                 writeln!(out, "removed {} {}", label(&pruned.image), human(pruned.freed))?;
             }
-            let freed = images.iter().map(|pruned| pruned.freed).sum();
+            if leftovers > 0 {
+                writeln!(out, "removed layers of failed pulls {}", human(leftovers))?;
+            }
+            let freed = images
+                .iter()
+                .map(|pruned| pruned.freed)
+                .fold(leftovers, u64::saturating_add);
             writeln!(out, "freed {}", human(freed))?;
         }
         ImageSubcommand::Verify { name } => {

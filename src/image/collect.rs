@@ -43,15 +43,33 @@ fn candidates(
     rows
 }
 
+/// What went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freed {
+    /// Bytes of layers that no image had: what pulls have left that failed.
+    pub leftovers: u64,
+    pub images: Vec<Collected>,
+}
+
+impl Freed {
+    /// Bytes.
+    pub fn total(&self) -> u64 {
+        self.images
+            .iter()
+            .map(|one| one.freed)
+            .fold(self.leftovers, u64::saturating_add)
+    }
+}
+
 impl ImageStore {
     /// Remove images that no pod uses, the least recently used first, until `wanted` bytes are free that were not.
     ///
     /// # Errors
     /// The records cannot be read or written; what went before that is gone.
-    pub async fn free(&self, wanted: u64, minimum_age: Duration) -> Result<Vec<Collected>, RemoveError> {
-        let mut collected: Vec<Collected> = Vec::new();
+    pub async fn free(&self, wanted: u64, minimum_age: Duration) -> Result<Freed, RemoveError> {
         // What pulls that failed have left goes before any image does.
-        self.sweep_out().await?;
+        let leftovers = self.sweep_out().await?;
+        let mut images: Vec<Collected> = Vec::new();
         {
             let _rows = self.inner.rows.lock().await;
             let store = &self.inner.store;
@@ -71,7 +89,7 @@ impl ImageStore {
             }
             let now = (self.inner.clock)();
             let in_use = self.in_use().await?;
-            let mut total = 0_u64;
+            let mut total = leftovers;
             for row in candidates(rows, &uses, &in_use, now, minimum_age) {
                 if total >= wanted {
                     break;
@@ -93,21 +111,21 @@ impl ImageStore {
                 store.remove_image(&row.id).await?;
                 self.inner.usage.forget(&ImageId(row.id.clone()));
                 total = total.saturating_add(freed);
-                collected.push(Collected { image: row, freed });
+                images.push(Collected { image: row, freed });
             }
             self.changed();
         }
-        if !collected.is_empty() {
+        if !images.is_empty() {
             self.sweep_out().await?;
         }
-        Ok(collected)
+        Ok(Freed { leftovers, images })
     }
 
     /// Remove every image that no pod uses.
     ///
     /// # Errors
     /// As of [`Self::free`].
-    pub async fn prune(&self) -> Result<Vec<Collected>, RemoveError> {
+    pub async fn prune(&self) -> Result<Freed, RemoveError> {
         self.free(u64::MAX, Duration::ZERO).await
     }
 }

@@ -279,9 +279,9 @@ impl Content {
         fsync(&self.layers).map_err(|error| doomed.fail("sync", "../../layers", error))
     }
 
-    /// Remove the layers and blobs that are not `known` (from image rows) and not pinned. `known` must have been read
-    /// while no row could be added: see `ImageStore`.
-    pub(super) fn retain(self: &Arc<Self>, layers: &HashSet<Digest>, blobs: &HashSet<Digest>) -> Result<()> {
+    /// Remove the layers and blobs that are not these (of image rows) and not pinned. The rows must have been read while
+    /// none could be added: see `ImageStore`. The bytes of the layers.
+    pub(super) fn retain(self: &Arc<Self>, layers: &HashSet<Digest>, blobs: &HashSet<Digest>) -> Result<u64> {
         let fail = |directory: &str, source: Errno| ContentError {
             action: "clear",
             path: self.root.join(directory),
@@ -313,10 +313,13 @@ impl Content {
             }
         }
         let synced = fsync(&self.layers).map_err(|error| fail("layers", error));
+        let mut freed = 0_u64;
         for name in doomed {
+            // One that cannot be measured goes all the same.
+            freed = freed.saturating_add(tree_size(self.tmp.as_fd(), &name).unwrap_or(0));
             self.remove_tmp(&name);
         }
-        synced
+        synced.map(|()| freed)
     }
 
     /// Remove what stands in `tmp/` under this name; what cannot be removed goes at the next start.

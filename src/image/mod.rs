@@ -47,7 +47,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 pub use archive::ArchiveError;
-pub use collect::Collected;
+pub use collect::{Collected, Freed};
 pub use content::ContentError;
 pub use documents::DocumentError;
 pub use import::{Fault, ImportError};
@@ -519,7 +519,7 @@ impl ImageStore {
     }
 
     /// [`sweep`](Self::sweep), for those who remove images.
-    async fn sweep_out(&self) -> Result<(), RemoveError> {
+    async fn sweep_out(&self) -> Result<u64, RemoveError> {
         self.sweep().await.map_err(|error| match error {
             OpenError::Content(error) => RemoveError::Content(error),
             OpenError::Store(error) => RemoveError::Store(error),
@@ -559,8 +559,8 @@ impl ImageStore {
         named.or(digests.first()).cloned()
     }
 
-    /// Remove the layers and blobs that no recorded image has.
-    async fn sweep(&self) -> Result<(), OpenError> {
+    /// Remove the layers and blobs that no recorded image has. The bytes of those layers.
+    async fn sweep(&self) -> Result<u64, OpenError> {
         let _rows = self.inner.rows.lock().await;
         let rows = self.inner.store.images().await?;
         let layers = rows

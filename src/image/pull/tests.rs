@@ -841,6 +841,9 @@ async fn a_prune_takes_layers_that_no_image_has() {
     // As a pull leaves them whose other layers could not be had.
     machine.images.inner.store.remove_image(&row.id).await.unwrap();
     assert_eq!(machine.entries("layers"), 1);
-    machine.images.prune().await.unwrap();
+    let freed = machine.images.prune().await.unwrap();
+    assert_eq!((freed.leftovers, freed.images), (5000, Vec::new()));
     assert_eq!(machine.entries("layers"), 0);
+    let nothing = machine.images.prune().await.unwrap();
+    assert_eq!(nothing.total(), 0);
 }

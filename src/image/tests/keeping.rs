@@ -206,6 +206,7 @@ async fn a_volume_means_the_image_that_it_was_bound_to() {
             .free(u64::MAX, std::time::Duration::ZERO)
             .await
             .unwrap()
+            .images
             .len(),
         1
     );
@@ -233,16 +234,16 @@ async fn room_is_made_with_no_more_than_is_needed() {
     bench.store.note_image_use(&id, past).await.unwrap();
     let minute = std::time::Duration::from_mins(1);
     assert_eq!(
-        bench.images.free(1, minute).await.unwrap(),
+        bench.images.free(1, minute).await.unwrap().images,
         [],
         "all of them came this minute"
     );
-    let freed = bench.images.free(1, std::time::Duration::ZERO).await.unwrap();
+    let freed = bench.images.free(1, std::time::Duration::ZERO).await.unwrap().images;
     assert_eq!(freed.len(), 1);
     assert!([2000, 3000].contains(&freed[0].freed), "{freed:?}");
-    let freed = bench.images.free(1, std::time::Duration::ZERO).await.unwrap();
+    let freed = bench.images.free(1, std::time::Duration::ZERO).await.unwrap().images;
     assert_ne!(freed[0].image.id, id);
-    let freed = bench.images.prune().await.unwrap();
+    let freed = bench.images.prune().await.unwrap().images;
     assert_eq!(freed[0].image.id, id);
     assert!(freed[0].freed > 1000, "the shared layer goes with its last image");
     assert_eq!(bench.files()[0].len(), 0);
