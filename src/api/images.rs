@@ -236,8 +236,7 @@ async fn remove(
     State(images): State<ImageStore>,
     Query(NameQuery { name }): Query<NameQuery>,
 ) -> Result<Json<ImageList>, Status> {
-    let in_use = images.in_use().await?;
-    let row = images.remove(&name, &in_use).await?;
+    let row = images.remove(&name).await?;
     Ok(Json(vec![row].into()))
 }
 
@@ -418,7 +417,7 @@ impl From<RemoveError> for Status {
     fn from(error: RemoveError) -> Self {
         match error {
             RemoveError::NotFound { name } => Self::not_found(&name),
-            RemoveError::InUse { .. } => Self::of(StatusCode::CONFLICT, "Conflict", &error),
+            RemoveError::InUse { .. } | RemoveError::Busy { .. } => Self::of(StatusCode::CONFLICT, "Conflict", &error),
             RemoveError::Resolve(error) => error.into(),
             RemoveError::Store(_) | RemoveError::Content(_) => Self::internal(&error),
         }

@@ -7,13 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::stream::Digest;
 use super::usage::{SETTLING, age};
 use super::{ImageStore, RemoveError, blocking};
 use crate::model::{ImageId, Timestamp};
-use crate::store::ImageRow;
+use crate::store::{ImageRow, StoreError};
 
 /// An image that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +88,17 @@ impl ImageStore {
                 );
             }
             let now = (self.inner.clock)();
+            let looked = Instant::now();
             let in_use = self.in_use().await?;
             let mut total = leftovers;
             for row in candidates(rows, &uses, &in_use, now, minimum_age) {
                 if total >= wanted {
                     break;
                 }
-                let mut own = Vec::new();
-                for layer in row.layers.iter().collect::<HashSet<_>>() {
-                    let left = holders.entry(layer.clone()).or_default();
-                    *left = left.saturating_sub(1);
-                    own.extend(Digest::parse(layer).filter(|_| *left == 0));
-                }
+                let layers: HashSet<_> = row.layers.iter().collect();
+                let is_own = |layer: &&&String| holders.get(**layer).is_none_or(|holders| *holders == 1);
+                let own = layers.iter().filter(is_own).filter_map(|layer| Digest::parse(layer));
+                let own: Vec<_> = own.collect();
                 let content = Arc::clone(&self.inner.content);
                 // One that is missing frees nothing.
                 let sizes = move || {
@@ -108,17 +107,34 @@ impl ImageStore {
                         .sum::<u64>()
                 };
                 let freed = blocking(sizes).await;
-                store.remove_image(&row.id).await?;
-                self.inner.usage.forget(&ImageId(row.id.clone()));
+                if !self.remove_unless_asked_for(&row, looked).await? {
+                    continue;
+                }
+                for layer in layers {
+                    holders.entry(layer.clone()).and_modify(|holders| *holders -= 1);
+                }
                 total = total.saturating_add(freed);
                 images.push(Collected { image: row, freed });
             }
-            self.changed();
         }
         if !images.is_empty() {
             self.sweep_out().await?;
         }
         Ok(Freed { leftovers, images })
+    }
+
+    /// False: since `looked` somebody asked for it to run it, or did so just before.
+    async fn remove_unless_asked_for(&self, row: &ImageRow, looked: Instant) -> Result<bool, StoreError> {
+        let id = ImageId(row.id.clone());
+        let _nobody_asks = self.inner.asking.write().await;
+        let asked = self.inner.usage.asked(&id);
+        if asked.is_some_and(|asked| asked >= looked || asked.elapsed() < SETTLING) {
+            return Ok(false);
+        }
+        self.inner.store.remove_image(&row.id).await?;
+        self.inner.usage.forget(&id);
+        self.changed();
+        Ok(true)
     }
 
     /// Remove every image that no pod uses.

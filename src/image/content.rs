@@ -267,16 +267,22 @@ impl Content {
         })
     }
 
-    /// Remove these layers, although images have them.
-    pub(super) fn discard(self: &Arc<Self>, layers: &[Digest]) -> Result<()> {
+    /// Remove these layers, although images have them. None of them, if somebody has pinned one: that one.
+    pub(super) fn discard(self: &Arc<Self>, layers: &[Digest]) -> Result<Option<Digest>> {
         let doomed = self.scratch()?;
+        let pinned = self.pinned();
+        if let Some(layer) = layers.iter().find(|layer| pinned.contains_key(layer)) {
+            return Ok(Some(layer.clone()));
+        }
         for layer in layers {
             match renameat(&self.layers, layer.hex(), &doomed.directory, layer.hex()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(self.layer_error("remove", layer, error)),
             }
         }
-        fsync(&self.layers).map_err(|error| doomed.fail("sync", "../../layers", error))
+        drop(pinned);
+        fsync(&self.layers).map_err(|error| doomed.fail("sync", "../../layers", error))?;
+        Ok(None)
     }
 
     /// Remove the layers and blobs that are not these (of image rows) and not pinned. The rows must have been read while

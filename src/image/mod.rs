@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 pub use archive::ArchiveError;
@@ -102,6 +102,9 @@ struct Inner {
     /// Held while rows change, and while layers are removed that no row knows: between reading the rows and removing
     /// layers no row may come.
     rows: Mutex<()>,
+    /// Read by whoever asks for an image to run it, until that it was asked for is noted; written by whoever takes an
+    /// image or its layers away: between the last look at what is needed and the removal nobody asks.
+    asking: RwLock<()>,
     recent: Recent,
     usage: Usage,
     changes: watch::Sender<()>,
@@ -153,6 +156,8 @@ pub enum RemoveError {
     NotFound { name: String },
     #[error("image {name:?} is in use by a pod")]
     InUse { name: String },
+    #[error("layer {layer} is being brought or read just now: try again")]
+    Busy { layer: String },
     #[error("cannot change the recorded images")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -182,6 +187,7 @@ impl ImageStore {
             inner: Arc::new(Inner {
                 content,
                 store,
+                asking: RwLock::new(()),
                 recent: Recent::default(),
                 usage: Usage::default(),
                 changes: watch::Sender::new(()),
@@ -305,11 +311,17 @@ impl ImageStore {
     /// The image that a name means: a name, a name with a digest, an image's id, or at least 12 digits of an id.
     /// `None`: it is not there, or not whole.
     pub async fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, ResolveError> {
-        let resolved = self.look_up(image).await?;
-        if let Some(image) = &resolved {
-            self.used(&image.id).await;
+        let now = (self.inner.clock)();
+        let asking = self.inner.asking.read().await;
+        let Some(resolved) = self.look_up(image).await? else {
+            return Ok(None);
+        };
+        let is_to_be_written = self.inner.usage.touch(&resolved.id, now);
+        drop(asking);
+        if is_to_be_written {
+            self.note_use(&resolved.id, now).await;
         }
-        Ok(resolved)
+        Ok(Some(resolved))
     }
 
     /// As [`resolve`](Self::resolve), for an image that is known by its id: `name` is what it was asked for by, and decides
@@ -488,12 +500,18 @@ impl ImageStore {
         Ok(rows)
     }
 
-    /// Take a name from its image; with its last name goes the image, unless it is `in_use`. An id means all its names.
+    /// Take a name from its image; with its last name goes the image, unless a pod needs it. An id means all its names.
     /// Gives the image as it was.
-    pub async fn remove(&self, name: &str, in_use: &HashSet<ImageId>) -> Result<ImageRow, RemoveError> {
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    pub async fn remove(&self, name: &str) -> Result<ImageRow, RemoveError> {
+        let not_found = || RemoveError::NotFound { name: name.to_owned() };
+        let asked_for = self.find(name).await?.ok_or_else(not_found)?;
+        self.settled(&ImageId(asked_for.id)).await;
         let row = {
             let _rows = self.inner.rows.lock().await;
-            let not_found = || RemoveError::NotFound { name: name.to_owned() };
+            let _nobody_asks = self.inner.asking.write().await;
             let row = self.find(name).await?.ok_or_else(not_found)?;
             let one_name = self.name_of(&row, name);
             // Names with a digest are no reason to stay: they came with the tags.
@@ -504,7 +522,8 @@ impl ImageStore {
                     .any(|name| name != one && (!is_digest(name) || is_digest(one)))
             };
             let goes = !one_name.as_ref().is_some_and(others);
-            if goes && in_use.contains(&ImageId(row.id.clone())) {
+            let id = ImageId(row.id.clone());
+            if goes && (self.is_starting(&id) || self.in_use().await?.contains(&id)) {
                 return Err(RemoveError::InUse { name: name.to_owned() });
             }
             match one_name {

@@ -103,17 +103,17 @@ impl ImageStore {
         let name = pulled_as(image).ok_or_else(|| RepairError::NotPulled {
             name: image.tags().next().unwrap_or(&image.id).to_owned(),
         })?;
-        self.discard(damage).await?;
-        if left.iter().any(is_document) {
-            let reference = self
-                .reference(name)
-                .map_err(|error| RepairError::Pull(Arc::new(error)))?;
-            let registry = Registry::open(&self.registries, &reference, credentials).await?;
-            if let Some(digest) = Digest::parse(&image.manifest_digest) {
-                let manifest = registry.manifest(&digest, self.inner.limits.manifest).await?;
+        let reference = self
+            .reference(name)
+            .map_err(|error| RepairError::Pull(Arc::new(error)))?;
+        let registry = Registry::open(&self.registries, &reference, credentials).await?;
+        if let Some(digest) = Digest::parse(&image.manifest_digest) {
+            let manifest = registry.manifest(&digest, self.inner.limits.manifest).await?;
+            if left.iter().any(is_document) {
                 self.keep_document(manifest.bytes).await?;
             }
         }
+        self.discard(damage).await?;
         if left.iter().any(|damage| !is_document(damage)) {
             self.pull(name, credentials.clone(), |_step| {})
                 .await

@@ -68,6 +68,19 @@ impl std::fmt::Display for Damage {
     }
 }
 
+impl Damage {
+    /// A layer that is there and not to be used.
+    fn spoiled_layer(&self) -> Option<&String> {
+        match self {
+            Self::LayerChanged { layer } | Self::LayerUnreadable { layer, .. } => Some(layer),
+            Self::LayerMissing { .. }
+            | Self::DocumentMissing { .. }
+            | Self::DocumentChanged { .. }
+            | Self::RecordChanged => None,
+        }
+    }
+}
+
 /// An image that was looked through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
@@ -185,29 +198,36 @@ impl ImageStore {
     /// # Errors
     /// A pod uses it: its containers would lose their files. Or nothing can be removed.
     pub(super) async fn discard(&self, damage: &[Damage]) -> Result<(), RemoveError> {
+        let layers: HashSet<&String> = damage.iter().filter_map(Damage::spoiled_layer).collect();
+        let shares = |row: &ImageRow| row.layers.iter().any(|layer| layers.contains(layer));
+        for row in self.inner.store.images().await?.into_iter().filter(shares) {
+            self.settled(&ImageId(row.id)).await;
+        }
         let _rows = self.inner.rows.lock().await;
+        // What is sealed now may be what was damaged.
+        let _sealing = self.inner.sealing.lock().await;
+        let _nobody_asks = self.inner.asking.write().await;
         let in_use = self.in_use().await?;
-        let doomed: Vec<Digest> = damage
-            .iter()
-            .filter_map(|damage| match damage {
-                Damage::LayerChanged { layer } | Damage::LayerUnreadable { layer, .. } => Digest::parse(layer),
-                Damage::LayerMissing { .. }
-                | Damage::DocumentMissing { .. }
-                | Damage::DocumentChanged { .. }
-                | Damage::RecordChanged => None,
-            })
-            .collect();
-        for row in self.inner.store.images().await? {
-            let shares = doomed.iter().any(|layer| row.layers.contains(&layer.to_string()));
-            if shares && in_use.contains(&ImageId(row.id.clone())) {
+        for row in self.inner.store.images().await?.into_iter().filter(shares) {
+            let id = ImageId(row.id.clone());
+            if self.is_starting(&id) || in_use.contains(&id) {
                 let name = row.names.first().cloned().unwrap_or(row.id);
                 return Err(RemoveError::InUse { name });
             }
         }
+        for layer in &layers {
+            self.inner.store.unseal_layer(layer).await?;
+        }
+        let doomed: Vec<Digest> = layers.iter().filter_map(|layer| Digest::parse(layer)).collect();
         let content = Arc::clone(&self.inner.content);
-        blocking(move || content.discard(&doomed)).await?;
+        let busy = blocking(move || content.discard(&doomed)).await?;
         self.changed();
-        Ok(())
+        match busy {
+            Some(layer) => Err(RemoveError::Busy {
+                layer: layer.to_string(),
+            }),
+            None => Ok(()),
+        }
     }
 }
 

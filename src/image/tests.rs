@@ -586,7 +586,7 @@ async fn flipped_bits_break_nothing() {
                     rows[0].layers,
                     [Digest::of(&lower), Digest::of(&upper)].map(|layer| layer.to_string())
                 );
-                bench.images.remove(&rows[0].id, &HashSet::new()).await.unwrap();
+                bench.images.remove(&rows[0].id).await.unwrap();
             }
             Err(error) => assert_eq!(error.fault(), Fault::Request, "{error:?}"),
         }
@@ -729,16 +729,17 @@ async fn removing_the_last_name_removes_the_image() {
     bench.import(&both, None).await.unwrap();
     bench.import(&lower, Some("base")).await.unwrap();
     let id = bench.resolve("both:1").await.id;
-    let in_use = HashSet::from([id.clone()]);
+    let pod = keeping::pod_with(&bench, Some(id.clone())).await;
 
-    bench.images.remove("both:1", &in_use).await.unwrap();
+    bench.images.remove("both:1").await.unwrap();
     assert!(bench.images.resolve("both:1").await.unwrap().is_none());
     for name in ["both:2", &id.0[..], &id.0[7..20]] {
-        let refused = bench.images.remove(name, &in_use).await;
+        let refused = bench.images.remove(name).await;
         assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{name}: {refused:?}");
     }
     assert_eq!(bench.files()[0].len(), 2);
-    let was = bench.images.remove("both:2", &HashSet::new()).await.unwrap();
+    bench.store.forget_pod(&pod).await.unwrap();
+    let was = bench.images.remove("both:2").await.unwrap();
     assert_eq!(was.id, id.0);
     assert_eq!(
         bench.files()[0],
@@ -747,15 +748,15 @@ async fn removing_the_last_name_removes_the_image() {
     );
     assert_eq!(bench.files()[1].len(), 2);
     for name in ["both:2", "nothing"] {
-        let refused = bench.images.remove(name, &HashSet::new()).await;
+        let refused = bench.images.remove(name).await;
         assert!(matches!(refused, Err(RemoveError::NotFound { .. })));
     }
-    let refused = bench.images.remove("No Name", &HashSet::new()).await;
+    let refused = bench.images.remove("No Name").await;
     assert!(matches!(
         refused,
         Err(RemoveError::Resolve(ResolveError::InvalidName { .. }))
     ));
-    bench.images.remove("base", &in_use).await.unwrap();
+    bench.images.remove("base").await.unwrap();
     assert!(bench.files().concat().is_empty());
 }
 
@@ -768,7 +769,7 @@ async fn a_name_that_moves_leaves_its_old_image_without() {
     assert_eq!(bench.resolve(&old[0].id).await.layers.len(), 1, "a pod may run it");
     let rows = bench.images.list().await.unwrap();
     assert_eq!(rows.iter().map(|row| row.names.len()).collect::<Vec<_>>(), [0, 1]);
-    bench.images.remove(&old[0].id, &HashSet::new()).await.unwrap();
+    bench.images.remove(&old[0].id).await.unwrap();
     assert_eq!(bench.files()[0].len(), 1);
 }
 
@@ -828,7 +829,7 @@ async fn imports_and_removals_side_by_side_agree() {
                             .all(|layer| std::fs::read_dir(layer).unwrap().count() == 2)
                     );
                     if task % 3 != 0 || round < 3 {
-                        images.remove(&name, &HashSet::new()).await.unwrap();
+                        images.remove(&name).await.unwrap();
                     }
                 }
             })

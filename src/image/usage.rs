@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -20,6 +20,9 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// Between the question for an image and the record of the container that it was asked for.
 pub(super) const SETTLING: Duration = Duration::from_secs(10);
+/// The same for those who remove an image by hand, and wait for it.
+const STARTING: Duration = Duration::from_secs(2);
+const SETTLED_ROUNDS: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Usage {
@@ -29,7 +32,10 @@ pub(super) struct Usage {
 #[derive(Debug, Clone, Copy)]
 struct Use {
     at: Timestamp,
-    written: Timestamp,
+    /// The same by a clock that nobody turns back.
+    asked: Instant,
+    /// `None`: not yet.
+    written: Option<Timestamp>,
 }
 
 impl Usage {
@@ -39,22 +45,27 @@ impl Usage {
     }
 
     /// True: this use is to be written.
-    fn touch(&self, image: &ImageId, now: Timestamp) -> bool {
-        match self.inner().get_mut(image) {
-            Some(known) => {
-                known.at = now;
-                let due = age(now, known.written) >= HOUR;
-                if due {
-                    known.written = now;
-                }
-                due
-            }
-            None => true,
+    pub(super) fn touch(&self, image: &ImageId, now: Timestamp) -> bool {
+        let asked = Instant::now();
+        let mut inner = self.inner();
+        if let Some(known) = inner.get_mut(image) {
+            (known.at, known.asked) = (now, asked);
+            return known.written.is_none_or(|written| age(now, written) >= HOUR);
+        }
+        let (at, written) = (now, None);
+        inner.insert(image.clone(), Use { at, asked, written });
+        true
+    }
+
+    fn written(&self, image: &ImageId, now: Timestamp) {
+        if let Some(known) = self.inner().get_mut(image) {
+            known.written = Some(now);
         }
     }
 
-    fn written(&self, image: ImageId, now: Timestamp) {
-        self.inner().insert(image, Use { at: now, written: now });
+    /// When somebody asked for it last to run it.
+    pub(super) fn asked(&self, image: &ImageId) -> Option<Instant> {
+        self.inner().get(image).map(|known| known.asked)
     }
 
     /// When it was used last, as far as this process knows.
@@ -73,16 +84,28 @@ pub(super) fn age(now: Timestamp, then: Timestamp) -> Duration {
 }
 
 impl ImageStore {
-    /// Somebody asked for this image to run it.
-    pub(super) async fn used(&self, image: &ImageId) {
-        let now = (self.inner.clock)();
-        if !self.inner.usage.touch(image, now) {
-            return;
-        }
+    /// Write down that an image was asked for.
+    pub(super) async fn note_use(&self, image: &ImageId, now: Timestamp) {
         match self.inner.store.note_image_use(&image.0, now).await {
-            Ok(()) => self.inner.usage.written(image.clone(), now),
+            Ok(()) => self.inner.usage.written(image, now),
             // It only decides which image goes first when the disk is full.
             Err(error) => warn!(image = %image.0, %error, "cannot record that an image was used"),
+        }
+    }
+
+    /// Somebody asked for it just now: a container may start of it that is not recorded yet.
+    pub(super) fn is_starting(&self, image: &ImageId) -> bool {
+        let asked = self.inner.usage.asked(image);
+        asked.is_some_and(|asked| asked.elapsed() < STARTING)
+    }
+
+    /// Wait, for a while, until nobody has asked for it just now.
+    pub(super) async fn settled(&self, image: &ImageId) {
+        for _ in 0..SETTLED_ROUNDS {
+            match self.inner.usage.asked(image).map(|asked| asked + STARTING) {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
+                Some(_) | None => return,
+            }
         }
     }
 

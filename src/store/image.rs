@@ -175,9 +175,14 @@ pub(super) async fn remove(connection: &mut SqliteConnection, id: &str) -> Resul
     let image = by_id_in(connection, id).await?;
     // Names and layers go with it.
     sqlx::query!("DELETE FROM image WHERE id = ?", id)
-        .execute(connection)
+        .execute(&mut *connection)
         .await
         .map_err(StoreError::database("remove an image"))?;
+    // What comes of the same name again is sealed anew.
+    sqlx::query!("DELETE FROM layer_seal WHERE diff_id NOT IN (SELECT diff_id FROM image_layer)")
+        .execute(connection)
+        .await
+        .map_err(StoreError::database("remove the seals of an image"))?;
     Ok(image)
 }
 
@@ -187,6 +192,7 @@ pub(super) enum Note {
     Use { image: String, at: Timestamp },
     Volume { uid: Uid, volume: String, image: String },
     Seal { diff_id: String, seal: String },
+    Unseal { diff_id: String },
 }
 
 /// A note of an image that is gone, or of a pod that is, is passed over.
@@ -231,6 +237,12 @@ pub(super) async fn note(connection: &mut SqliteConnection, note: Note) -> Resul
             .execute(connection)
             .await
             .map_err(failed())?;
+        }
+        Note::Unseal { diff_id } => {
+            sqlx::query!("DELETE FROM layer_seal WHERE diff_id = ?", diff_id)
+                .execute(connection)
+                .await
+                .map_err(failed())?;
         }
     }
     Ok(())

@@ -708,6 +708,12 @@ impl Store {
         self.note_image(image::Note::Seal { diff_id, seal }).await
     }
 
+    /// Forget the seal of a layer that is taken away.
+    pub async fn unseal_layer(&self, diff_id: &str) -> Result<(), StoreError> {
+        let diff_id = diff_id.to_owned();
+        self.note_image(image::Note::Unseal { diff_id }).await
+    }
+
     /// The seals of layers, by their diff ids.
     pub async fn layer_seals(&self) -> Result<HashMap<String, String>, StoreError> {
         image::seals(&self.readers).await

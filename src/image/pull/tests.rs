@@ -452,11 +452,7 @@ async fn a_tag_that_moved_is_another_image_and_the_old_one_stays_by_its_digest()
     let named = machine.images.resolve(&fake.name("app")).await.unwrap();
     assert_eq!(named.unwrap().id.0, second.id);
     // With its last tag goes the image, its digest's name too.
-    machine
-        .images
-        .remove(&fake.name("app"), &HashSet::default())
-        .await
-        .unwrap();
+    machine.images.remove(&fake.name("app")).await.unwrap();
     assert_eq!(machine.images.resolve(&second.id).await.unwrap(), None);
 }
 

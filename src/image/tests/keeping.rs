@@ -144,7 +144,7 @@ async fn damage_is_found_discarded_and_mended() {
 }
 
 /// A pod that the controller has seen, in which a container runs this image.
-async fn pod_with(bench: &Bench, image: Option<ImageId>) -> Uid {
+pub(super) async fn pod_with(bench: &Bench, image: Option<ImageId>) -> Uid {
     let uid = Uid("11111111-1111-4111-8111-111111111111".to_owned());
     let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": uid.as_str()}});
     bench.store.create("Pod", "default", "p", &uid, pod).await.unwrap();
