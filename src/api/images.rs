@@ -23,7 +23,8 @@ use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::io::StreamReader;
 use tracing::error;
 
@@ -266,23 +267,34 @@ async fn tag(
 /// Pieces of an archive that wait to be sent.
 const PIECES_WAITING: usize = 4;
 const PIECE: usize = 256 * 1024;
+/// How long a reader of an export may take for a piece of it.
+const EXPORT_PATIENCE: Duration = Duration::from_mins(1);
+/// Exports that are written at a time: each holds one of the few threads that may block.
+const EXPORTS: usize = 4;
+static EXPORTING: Semaphore = Semaphore::const_new(EXPORTS);
 
 async fn export(
     State(images): State<ImageStore>,
     Query(NameQuery { name }): Query<NameQuery>,
 ) -> Result<Response, Status> {
     // All that can fail in words is done before the first byte is sent.
+    let exporting = EXPORTING.acquire().await.ok();
     let packed = images.pack(&name).await?;
     let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+    let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
-        let pieces = Pieces(sender.clone());
+        let pieces = Pieces {
+            to: sender.clone(),
+            runtime: runtime.clone(),
+        };
         let mut writer = io::BufWriter::with_capacity(PIECE, pieces);
         let written = packed
             .write_archive(&mut writer)
             .and_then(|()| io::Write::flush(&mut writer));
+        drop(exporting);
         if let Err(error) = written {
             // Breaks the answer off, so that nobody takes a part for the whole; a reader that is gone needs no answer.
-            let _ = sender.blocking_send(Err(error));
+            let _ = runtime.block_on(sender.send_timeout(Err(error), EXPORT_PATIENCE));
         }
     });
     let stream = unfold(receiver, |mut pieces| async move {
@@ -293,12 +305,19 @@ async fn export(
 }
 
 /// Hands what is written to whoever sends it.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+struct Pieces {
+    to: mpsc::Sender<io::Result<Bytes>>,
+    runtime: tokio::runtime::Handle,
+}
 
 impl io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let piece = Ok(Bytes::copy_from_slice(bytes));
+        let sent = self.runtime.block_on(self.to.send_timeout(piece, EXPORT_PATIENCE));
+        sent.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => io::Error::from(io::ErrorKind::TimedOut),
+            SendTimeoutError::Closed(_) => io::Error::from(io::ErrorKind::BrokenPipe),
+        })?;
         Ok(bytes.len())
     }
 

@@ -12,6 +12,7 @@ pub mod token;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -19,6 +20,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, DEFAULT_ROOT, Settings};
 use crate::telemetry::{self, LogFormat};
 use crate::{agent, api, linux};
+
+/// How long an agent that ends waits for what it has begun on other threads.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// A pod host for one Linux machine: Kubernetes pods over HTTP, without a cluster.
 #[derive(Debug, Parser)]
@@ -136,15 +140,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .unwrap_or_default();
             let config = Config::new(serve.settings.over(file), &linux::host::name()?)?;
             linux::process::share_heaps();
-            // Two threads for the processors' sake; blocking work has a pool of its own, small to stay small.
-            tokio::runtime::Builder::new_multi_thread()
+            // Two threads for the processors' sake; blocking work has a pool of its own, small to stay small: more than
+            // half of it is left to containers when all pulls, imports and exports wait for slow peers (20 threads).
+            let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
-                .max_blocking_threads(16)
+                .max_blocking_threads(48)
                 .thread_stack_size(1 << 20)
                 .enable_all()
                 .build()
-                .context("cannot start the asynchronous runtime")?
-                .block_on(agent::serve(config))?;
+                .context("cannot start the asynchronous runtime")?;
+            let served = runtime.block_on(agent::serve(config));
+            // A layer that is unpacked or removed just now is begun anew by the next agent, as after a crash.
+            runtime.shutdown_timeout(LEFT_BEHIND);
+            served?;
         }
         Command::Image(ImageCommand { agent, command }) => {
             single_threaded()?.block_on(image::run(&agent.socket, command))?;

@@ -37,6 +37,8 @@ pub enum ImportError {
     },
     #[error("invalid image name {name:?}: a name given to an image holds no digest")]
     NameWithDigest { name: String },
+    #[error("invalid image name {name:?}: it is how an image's id looks")]
+    NameIsId { name: String },
     #[error("a plain root filesystem has no name of its own: give it one with --name")]
     RootFilesystemUnnamed,
     #[error("the archive does not say how image {id} is called: give it a name with --name")]
@@ -136,6 +138,7 @@ impl ImportError {
             Self::Spool(_) | Self::Content(_) | Self::Store(_) | Self::Panicked(_) => Fault::Machine,
             Self::Name { .. }
             | Self::NameWithDigest { .. }
+            | Self::NameIsId { .. }
             | Self::RootFilesystemUnnamed
             | Self::Unnamed { .. }
             | Self::SeveralImages { .. }
@@ -238,6 +241,9 @@ impl Read for Upload {
 
 /// The name a caller gives an image.
 pub(super) fn given_name(name: &str) -> Result<Reference> {
+    if Digest::parse(name).is_some() {
+        return Err(ImportError::NameIsId { name: name.to_owned() });
+    }
     let reference = Reference::parse(name).map_err(|source| ImportError::Name {
         name: name.to_owned(),
         source,

@@ -32,6 +32,8 @@ pub(super) const DOCUMENT_MAX: u64 = 64 * 1024 * 1024;
 /// Nested image indexes, and descriptors in one of them.
 pub(super) const INDEX_DEPTH_MAX: usize = 4;
 pub(super) const DESCRIPTORS_MAX: usize = 1024;
+/// Indexes and manifests that are looked at for one that fits.
+pub(super) const MANIFESTS_MAX: usize = 64;
 
 /// What an import may cost. Bytes, unless said otherwise.
 #[derive(Debug, Clone)]

@@ -35,7 +35,7 @@ use super::ImageStore;
 use super::content::ContentError;
 use super::documents::{Config, Descriptor, Document, DocumentError, architecture};
 use super::import::Prepared;
-use super::limits::{Budget, INDEX_DEPTH_MAX};
+use super::limits::{Budget, INDEX_DEPTH_MAX, MANIFESTS_MAX};
 use super::reference::Reference;
 use super::registry::{Credentials, Manifest, Registry};
 use super::stream::Digest;
@@ -43,7 +43,7 @@ use crate::store::ImageRow;
 pub use error::PullError;
 use layer::{Ground, Wanted};
 pub(super) use under_way::Pulls;
-use under_way::{Teller, UnderWay};
+use under_way::{Teller, Waiting};
 
 /// Layers of one image at a time (containerd's `max_concurrent_downloads`).
 const LAYERS: usize = 3;
@@ -71,12 +71,27 @@ struct Chosen {
     layers: Vec<Descriptor>,
 }
 
+/// What a registry says of a name.
+enum Found {
+    /// The image is here already, and has the name now.
+    Present(ImageRow),
+    Chosen {
+        registry: Registry,
+        chosen: Chosen,
+        /// Which it will have.
+        names: Vec<String>,
+    },
+}
+
 impl ImageStore {
     /// A name as it is to be pulled: short names are the default registry's.
     ///
     /// # Errors
-    /// It is no name of an image ([`PullError::Name`]).
+    /// It is no name of an image ([`PullError::Name`], [`PullError::IsId`]).
     pub fn reference(&self, name: &str) -> Result<Reference> {
+        if Digest::parse(name).is_some() {
+            return Err(PullError::IsId { name: name.to_owned() });
+        }
         let default = &self.registries.default_registry;
         Reference::parse_within(name, default).map_err(|source| PullError::Name {
             name: name.to_owned(),
@@ -86,7 +101,8 @@ impl ImageStore {
 
     /// Pull an image, whether it is there or not: its tag is asked for anew, what is there already is not fetched again.
     /// Several who ask for the same with the same credentials wait for one pull. `credentials` are tried before the
-    /// node's own. Gives the image with the name that was asked for first.
+    /// node's own. Gives the image with the name that was asked for first. Dropped, it is given up, if nobody else waits
+    /// for it.
     ///
     /// # Errors
     /// Shared by all who waited for the pull.
@@ -97,9 +113,10 @@ impl ImageStore {
         progress: impl Fn(Progress) + Send,
     ) -> Result<ImageRow, Arc<PullError>> {
         let reference = self.reference(name)?;
-        let UnderWay { steps, mut outcome } = self.join(reference, credentials);
-        let mut coming = steps.subscribe();
-        drop(steps);
+        let Waiting {
+            steps: mut coming,
+            mut outcome,
+        } = self.join(reference, credentials);
         loop {
             tokio::select! {
                 biased;
@@ -136,7 +153,7 @@ impl ImageStore {
         teller: &Teller,
     ) -> Result<ImageRow> {
         // It is never closed, so there is always a permit in the end.
-        let _place = self.pulls.places.acquire().await.ok();
+        let _place = teller.while_wanted(self.pulls.places.acquire()).await?.ok();
         teller.tell(Progress::Resolving);
         let pulled = self.pull_now(reference, credentials, teller).await;
         let row = pulled.map_err(|error| {
@@ -159,8 +176,32 @@ impl ImageStore {
         } else {
             reference.tagged()
         };
+        let found = teller.while_wanted(self.ask(&image, reference, credentials));
+        let row = match found.await?? {
+            Found::Present(row) => row,
+            Found::Chosen {
+                registry,
+                chosen,
+                names,
+            } => {
+                let prepared = self.fetch(&image, &registry, chosen, names, teller).await?;
+                let mut rows = self.record(vec![prepared]).await.map_err(|source| PullError::Unpack {
+                    image: image.clone(),
+                    source,
+                })?;
+                let row = rows.remove(0);
+                info!(image, id = row.id, "image pulled");
+                row
+            }
+        };
+        Ok(self.inner.store.image_by_id(&row.id).await?.unwrap_or(row))
+    }
+
+    /// What a name means at its registry, and whether it is here already. The registry is asked for what is here too:
+    /// not everybody may have it.
+    async fn ask(&self, image: &str, reference: &Reference, credentials: &Credentials) -> Result<Found> {
         let unresolved = |source| PullError::Resolve {
-            image: image.clone(),
+            image: image.to_owned(),
             source,
         };
         let manifest_limit = self.inner.limits.manifest;
@@ -171,7 +212,8 @@ impl ImageStore {
             let known = Digest::parse(digest).ok_or_else(|| PullError::DigestAlgorithm {
                 digest: digest.to_owned(),
             })?;
-            (known, None)
+            let body = registry.manifest(&known, manifest_limit).await.map_err(unresolved)?;
+            (known, Some(body))
         } else {
             let tag = reference.tag().unwrap_or("latest");
             let found = registry.resolve(tag, manifest_limit).await.map_err(unresolved)?;
@@ -181,25 +223,21 @@ impl ImageStore {
         if reference.digest().is_none() {
             names.push(reference.tagged());
         }
-        if let Some(row) = self.present(&names[0]).await? {
-            let mut row = row;
+        if let Some(mut row) = self.present(&names[0]).await? {
             row.names = names;
             self.rename(&row).await?;
-            return Ok(self.inner.store.image_by_id(&row.id).await?.unwrap_or(row));
+            return Ok(Found::Present(row));
         }
         let body = match body {
             Some(body) => body,
             None => registry.manifest(&top, manifest_limit).await.map_err(unresolved)?,
         };
-        let chosen = self.choose(&image, &registry, top, body).await?;
-        let prepared = self.fetch(&image, &registry, chosen, names, teller).await?;
-        let mut rows = self.record(vec![prepared]).await.map_err(|source| PullError::Unpack {
-            image: image.clone(),
-            source,
-        })?;
-        let row = rows.remove(0);
-        info!(image, id = row.id, "image pulled");
-        Ok(self.inner.store.image_by_id(&row.id).await?.unwrap_or(row))
+        let chosen = self.choose(image, &registry, top, body).await?;
+        Ok(Found::Chosen {
+            registry,
+            chosen,
+            names,
+        })
     }
 
     /// The image of this name, if it is recorded and whole.
@@ -228,6 +266,12 @@ impl ImageStore {
         while let Some((digest, body, referred, depth)) = pending.pop() {
             if !seen.insert(digest.clone()) {
                 continue;
+            }
+            if seen.len() > MANIFESTS_MAX {
+                return Err(PullError::IndexTooLarge {
+                    image: image.to_owned(),
+                    limit: MANIFESTS_MAX,
+                });
             }
             let Manifest { media_type, bytes } = match body {
                 Some(body) => body,
@@ -282,7 +326,11 @@ impl ImageStore {
         }
         Err(PullError::Platform {
             image: image.to_owned(),
-            there: others.into_iter().collect::<Vec<_>>().join(", "),
+            there: if others.is_empty() {
+                "no platform at all".to_owned()
+            } else {
+                others.into_iter().collect::<Vec<_>>().join(", ")
+            },
         })
     }
 
@@ -316,9 +364,9 @@ impl ImageStore {
                 limit: limits.unpacked,
             });
         }
-        let config_json = registry
-            .small_blob(&config.digest, limits.config)
-            .await
+        let config_json = teller
+            .while_wanted(registry.small_blob(&config.digest, limits.config))
+            .await?
             .map_err(|source| PullError::Fetch {
                 image: image.to_owned(),
                 source,
@@ -391,10 +439,10 @@ impl ImageStore {
             }
         };
         // Both to their ends: what still wrote here would keep the directory of a pull that has failed.
-        let (layers, documents) = tokio::join!(layers, documents);
+        let (layers, documents) = tokio::join!(teller.while_wanted(layers), documents);
         // Layers beside one that failed are given up, but not in the middle of a step.
         let None = all_done.recv().await;
-        let (size, (id, config_json)) = (layers?, documents?);
+        let (size, (id, config_json)) = (layers??, documents?);
         let config = String::from_utf8(config_json).expect("it was parsed as JSON, so it is UTF-8");
         Ok(Prepared {
             id,

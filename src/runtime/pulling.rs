@@ -28,8 +28,18 @@ struct Key {
 
 #[derive(Debug)]
 enum State {
-    UnderWay,
+    UnderWay { _waiting: Waiting },
     Ended(Result<Pulled, StepError>),
+}
+
+/// A container that waits for its image. A pull that nobody waits for is given up.
+#[derive(Debug)]
+struct Waiting(tokio::task::AbortHandle);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// An image that has just come.
@@ -77,10 +87,10 @@ impl Pulling {
         let mut states = self.states();
         match states.get(&key) {
             None => Known::Nothing,
-            Some(State::UnderWay) => Known::UnderWay,
+            Some(State::UnderWay { .. }) => Known::UnderWay,
             Some(State::Ended(_)) => match states.remove(&key) {
                 Some(State::Ended(ended)) => Known::Ended(ended),
-                Some(State::UnderWay) | None => Known::Nothing,
+                Some(State::UnderWay { .. }) | None => Known::Nothing,
             },
         }
     }
@@ -90,9 +100,11 @@ impl Pulling {
         let brought = self.images.pod_credentials(uid).await;
         let brought = brought.map_err(|error| step(FailureReason::ErrImagePull, &error))?;
         let key = key(uid, container, image);
-        self.states().insert(key.clone(), State::UnderWay);
+        let waiting = key.clone();
         let (images, hint, states) = (self.images.clone(), self.hint.clone(), Arc::clone(&self.states));
-        tokio::spawn(async move {
+        // Held until the state is there: the end comes after it.
+        let mut known = self.states();
+        let work = tokio::spawn(async move {
             let asked = Instant::now();
             let begun = Mutex::new(asked);
             let pulled = images
@@ -118,6 +130,13 @@ impl Pulling {
             // The controller has ended: so does this agent.
             let _ = hint.send(uid);
         });
+        known.insert(
+            waiting,
+            State::UnderWay {
+                _waiting: Waiting(work.abort_handle()),
+            },
+        );
+        drop(known);
         Ok(brought.unusable)
     }
 

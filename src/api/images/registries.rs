@@ -178,9 +178,13 @@ pub(super) async fn pull(
             // Told with the image.
             Progress::Done => {}
         });
-        match done.await {
-            Ok(row) => teller.tell(Step::Pulled(row.into())),
-            Err(error) => teller.failed(&*error),
+        tokio::select! {
+            // Whoever asked is gone, and with this goes the pull, if nobody else waits for it.
+            () = teller.sender.closed() => {}
+            done = done => match done {
+                Ok(row) => teller.tell(Step::Pulled(row.into())),
+                Err(error) => teller.failed(&*error),
+            },
         }
     });
     Ok(lines(receiver))

@@ -25,6 +25,8 @@ pub enum PullError {
         #[source]
         source: ReferenceError,
     },
+    #[error("{name:?} is the id of an image: images are pulled by their names")]
+    IsId { name: String },
     #[error("{digest:?} cannot be verified: podd knows sha256 alone")]
     DigestAlgorithm { digest: String },
     #[error("failed to pull and unpack image {image:?}: failed to resolve reference {image:?}")]
@@ -53,6 +55,8 @@ pub enum PullError {
     Platform { image: String, there: String },
     #[error("failed to pull and unpack image {image:?}: indexes are nested more than {INDEX_DEPTH_MAX} deep")]
     IndexDepth { image: String },
+    #[error("failed to pull and unpack image {image:?}: its indexes lead to more than {limit} documents")]
+    IndexTooLarge { image: String, limit: usize },
     #[error(
         "failed to pull and unpack image {image:?}: layer {digest} is a foreign layer ({media_type}), which registries do not give away: podd does not fetch it from elsewhere"
     )]
@@ -84,6 +88,8 @@ pub enum PullError {
     Lookup(#[from] ResolveError),
     #[error("cannot read the recorded images")]
     Store(#[from] StoreError),
+    #[error("the pull was given up: nobody waits for it any more")]
+    Unwanted,
     #[error("the pull was broken off by a fault of podd's own")]
     Panicked(#[source] tokio::task::JoinError),
 }
@@ -94,10 +100,12 @@ impl PullError {
         match self {
             Self::Resolve { source, .. } | Self::Fetch { source, .. } => source.is_unavailable(),
             Self::Name { .. }
+            | Self::IsId { .. }
             | Self::DigestAlgorithm { .. }
             | Self::Document { .. }
             | Self::Platform { .. }
             | Self::IndexDepth { .. }
+            | Self::IndexTooLarge { .. }
             | Self::ForeignLayer { .. }
             | Self::TooLarge { .. }
             | Self::Unpack { .. }
@@ -105,6 +113,7 @@ impl PullError {
             | Self::Content(_)
             | Self::Lookup(_)
             | Self::Store(_)
+            | Self::Unwanted
             | Self::Panicked(_) => false,
         }
     }
@@ -116,16 +125,19 @@ impl PullError {
             Self::Content(error) => limits::is_of_space(&error.source),
             Self::Store(error) => error.is_disk_full(),
             Self::Name { .. }
+            | Self::IsId { .. }
             | Self::DigestAlgorithm { .. }
             | Self::Resolve { .. }
             | Self::Fetch { .. }
             | Self::Document { .. }
             | Self::Platform { .. }
             | Self::IndexDepth { .. }
+            | Self::IndexTooLarge { .. }
             | Self::ForeignLayer { .. }
             | Self::TooLarge { .. }
             | Self::DiskFull { .. }
             | Self::Lookup(_)
+            | Self::Unwanted
             | Self::Panicked(_) => false,
         }
     }

@@ -2,9 +2,12 @@
 //!
 //! Goes in: who asks. Comes out: the pull that serves them, begun if there was none.
 //!
+//! A pull that nobody waits for any more is given up: it would keep its place from others for as long as its registry
+//! likes.
+//!
 //! **Invariant:** whoever has other credentials has another pull: nobody gets by waiting what he may not ask for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -42,10 +45,17 @@ impl Default for Pulls {
     }
 }
 
-/// A pull that is under way.
-#[derive(Debug, Clone)]
-pub(super) struct UnderWay {
-    pub(super) steps: broadcast::Sender<Progress>,
+#[derive(Debug)]
+struct UnderWay {
+    steps: broadcast::Sender<Progress>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+/// One of those who wait for a pull.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// While anybody has one, the pull is wanted.
+    pub(super) steps: broadcast::Receiver<Progress>,
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -77,32 +87,56 @@ impl Teller {
         // Nobody may be listening.
         let _ = self.0.send(step);
     }
+
+    /// Go on with something until nobody waits for the pull any more.
+    pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            // Whoever gives this work knows what becomes of it when it is dropped.
+            done = work => Ok(done),
+            // Cancel-safe: it only waits.
+            () = self.0.closed() => Err(PullError::Unwanted),
+        }
+    }
 }
 
 impl ImageStore {
     /// The pull of this image that is under way, or a new one.
-    pub(super) fn join(&self, reference: Reference, credentials: Credentials) -> UnderWay {
+    pub(super) fn join(&self, reference: Reference, credentials: Credentials) -> Waiting {
         let key = (reference.to_string(), credentials.clone());
         let mut all = self.pulls.under_way();
-        if let Some(known) = all.get(&key) {
-            return known.clone();
+        // One that nobody waits for is being given up.
+        if let Some(known) = all.get(&key).filter(|known| known.steps.receiver_count() > 0) {
+            return Waiting {
+                steps: known.steps.subscribe(),
+                outcome: known.outcome.clone(),
+            };
         }
-        let (steps, _) = broadcast::channel(STEPS_WAITING);
+        let (steps, first) = broadcast::channel(STEPS_WAITING);
         let (said, outcome) = watch::channel(None);
-        let under_way = UnderWay { steps, outcome };
-        all.insert(key.clone(), under_way.clone());
+        let teller = Teller(steps.clone());
+        let waiting = Waiting {
+            steps: first,
+            outcome: outcome.clone(),
+        };
+        all.insert(key.clone(), UnderWay { steps, outcome });
         let images = self.clone();
-        let teller = Teller(under_way.steps.clone());
         let work = {
             let images = self.clone();
             tokio::spawn(async move { images.pull_in_turn(&reference, &credentials, &teller).await })
         };
+        let own = waiting.outcome.clone();
         tokio::spawn(async move {
             let done = work.await.unwrap_or_else(|error| Err(PullError::Panicked(error)));
             // Whoever asks from now on asks the registry anew.
-            images.pulls.under_way().remove(&key);
+            let is_this = |known: &UnderWay| known.outcome.same_channel(&own);
+            if let hash_map::Entry::Occupied(known) = images.pulls.under_way().entry(key)
+                && is_this(known.get())
+            {
+                known.remove();
+            }
             said.send_replace(Some(done.map_err(Arc::new)));
         });
-        under_way
+        waiting
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn same_origin(a: &Uri, b: &Uri) -> bool {
 /// An address as seen from another (RFC 3986, 5.2, as far as registries go).
 pub(super) fn relative(from: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next()?;
-    if location.contains("://") {
+    let is_scheme = |scheme: &str| !scheme.contains(['/', '?']);
+    if location.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)) {
         return location.parse().ok();
     }
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);

@@ -34,6 +34,8 @@ use crate::image::stream::Digest;
 
 /// How long a host may take to begin its answer.
 pub(super) const ANSWER: Duration = Duration::from_mins(1);
+/// How long a manifest or config may take to come.
+const DOCUMENT: Duration = Duration::from_mins(5);
 /// How long the upload of one blob may take, from its first byte to its answer.
 pub(super) const UPLOAD: Duration = Duration::from_hours(4);
 /// How often a request that met a fault of the host's own is sent again, and the first wait before it (then doubled).
@@ -192,6 +194,21 @@ impl Endpoint {
         response: Response<Incoming>,
         limit: u64,
     ) -> Result<Vec<u8>, RegistryError> {
+        let whole = tokio::time::timeout(DOCUMENT, self.whole_in_its_time(ask, response, limit));
+        whole.await.unwrap_or_else(|_elapsed| {
+            Err(RegistryError::Silent {
+                request: self.words_of(ask),
+                seconds: DOCUMENT.as_secs(),
+            })
+        })
+    }
+
+    async fn whole_in_its_time(
+        &self,
+        ask: &Ask,
+        response: Response<Incoming>,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
         let request = || self.words_of(ask);
         let too_large = || RegistryError::TooLarge {
             request: request(),
@@ -274,8 +291,9 @@ impl Endpoint {
     /// for, once.
     async fn authorized(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
         let scope = ask.scope();
-        let response = self.followed(ask, self.known_authorization(scope)).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let (response, is_own) = self.followed(ask, self.known_authorization(scope)).await?;
+        // Whom this host has sent to does not say where its password goes (CVE-2020-15157).
+        if response.status() != StatusCode::UNAUTHORIZED || !is_own {
             return Ok(response);
         }
         let challenges = response.headers().get_all(WWW_AUTHENTICATE);
@@ -299,7 +317,7 @@ impl Endpoint {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(scope, fresh.clone());
-        self.followed(ask, Some(fresh)).await
+        self.followed(ask, Some(fresh)).await.map(|(response, _)| response)
     }
 
     /// Ask the token server that this host named.
@@ -369,12 +387,12 @@ impl Endpoint {
         }
     }
 
-    /// Send it and go where it is sent to. What this host alone may know stays here.
+    /// Send it and go where it is sent to. What this host alone may know stays here. True: the answer is this host's own.
     async fn followed(
         &self,
         ask: &Ask,
         authorization: Option<HeaderValue>,
-    ) -> Result<Response<Incoming>, RegistryError> {
+    ) -> Result<(Response<Incoming>, bool), RegistryError> {
         let own = self.uri(&ask.path)?;
         let mut uri = own.clone();
         let mut method = ask.method.clone();
@@ -387,7 +405,7 @@ impl Endpoint {
             let response = self.once(&uri, &method, &headers, ask.body.clone(), &request).await?;
             let reads = matches!(method, Method::GET | Method::HEAD);
             if !(reads && response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED) {
-                return Ok(response);
+                return Ok((response, same_origin(&uri, &own)));
             }
             if response.status() == StatusCode::SEE_OTHER && method != Method::HEAD {
                 method = Method::GET;

@@ -136,6 +136,8 @@ pub enum RegistryError {
         #[source]
         source: hyper::Error,
     },
+    #[error("{request} was given up: fewer than {bytes} bytes came in {seconds} s")]
+    Slow { request: String, bytes: u64, seconds: u64 },
     #[error("{request} was broken off after {got} of {size} bytes")]
     Short { request: String, got: u64, size: u64 },
     #[error("{request} is larger than the limit of {limit} bytes")]
@@ -157,7 +159,7 @@ impl RegistryError {
     /// A name that nobody knows is no such case.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Silent { .. } | Self::Broken { .. } | Self::Short { .. } => true,
+            Self::Silent { .. } | Self::Broken { .. } | Self::Short { .. } | Self::Slow { .. } => true,
             Self::Request { source, .. } => {
                 let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source);
                 while let Some(error) = cause {
@@ -201,6 +203,11 @@ impl RegistryError {
     }
 
     /// Whether another host, or other credentials, may do better.
+    /// Out of order, and it may be for a moment.
+    fn is_outage(&self) -> bool {
+        self.is_unavailable() && !matches!(self, Self::Slow { .. })
+    }
+
     fn is_refusal(&self) -> bool {
         matches!(
             self,
@@ -243,14 +250,18 @@ impl<'a> Turn<'a> {
     }
 
     fn failed(&mut self, endpoint: &Endpoint, error: RegistryError) {
-        if error.is_refusal() || matches!(error, RegistryError::Request { .. } | RegistryError::Silent { .. }) {
+        use RegistryError::{Request, Silent, Slow};
+        if error.is_refusal() || matches!(error, Request { .. } | Silent { .. } | Slow { .. }) {
             endpoint.put_out();
         }
-        tracing::debug!(
-            host = endpoint.name(),
-            error = &error as &dyn std::error::Error,
-            "a registry's host failed"
-        );
+        // The last one's error is told to whoever asked.
+        if self.endpoints.len() > 0 {
+            tracing::warn!(
+                host = endpoint.name(),
+                error = &error as &dyn std::error::Error,
+                "one of a registry's hosts failed: the next is asked"
+            );
+        }
         self.error = error;
     }
 }

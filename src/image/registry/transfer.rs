@@ -25,8 +25,14 @@ use crate::image::stream::{Digest, Hashed};
 
 /// A blob that sends nothing for so long is asked for again.
 const SILENCE: Duration = Duration::from_secs(30);
+/// The least that must come of a blob within some time of waiting: whoever sends a byte now and then would keep a pull's
+/// place, and what memory it has, for days.
+const PACE: u64 = 1024 * 1024;
+const PACE_WITHIN: Duration = Duration::from_mins(2);
 /// How often in a row a blob may break off without a byte of progress.
 const FRUITLESS_MAX: u32 = 5;
+/// The first wait, then doubled, for a registry that cannot be reached in the middle of a blob.
+const OUTAGE: Duration = Duration::from_secs(1);
 /// How often a whole blob with a wrong digest is fetched again: a damaged connection, not a wrong registry.
 const DAMAGED_MAX: u32 = 1;
 /// Pieces that wait to be read.
@@ -70,6 +76,29 @@ pub(in crate::image) enum Taken<T> {
     Read(T),
     /// It could not go on whatever the blob holds: the rest need not come.
     GaveUp(T),
+}
+
+/// How fast a blob comes.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Bytes that had come when this was counted last.
+    counted: u64,
+    /// How long the registry was waited for since. Time that the reader takes is not its fault.
+    waited: Duration,
+}
+
+impl Pace {
+    /// False: it is too slow.
+    fn goes_on(&mut self, at: u64, waited: Duration) -> bool {
+        self.waited += waited;
+        if at.saturating_sub(self.counted) >= PACE {
+            *self = Self {
+                counted: at,
+                waited: Duration::ZERO,
+            };
+        }
+        self.waited < PACE_WITHIN
+    }
 }
 
 /// How one connection ended.
@@ -120,7 +149,7 @@ impl Registry {
             let (fetched, (made, found)) = tokio::join!(fetching, reading);
             // What the reader met comes before what followed from it.
             let Some(found) = found else { return Ok(made) };
-            fetched?;
+            let host = fetched?;
             let found = found.map_err(RegistryError::Read)?;
             if found == *digest {
                 return Ok(made);
@@ -133,28 +162,31 @@ impl Registry {
                 });
             }
             damaged += 1;
+            host.put_out();
         }
     }
 
+    /// Gives the host whose bytes were the last.
     async fn fetch(
         &self,
         digest: &Digest,
         size: u64,
         pieces: &mpsc::Sender<Piece>,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), RegistryError> {
+    ) -> Result<&Endpoint, RegistryError> {
         let got = std::sync::atomic::AtomicU64::new(0);
+        let mut pace = Pace::default();
         let mut fruitless = 0;
         loop {
             let before = got.load(std::sync::atomic::Ordering::Relaxed);
             let mut turn = self.turn(Action::Pull);
-            let error = loop {
+            let (broke_off, error) = loop {
                 let Some(endpoint) = turn.next() else {
-                    return Err(turn.error);
+                    break (None, turn.error);
                 };
-                match fetch_once(endpoint, digest, size, &got, pieces, progress).await {
-                    Ok(End::Whole) => return Ok(()),
-                    Ok(End::BrokenOff(error)) => break error,
+                match fetch_once(endpoint, digest, size, &got, &mut pace, pieces, progress).await {
+                    Ok(End::Whole) => return Ok(endpoint),
+                    Ok(End::BrokenOff(error)) => break (Some(endpoint), error),
                     Err(error) => turn.failed(endpoint, error),
                 }
             };
@@ -162,6 +194,15 @@ impl Registry {
             fruitless = if now > before { 0 } else { fruitless + 1 };
             if fruitless == FRUITLESS_MAX {
                 return Err(error);
+            }
+            match broke_off {
+                Some(endpoint) if fruitless > 0 => endpoint.put_out(),
+                Some(_) => {}
+                // Nobody is there any more. What has come is too much to be thrown away at once.
+                None if now > 0 && error.is_outage() => {
+                    tokio::time::sleep_until(tokio::time::Instant::now() + OUTAGE.saturating_mul(1 << fruitless)).await;
+                }
+                None => return Err(error),
             }
         }
     }
@@ -209,6 +250,7 @@ async fn fetch_once(
     digest: &Digest,
     size: u64,
     got: &std::sync::atomic::AtomicU64,
+    pace: &mut Pace,
     pieces: &mpsc::Sender<Piece>,
     progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<End, RegistryError> {
@@ -225,6 +267,7 @@ async fn fetch_once(
     if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
         // From the beginning: the host does not resume. What is known already is passed over.
         at = 0;
+        *pace = Pace::default();
     } else if from > 0 && begins_at(response.headers()) != Some(from) {
         return Err(RegistryError::Malformed {
             request: request(),
@@ -239,6 +282,7 @@ async fn fetch_once(
     }
     let mut body = response.into_body();
     loop {
+        let asked = tokio::time::Instant::now();
         let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) if at == size => return Ok(End::Whole),
@@ -265,6 +309,17 @@ async fn fetch_once(
         let Ok(mut data) = frame.into_data() else { continue };
         let known = from.saturating_sub(at);
         at += data.len() as u64;
+        if !pace.goes_on(at, asked.elapsed()) {
+            *pace = Pace {
+                counted: at,
+                waited: Duration::ZERO,
+            };
+            return Err(RegistryError::Slow {
+                request: request(),
+                bytes: PACE,
+                seconds: PACE_WITHIN.as_secs(),
+            });
+        }
         if at > size {
             return Err(RegistryError::Long {
                 request: request(),
