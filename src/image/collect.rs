@@ -124,7 +124,7 @@ impl ImageStore {
     }
 
     /// False: since `looked` somebody asked for it to run it, or did so just before.
-    async fn remove_unless_asked_for(&self, row: &ImageRow, looked: Instant) -> Result<bool, StoreError> {
+    pub(super) async fn remove_unless_asked_for(&self, row: &ImageRow, looked: Instant) -> Result<bool, StoreError> {
         let id = ImageId(row.id.clone());
         let _nobody_asks = self.inner.asking.write().await;
         let asked = self.inner.usage.asked(&id);

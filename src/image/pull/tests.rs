@@ -1,5 +1,7 @@
 //! Pulls from a registry that fails in every way it can.
 
+mod trust;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
@@ -54,6 +56,8 @@ struct Faults {
     uses: Mutex<HashMap<String, usize>>,
     /// Blobs are elsewhere.
     redirect: Option<String>,
+    /// Large blobs do not go on after their first bytes.
+    stalls: bool,
     no_head: bool,
 }
 
@@ -265,6 +269,10 @@ fn blob(faults: &Faults, headers: &HeaderMap, bytes: &Bytes) -> Response {
         rest = damaged.into();
     }
     let length = rest.len();
+    if faults.stalls && length > 10_000 {
+        let first = futures_util::stream::iter([Ok::<_, std::io::Error>(rest.slice(..100))]);
+        return Body::from_stream(first.chain(futures_util::stream::pending())).into_response();
+    }
     let is_cut = faults.cuts.load(Ordering::SeqCst) > 0 && faults.cut.is_some_and(|cut| length > cut);
     let body = match faults.cut.filter(|_| is_cut) {
         Some(cut) => {

@@ -344,3 +344,22 @@ fn begins_at(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     value.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_drips_is_too_slow_and_who_is_slow_is_not() {
+        let second = Duration::from_secs(1);
+        // Whether 10,000 frames of so many bytes, each so long waited for, all come.
+        let mut pace = Pace::default();
+        let mut all = |bytes: u64, wait| (1..=10_000).all(|n| pace.goes_on(n * bytes, wait));
+        assert!(all(16 * 1024, second));
+        assert!(!all(1, second));
+        let mut pace = Pace::default();
+        let mut all = |bytes: u64, wait| (1..=10_000).all(|n| pace.goes_on(n * bytes, wait));
+        // A reader that is slow makes no host slow.
+        assert!(all(1, Duration::ZERO));
+    }
+}

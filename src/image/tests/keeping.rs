@@ -250,6 +250,22 @@ async fn room_is_made_with_no_more_than_is_needed() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_asked_for_while_others_go_stays() {
+    let bench = Bench::new().await;
+    let idle = bench.import(&lower(), Some("idle")).await.unwrap().remove(0);
+    let wanted = bench.import(&upper(), Some("wanted")).await.unwrap().remove(0);
+    let looked = std::time::Instant::now();
+    let resolved = bench.resolve("wanted").await;
+    let images = &bench.images;
+    assert!(!images.remove_unless_asked_for(&wanted, looked).await.unwrap());
+    assert!(images.remove_unless_asked_for(&idle, looked).await.unwrap());
+    assert!(images.resolve("idle").await.unwrap().is_none());
+    images.prune().await.unwrap();
+    assert!(resolved.layers[0].is_dir());
+    assert_eq!(bench.files()[0].len(), 1);
+}
+
+#[tokio::test]
 async fn skopeo_and_podman_read_what_is_exported() {
     let bench = Bench::new().await;
     let tar = rootfs(bench.directory.path());
