@@ -11,9 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::documents::{
-    Config, Descriptor, Document, DocumentError, Platform, architecture, config_of_plain, parse_docker,
-};
+use super::documents::{Config, Descriptor, Document, DocumentError, architecture, config_of_plain, parse_docker};
 use super::limits::{INDEX_DEPTH_MAX, Limits};
 use super::member::{Kind, Members, TarError};
 use super::stream::{Digest, Section};
@@ -315,12 +313,10 @@ impl<'a> Archive<'a> {
         depth: usize,
         others: &mut Others,
     ) -> Result<Option<(Digest, OciManifest)>> {
-        if let Some(Platform { os, architecture }) = &descriptor.platform
-            && !descriptor.platform.as_ref().is_some_and(Platform::is_this_machine)
-        {
+        if let Some(platform) = descriptor.platform.as_ref().filter(|it| !it.is_this_machine()) {
             // Attestations of builds say `unknown/unknown`.
-            if os != "unknown" {
-                others.platforms.insert(format!("{os}/{architecture}"));
+            if platform.os != "unknown" {
+                others.platforms.insert(platform.to_string());
             }
             return Ok(None);
         }

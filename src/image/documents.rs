@@ -6,6 +6,7 @@
 //! nothing in a config is interpreted beyond the fields of [`ImageConfig`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -71,11 +72,59 @@ pub enum DocumentError {
 pub(super) struct Platform {
     pub(super) os: String,
     pub(super) architecture: String,
+    /// `v3` of amd64, `v7` of arm; often empty.
+    #[serde(default)]
+    pub(super) variant: String,
 }
 
 impl Platform {
     pub(super) fn is_this_machine(&self) -> bool {
-        self.os == "linux" && self.architecture == architecture()
+        self.os == "linux" && self.architecture == architecture() && self.level() <= level()
+    }
+
+    /// How much of its architecture it needs: the more, the better it fits a machine that has it.
+    pub(super) fn level(&self) -> u32 {
+        let said = self.variant.strip_prefix('v').and_then(|level| level.parse().ok());
+        said.unwrap_or(match self.architecture.as_str() {
+            "arm64" => 8,
+            "arm" => 7,
+            _ => 1,
+        })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.variant.is_empty() { "" } else { "/" };
+        write!(f, "{}/{}{separator}{}", self.os, self.architecture, self.variant)
+    }
+}
+
+/// The highest level that this machine's processor has (x86-64 psABI, "Micro-Architecture Levels"). Of arm64 the first is
+/// what any has.
+fn level() -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        let v2 =
+            has!("cmpxchg16b") && has!("popcnt") && has!("sse3") && has!("sse4.1") && has!("sse4.2") && has!("ssse3");
+        let v3 = v2
+            && has!("avx")
+            && has!("avx2")
+            && has!("bmi1")
+            && has!("bmi2")
+            && has!("f16c")
+            && has!("fma")
+            && has!("lzcnt")
+            && has!("movbe");
+        let v4 = v3 && has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
+        1 + u32::from(v2) + u32::from(v3) + u32::from(v4)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    match architecture() {
+        "arm64" => 8,
+        "arm" => 7,
+        _ => u32::MAX,
     }
 }
 
@@ -389,6 +438,29 @@ mod tests {
 
     fn document(value: &serde_json::Value, referred: &str) -> Result<Document, DocumentError> {
         Document::parse(value.to_string().as_bytes(), referred)
+    }
+
+    #[test]
+    fn what_a_processor_cannot_run_is_not_for_this_machine() {
+        let platform = |variant: &str| Platform {
+            os: "linux".to_owned(),
+            architecture: architecture().to_owned(),
+            variant: variant.to_owned(),
+        };
+        assert!(platform("").is_this_machine());
+        assert!(!platform("v999").is_this_machine() || level() == u32::MAX);
+        assert!(platform("v999").level() > platform("").level());
+        assert_eq!(platform("v2").to_string(), format!("linux/{}/v2", architecture()));
+        if architecture() == "amd64" {
+            let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+            let has = |flag: &str| flags.split_whitespace().any(|found| found == flag);
+            assert!(platform("v1").is_this_machine());
+            assert_eq!(
+                platform("v3").is_this_machine(),
+                has("avx2") && has("movbe") && has("fma")
+            );
+            assert_eq!(platform("v4").is_this_machine(), has("avx512vl") && has("avx512dq"));
+        }
     }
 
     #[test]

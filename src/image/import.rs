@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -24,6 +24,7 @@ use super::member::{Members, TarError};
 use super::reference::{Reference, ReferenceError};
 use super::stream::{Compression, Digest, Hashed, decompressed, digest_layer, read_ahead};
 use super::unpack::{UnpackError, unpack};
+use crate::linux::confine;
 use crate::store::StoreError;
 
 /// Why an import failed. Nothing of it is left.
@@ -456,18 +457,42 @@ fn digested(layer: &FoundLayer, take: impl FnOnce(&mut (dyn Read + Send)) -> Res
 }
 
 /// Unpack the blob of a layer, called `name`, into `root`. Gives the digest of its tar.
+///
+/// What the blob holds is read by a thread that may open nothing, and made by one that may make files here alone.
 pub(super) fn unpack_layer(
     name: &str,
     blob: &mut (impl Read + Send + ?Sized),
     root: OwnedFd,
-    trash: &impl AsFd,
+    trash: &(impl AsFd + Sync),
+    limits: &Limits,
+    share: &mut Share,
+) -> Result<Digest> {
+    std::thread::scope(|scope| {
+        let unpacking = std::thread::Builder::new()
+            .name("podd-unpack".to_owned())
+            .spawn_scoped(scope, move || {
+                confine::to_files_beneath(&[root.as_fd(), trash.as_fd()]).map_err(|source| of_layer(name, source))?;
+                unpack_confined(name, blob, root, trash.as_fd(), limits, share)
+            });
+        let unpacking = unpacking.map_err(|source| of_layer(name, source))?;
+        unpacking
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn unpack_confined(
+    name: &str,
+    blob: &mut (impl Read + Send + ?Sized),
+    root: OwnedFd,
+    trash: BorrowedFd<'_>,
     limits: &Limits,
     share: &mut Share,
 ) -> Result<Digest> {
     std::thread::scope(|scope| {
         let (ahead, thread) = read_ahead(scope, blob, limits).map_err(|source| of_layer(name, source))?;
         let mut members = Members::new(ahead);
-        let unpacked = unpack(&mut members, root, trash.as_fd(), share);
+        let unpacked = unpack(&mut members, root, trash, share);
         // What lies behind the end of the tar belongs to its digest. Only a layer that is refused is not read to its end.
         let mut rest = members.into_inner();
         let drained = unpacked.and_then(|()| {

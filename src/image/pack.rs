@@ -30,6 +30,7 @@ use tar::{EntryType, Header};
 
 use super::content::{Content, ContentError, Scratch};
 use super::documents::manifest_of;
+use super::limits::SpaceWatch;
 use super::stream::Digest;
 use super::{ImageStore, ResolveError};
 use crate::store::ImageRow;
@@ -114,8 +115,9 @@ impl ImageStore {
         let own = own.or_else(|| row.tags().next().map(str::to_owned));
         let content = Arc::clone(&self.inner.content);
         let name = name.to_owned();
+        let keep_free = self.inner.limits.keep_free;
         let work = move || {
-            let packed = pack(&content, &name, own, &row);
+            let packed = pack(&content, &name, own, &row, keep_free);
             drop(pins);
             packed
         };
@@ -123,7 +125,13 @@ impl ImageStore {
     }
 }
 
-fn pack(content: &Arc<Content>, asked: &str, name: Option<String>, row: &ImageRow) -> Result<Packed, PackError> {
+fn pack(
+    content: &Arc<Content>,
+    asked: &str,
+    name: Option<String>,
+    row: &ImageRow,
+    keep_free: u64,
+) -> Result<Packed, PackError> {
     let scratch = content.scratch()?;
     let mut layers = Vec::new();
     let mut diff_ids = Vec::new();
@@ -138,7 +146,11 @@ fn pack(content: &Arc<Content>, asked: &str, name: Option<String>, row: &ImageRo
             layer: layer.clone(),
         })?;
         let root = content.open_layer(&known)?;
-        let (blob, diff_id) = pack_layer(scratch.file(&format!("layer-{index}"))?, &root).map_err(failed)?;
+        let file = Watched {
+            file: scratch.file(&format!("layer-{index}"))?,
+            space: SpaceWatch::new(keep_free),
+        };
+        let (blob, diff_id) = pack_layer(file, &root).map_err(failed)?;
         layers.push(blob);
         diff_ids.push(diff_id.to_string());
     }
@@ -242,6 +254,23 @@ impl Packed {
     }
 }
 
+/// A file that takes no more once the disk is nearly full: the records of pods need their room.
+struct Watched {
+    file: File,
+    space: SpaceWatch,
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.space.about_to_write(bytes.len() as u64, self.file.as_fd())?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A writer that counts and hashes what goes through it.
 struct Hashed<W> {
     inner: W,
@@ -272,10 +301,10 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-type Packer = tar::Builder<Hashed<GzEncoder<Hashed<io::BufWriter<File>>>>>;
+type Packer = tar::Builder<Hashed<GzEncoder<Hashed<io::BufWriter<Watched>>>>>;
 
 /// Pack one layer; gives the blob and the digest of what is in it.
-fn pack_layer(file: File, root: &OwnedFd) -> io::Result<(Blob, Digest)> {
+fn pack_layer(file: Watched, root: &OwnedFd) -> io::Result<(Blob, Digest)> {
     let file = Hashed::new(io::BufWriter::with_capacity(256 * 1024, file));
     // Nothing of today is in the header: the same layer gives the same blob.
     let compressed = GzBuilder::new().mtime(0).write(file, flate2::Compression::fast());
@@ -296,7 +325,7 @@ fn pack_layer(file: File, root: &OwnedFd) -> io::Result<(Blob, Digest)> {
     } = walk.tar.into_inner()?;
     let diff_id = Digest::finish(hash);
     let Hashed { inner, hash, size } = compressed.finish()?;
-    let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let Watched { file, space: _ } = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
     let blob = Blob {
         digest: Digest::finish(hash),
         size,

@@ -24,6 +24,7 @@ mod error;
 mod layer;
 mod under_way;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use tracing::{info, warn};
 
 use super::ImageStore;
 use super::content::ContentError;
-use super::documents::{Config, Descriptor, Document, DocumentError, architecture};
+use super::documents::{Config, Descriptor, Document, DocumentError, Platform, architecture};
 use super::import::Prepared;
 use super::limits::{Budget, INDEX_DEPTH_MAX, MANIFESTS_MAX};
 use super::reference::Reference;
@@ -311,16 +312,18 @@ impl ImageStore {
                             Some(platform) if !platform.is_this_machine() => {
                                 // Attestations of builds say `unknown/unknown`.
                                 if platform.os != "unknown" {
-                                    others.insert(format!("{}/{}", platform.os, platform.architecture));
+                                    others.insert(platform.to_string());
                                 }
                             }
                             Some(_) | None => {
-                                fitting.push((descriptor.digest, None, descriptor.media_type, depth + 1));
+                                let level = descriptor.platform.as_ref().map(Platform::level);
+                                fitting.push((level, (descriptor.digest, None, descriptor.media_type, depth + 1)));
                             }
                         }
                     }
-                    // The first of them is looked at first.
-                    pending.extend(fitting.into_iter().rev());
+                    // The first of the best is looked at first.
+                    fitting.sort_by_key(|(level, _)| Reverse(*level));
+                    pending.extend(fitting.into_iter().map(|(_, wanted)| wanted).rev());
                 }
             }
         }

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::frames::Frames;
 use super::limits::{LimitError, Limits};
 use super::member::Skip;
+use crate::linux::confine;
 
 /// A sha256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -268,6 +269,7 @@ pub(super) fn read_ahead<'scope, R: Read + Send + ?Sized>(
     let thread = std::thread::Builder::new()
         .name("podd-layer".to_owned())
         .spawn_scoped(scope, move || {
+            confine::to_nothing()?;
             digest_layer(blob, limits, |chunk| match sender.send(chunk) {
                 Ok(()) => Some(used.try_recv().unwrap_or_default()),
                 Err(mpsc::SendError(_)) => None,

@@ -10,6 +10,7 @@ mod capability;
 pub mod cgroup;
 mod child;
 pub mod command;
+pub mod confine;
 pub mod container;
 pub mod exchange;
 pub mod fd;

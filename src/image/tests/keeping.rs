@@ -1,6 +1,7 @@
 //! What happens to images once they are there: names, copies that are given away, damage, and their end.
 
 use super::*;
+use crate::image::import::unpack_layer;
 use crate::image::seal::{self, Damage};
 
 /// A layer of everything that a layer may hold.
@@ -247,6 +248,33 @@ async fn room_is_made_with_no_more_than_is_needed() {
     assert_eq!(freed[0].image.id, id);
     assert!(freed[0].freed > 1000, "the shared layer goes with its last image");
     assert_eq!(bench.files()[0].len(), 0);
+}
+
+/// Bytes of a stranger that have taken over who reads them.
+struct Curious;
+
+impl std::io::Read for Curious {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        std::fs::File::open("/etc/passwd").map(|_| 0)
+    }
+}
+
+#[test]
+fn whoever_reads_a_layer_opens_no_file() {
+    // Not every kernel can keep a thread from it.
+    let confined = std::thread::spawn(|| {
+        crate::linux::confine::to_nothing().unwrap();
+        std::fs::File::open("/etc/passwd").is_err()
+    });
+    let is_refused = confined.join().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let open = || std::os::fd::OwnedFd::from(std::fs::File::open(directory.path()).unwrap());
+    let limits = Limits::default();
+    let budget = crate::image::limits::Budget::new(&limits);
+    let mut share = crate::image::limits::Share::of(&budget);
+    let read = unpack_layer("a", &mut Curious, open(), &open(), &limits, &mut share);
+    let words = format!("{:?}", read.unwrap_err());
+    assert_eq!(words.contains("PermissionDenied"), is_refused, "{words}");
 }
 
 #[tokio::test]

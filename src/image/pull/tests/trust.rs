@@ -167,3 +167,23 @@ async fn an_id_is_not_pulled_by() {
     let (words, _) = machine.refusal(&format!("sha256:{}", "0".repeat(64))).await;
     assert!(words.contains("is the id of an image"), "{words}");
 }
+
+#[tokio::test]
+async fn what_needs_a_better_processor_is_passed_over() {
+    let fake = Fake::new(Faults::default()).await;
+    let (better, _) = fake.manifest("app", &[layer("better", 10)], MANIFEST, |_| {});
+    let (plain, config) = fake.manifest("app", &[layer("a", 10)], MANIFEST, |_| {});
+    let described = [(&better, "v999"), (&plain, "")].map(|(manifest, variant)| {
+        let digest = Digest::of(manifest);
+        fake.put(format!("app/manifests/{digest}"), MANIFEST, manifest.clone());
+        let platform = json!({"os": "linux", "architecture": architecture(), "variant": variant});
+        json!({"mediaType": MANIFEST, "digest": digest.to_string(), "size": manifest.len(), "platform": platform})
+    });
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": described});
+    let index = serde_json::to_vec(&index).unwrap();
+    fake.put("app/manifests/v1".to_owned(), INDEX, index.clone());
+    fake.put(format!("app/manifests/{}", Digest::of(&index)), INDEX, index);
+    let machine = Machine::new().await;
+    let row = machine.pull(&fake.name("app:v1")).await.unwrap();
+    assert_eq!(row.id, config.to_string());
+}
