@@ -158,7 +158,13 @@ async fn run_to(socket: &Path, command: ImageSubcommand, out: &mut impl Write) -
                 file
             };
             let opened = tokio::fs::File::open(&file).await;
-            let body = body_of(opened.with_context(|| format!("cannot open {}", file.display()))?);
+            let opened = opened.with_context(|| format!("cannot open {}", file.display()))?;
+            anyhow::ensure!(
+                !opened.metadata().await?.is_dir(),
+                "{} is a directory: an archive of it can be imported",
+                file.display()
+            );
+            let body = body_of(opened);
             let path = match name {
                 Some(name) => format!("{IMPORT}?name={}", escaped(&name)),
                 None => IMPORT.to_owned(),

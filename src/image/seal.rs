@@ -215,19 +215,19 @@ impl ImageStore {
                 return Err(RemoveError::InUse { name });
             }
         }
-        for layer in &layers {
-            self.inner.store.unseal_layer(layer).await?;
-        }
         let doomed: Vec<Digest> = layers.iter().filter_map(|layer| Digest::parse(layer)).collect();
         let content = Arc::clone(&self.inner.content);
         let busy = blocking(move || content.discard(&doomed)).await?;
         self.changed();
-        match busy {
-            Some(layer) => Err(RemoveError::Busy {
-                layer: layer.to_string(),
-            }),
-            None => Ok(()),
+        if let Some(layer) = busy {
+            let layer = layer.to_string();
+            return Err(RemoveError::Busy { layer });
         }
+        // What comes in their place is sealed anew.
+        for layer in &layers {
+            self.inner.store.unseal_layer(layer).await?;
+        }
+        Ok(())
     }
 }
 
