@@ -620,9 +620,10 @@ fn a_fork_bomb_stays_in_its_limit_and_dies() {
             .build()
             .unwrap(),
     );
+    // The shells may end by themselves where they cannot fork; the sleep does not.
     let mut child = real.shell(
         &real.path,
-        "echo started; b() { b | b & }; while :; do b; done 2>/dev/null",
+        "sleep 1000 & echo started; b() { b | b & }; while :; do b; done 2>/dev/null",
     );
     let mut line = String::new();
     io::BufRead::read_line(&mut io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
